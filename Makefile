@@ -1,0 +1,38 @@
+# One command each: `make report`, `make test`, `make lab`. The first of them sets up .venv; `make clean` removes it.
+PYTHON ?= python3.11
+DATA ?= shop
+OUT ?= reports/default
+PARAMS ?=
+
+BIN := .venv/bin
+export TF_CPP_MIN_LOG_LEVEL := 3
+export TF_ENABLE_ONEDNN_OPTS := 0
+
+.PHONY: report test lab pins clean
+
+report: .venv/ready
+	$(BIN)/shelfspace report --data "$(DATA)" --out "$(OUT)" $(foreach p,$(PARAMS),-p "$(p)")
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+lab: .venv/ready
+	$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks
+
+# Set up once, and again only when a pin or the package's own metadata changed.
+.venv/ready: requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Shelfspace needs Python 3.11; say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+# Resolve the pins anew from pyproject.toml (needs uv). The file names no package host.
+pins:
+	uv pip compile pyproject.toml --extra test --python-version 3.11 --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.txt
+	sed -i.bak -E "s/^(tensorflow)-cpu==([0-9.]+).*/\1-cpu==\2 ; platform_machine == 'x86_64' and sys_platform != 'darwin'\n\1==\2 ; platform_machine != 'x86_64' or sys_platform == 'darwin'/" requirements.txt
+	rm requirements.txt.bak
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,1 @@
+"""Product embeddings from shopping sequences, told as one reproducible report."""
