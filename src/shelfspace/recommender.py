@@ -1,0 +1,132 @@
+"""The article's neural recommender: user embedding → [Dense ReLU → Dropout → BatchNorm] × n → softmax over products.
+
+Trained in Keras on TensorFlow. The input is the time-decayed average of the pre-trained embeddings of what a user saw,
+the label the product that came next; the network learns which products follow a taste, and how popular they are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # both must be set before TensorFlow is imported
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm.auto import tqdm
+
+from shelfspace.metrics import Model, ranks, reciprocal_rank
+from shelfspace.sequences import Examples
+from shelfspace.users import user_embeddings
+
+
+def dense(dim: int, n_products: int, hidden: Sequence[int] = (256,), dropout: float = 0.3) -> keras.Model:
+    """Build the network: input (batch, dim) float32, output (batch, n_products) logits of the softmax.
+
+    Parameters
+    ----------
+    dim : int
+        Length of the user embedding.
+    n_products : int
+    hidden : sequence of int
+        Units of each Dense layer, in order.
+    dropout : float
+        Share of each layer's units that is left out at random while training.
+    """
+    user = keras.Input((dim,), name="user_embedding")
+    x = user
+    for units in hidden:
+        x = keras.layers.Dense(units, activation="relu")(x)
+        x = keras.layers.Dropout(dropout)(x)
+        x = keras.layers.BatchNormalization()(x)
+    return keras.Model(user, keras.layers.Dense(n_products, name="products")(x), name="dense")
+
+
+def train(
+    network: keras.Model,
+    users: np.ndarray,
+    targets: np.ndarray,
+    valid_users: np.ndarray,
+    valid_targets: np.ndarray,
+    *,
+    epochs: int = 20,
+    batch: int = 256,
+    learning_rate: float = 0.001,
+    patience: int = 2,
+    progress: bool = True,
+) -> list[dict[str, float]]:
+    """Fit by cross-entropy with Adam; stop when MRR@20 of the valid users stops rising and keep the best weights.
+
+    Call `deterministic` before `dense` for the same weights in every run.
+
+    Parameters
+    ----------
+    network : keras.Model
+        From `dense`; changed in place.
+    users, valid_users : ndarray of float32, shape (n, dim)
+    targets, valid_targets : ndarray of int, shape (n,)
+        Product to find.
+    epochs : int
+        At most so many passes.
+    batch : int
+        Examples per step.
+    learning_rate : float
+        Adam's step size.
+    patience : int
+        Epochs without a better MRR@20 before stopping.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    list of dict
+        Per epoch: "loss" (training cross-entropy), "valid_loss", "valid_mrr@20".
+    """
+    network.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    history: list[dict[str, float]] = []
+    best, best_weights = -1.0, network.get_weights()
+    with tqdm(total=epochs, desc="recommender", unit="epoch", disable=not progress) as bar:
+        for epoch in range(epochs):
+            fitted = network.fit(users, targets, batch_size=batch, epochs=1, verbose=0, shuffle=True)
+            valid_loss, valid_mrr = _validate(network, valid_users, valid_targets)
+            history.append({"loss": fitted.history["loss"][0], "valid_loss": valid_loss, "valid_mrr@20": valid_mrr})
+            bar.update()
+            bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", valid_mrr=f"{valid_mrr:.4f}")
+            if valid_mrr > best:
+                best, best_epoch, best_weights = valid_mrr, epoch, network.get_weights()
+            elif epoch - best_epoch >= patience:
+                break
+    network.set_weights(best_weights)
+    return history
+
+
+def _validate(network: keras.Model, users: np.ndarray, targets: np.ndarray, block: int = 512) -> tuple[float, float]:
+    """Mean cross-entropy and MRR@20, a block of users at a time."""
+    losses, found = [], []
+    for first in range(0, len(users), block):
+        logits = network.predict_on_batch(users[first : first + block])
+        target = targets[first : first + block]
+        top = logits.max(axis=1)
+        losses.append(top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - logits[np.arange(len(target)), target])
+        found.append(reciprocal_rank(ranks(logits, target), 20))
+    return float(np.concatenate(losses).mean()), float(np.concatenate(found).mean())
+
+
+def deterministic(seed: int) -> None:
+    """Seed Python, numpy and TensorFlow, and ask TensorFlow for operations that give the same bits every time."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def recommend(network: keras.Model, vectors: np.ndarray, known: np.ndarray, decay: float, decay_time: str) -> Model:
+    """The trained network as a `shelfspace.metrics.Model`: from histories to scores of all products."""
+
+    def scores(examples: Examples) -> np.ndarray:
+        return network.predict_on_batch(user_embeddings(examples, vectors, decay, decay_time, known))
+
+    return scores

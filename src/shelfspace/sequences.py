@@ -1,0 +1,385 @@
+"""Shopping sequences: from the events of a log to one time-ordered sequence of products per user.
+
+A product is a word, a user's shopping sequence is a sentence. This module decides, once and for everybody, which
+visits are history (what a model may see) and which are targets (what it must find), and which visits train.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+PROTOCOLS = ("last-product", "time")
+EVENT_LEVELS = ("view", "add_to_cart", "purchase")  # weakest first; a visit carries its strongest
+
+
+def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
+    """Collapse each user's consecutive events on one product into one visit.
+
+    A product that follows itself in a user's time-ordered events is one visit: it has the time of its first event
+    and the strongest event it led to (view < add_to_cart < purchase). Searches have no product and are left out.
+
+    Parameters
+    ----------
+    events : ibis.Table
+        The canonical events (see `shelfspace.events`): user_id, product_id, timestamp, event, row, maybe session_id.
+    session_gap : float
+        Minutes of silence that end a session where the log has no session_id.
+
+    Returns
+    -------
+    ibis.Table
+        user_id, product_id, timestamp, event, session (int, from 1 per user), position (int, from 0 per user), and
+        one boolean column per event name that says whether the visit holds such an event.
+    """
+    clicks = events.filter(events.product_id.notnull(), events.event != "search")
+    by_time = ibis.window(group_by="user_id", order_by=["timestamp", "row"])
+    clicks = clicks.mutate(
+        last_product=clicks.product_id.lag().over(by_time), last_time=clicks.timestamp.lag().over(by_time)
+    )
+    if "session_id" in clicks.columns:
+        new_session = clicks.session_id.lag().over(by_time).identical_to(clicks.session_id).ifelse(0, 1)
+    else:
+        silence = clicks.timestamp.epoch_seconds() - clicks.last_time.epoch_seconds()
+        new_session = (silence <= int(session_gap * 60)).fill_null(False).ifelse(0, 1)
+    clicks = clicks.mutate(
+        new_session=new_session,
+        new_visit=(clicks.last_product == clicks.product_id).fill_null(False).ifelse(0, 1),
+        level=ibis.cases(*[(clicks.event == name, level) for level, name in enumerate(EVENT_LEVELS)]),
+    )
+    up_to_here = ibis.window(group_by="user_id", order_by=["timestamp", "row"], preceding=None, following=0)
+    clicks = clicks.mutate(
+        session=clicks.new_session.sum().over(up_to_here), visit=clicks.new_visit.sum().over(up_to_here)
+    )
+    collapsed = clicks.group_by("user_id", "visit").agg(
+        product_id=clicks.product_id.min(),
+        timestamp=clicks.timestamp.min(),
+        session=clicks.session.min().cast("int32"),
+        level=clicks.level.max(),
+        **{name: (clicks.event == name).any() for name in EVENT_LEVELS},
+    )
+    name_of = ibis.cases(*[(collapsed.level == level, name) for level, name in enumerate(EVENT_LEVELS)])
+    return collapsed.mutate(event=name_of, position=(collapsed.visit - 1).cast("int32")).drop("visit", "level")
+
+
+def sequences(
+    events: ibis.Table,
+    *,
+    protocol: str = "last-product",
+    target_event: str = "",
+    min_products: int = 5,
+    session_gap: float = 30.0,
+    last_days: float = 0.0,
+    test_days: float = 7.0,
+    test_share: float = 0.2,
+    valid_share: float = 0.1,
+    seed: int = 0,
+) -> ibis.Table:
+    """Turn events into sequences whose every row says what it may be used for. One Ibis expression.
+
+    Parameters
+    ----------
+    events : ibis.Table
+        The canonical events (see `shelfspace.events`).
+    protocol : {"last-product", "time"}
+        "last-product": each user's most recent visit is a target, all that came before is history, what came after
+        (with `target_event`) is left out. Users are put to train, valid and test by a hash of their id.
+        "time": sessions that start in the last `test_days` days are for testing, and every visit of such a session
+        but its first is a target; what came before the cut trains, less a share of sessions that is for validation;
+        the rest of a session that runs over the cut is left out.
+    target_event : {"", "view", "add_to_cart", "purchase"}
+        Only visits with such an event can be targets; "" allows all.
+    min_products : int
+        Users with fewer distinct products are dropped.
+    session_gap : float
+        Minutes of silence that end a session where the log has no session_id.
+    last_days : float
+        Use only the last so many days of the log; 0 uses all.
+    test_days : float
+        Length of the test period of protocol "time", in days.
+    test_share, valid_share : float
+        Shares of users (protocol "last-product"), and of training sessions (valid_share, protocol "time").
+    seed : int
+        Chooses another random split.
+
+    Returns
+    -------
+    ibis.Table
+        user_id, position (int, the visit's place among the user's), product_id, timestamp, event, session, role
+        ("history" | "target"), split ("train" | "valid" | "test"), ordered by user and position. Embeddings may be trained on the rows that are history *and* train, and on
+        no others. A target's history is all rows of the same user above it.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range, naming what is allowed.
+    """
+    _check(protocol, target_event, min_products, test_days, test_share, valid_share)
+    if last_days > 0:
+        newest = events.timestamp.max().as_scalar()
+        events = events.filter(events.timestamp > newest - ibis.interval(seconds=int(last_days * 86_400)))
+    rows = visits(events, session_gap)
+    rows = rows.mutate(distinct_products=rows.product_id.nunique().over(ibis.window(group_by="user_id")))
+    rows = rows.filter(rows.distinct_products >= min_products)
+    can_be_target = rows[target_event] if target_event else ibis.literal(True)
+    rows = rows.mutate(can_be_target=can_be_target)
+    if protocol == "last-product":
+        rows = _last_product(rows, test_share, valid_share, seed)
+    else:
+        rows = _by_time(rows, test_days, valid_share, seed)
+    if target_event:
+        rows = rows.mutate(event=(rows.role == "target").ifelse(target_event, rows.event))
+    columns = ["user_id", "position", "product_id", "timestamp", "event", "session", "role", "split"]
+    return rows.order_by("user_id", "position").select(*columns)
+
+
+def _last_product(rows: ibis.Table, test_share: float, valid_share: float, seed: int) -> ibis.Table:
+    """Mark each user's last possible target; drop what follows it."""
+    per_user = ibis.window(group_by="user_id")
+    # A first visit has no history, so it cannot be a target.
+    candidate = (rows.can_be_target & (rows.position > 0)).ifelse(rows.position, ibis.null("int32"))
+    rows = rows.mutate(target_position=candidate.max().over(per_user))
+    rows = rows.filter(rows.target_position.isnull() | (rows.position <= rows.target_position))
+    is_target = (rows.position == rows.target_position).fill_null(False)
+    split = _split(rows.user_id, {"test": test_share, "valid": valid_share}, seed)
+    return rows.mutate(
+        role=is_target.ifelse("target", "history"),
+        split=is_target.ifelse(split, "train"),  # history is seen by all, whichever split the user's target is in
+    )
+
+
+def _by_time(rows: ibis.Table, test_days: float, valid_share: float, seed: int) -> ibis.Table:
+    """Cut the log in time: earlier sessions train, later sessions test at each of their visits but the first."""
+    cut = rows.timestamp.max().as_scalar() - ibis.interval(seconds=int(test_days * 86_400))
+    per_session = ibis.window(group_by=["user_id", "session"])
+    rows = rows.mutate(
+        session_start=rows.timestamp.min().over(per_session), session_position=rows.position.min().over(per_session)
+    )
+    in_test = rows.session_start >= cut
+    rows = rows.filter(in_test | (rows.timestamp < cut))
+    session_key = rows.user_id.concat("/", rows.session.cast("string"))
+    split = (rows.session_start >= cut).ifelse("test", _split(session_key, {"valid": valid_share}, seed))
+    rows = rows.mutate(split=split)
+    is_target = (rows.split != "train") & (rows.position > rows.session_position) & rows.can_be_target
+    return rows.mutate(role=is_target.ifelse("target", "history"))
+
+
+def _split(key: ibis.Value, shares: dict[str, float], seed: int) -> ibis.Value:
+    """Put each key to a split by its hash: the same on every engine, and unmoved when the log grows."""
+    digest = key.concat(f"#{seed}").hexdigest("md5").left(8)  # 32 bits as eight hexadecimal digits
+    branches, upper = [], 0.0
+    for name, share in shares.items():
+        upper += share
+        branches.append((digest < f"{int(upper * 16**8):08x}", name))
+    return ibis.cases(*branches, else_="train")
+
+
+def _check(protocol, target_event, min_products, test_days, test_share, valid_share) -> None:
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol is {protocol!r}; it must be one of {', '.join(PROTOCOLS)}.")
+    if target_event not in ("", *EVENT_LEVELS):
+        raise ValueError(f"target_event is {target_event!r}; it must be empty or one of {', '.join(EVENT_LEVELS)}.")
+    if min_products < 2:
+        raise ValueError(f"min_products is {min_products}; it must be at least 2, one product to learn from and one to find.")
+    if test_days <= 0:
+        raise ValueError(f"test_days is {test_days}; it must be a positive number of days.")
+    if test_share <= 0 or valid_share <= 0 or test_share + valid_share >= 1:
+        raise ValueError(
+            f"test_share is {test_share} and valid_share is {valid_share}; both must be positive and leave some users to train."
+        )
+
+
+def check(table: pa.Table, events: ibis.Table, min_products: int, target_event: str = "") -> None:
+    """Refuse sequences from which nothing can be learned or measured, saying why in one sentence.
+
+    Raises
+    ------
+    ValueError
+        If no user is long enough, there is a single product, or a split has no target.
+    """
+    if table.num_rows == 0:
+        per_user = events.group_by("user_id").agg(products=events.product_id.nunique())
+        longest = per_user.products.max().execute()
+        raise ValueError(
+            f"No user has {min_products} distinct products (the longest history has {longest}), so no sequence is left; "
+            f"give a longer log or lower min_products."
+        )
+    if len(_codes(table["product_id"])[1]) < 2:
+        raise ValueError("The sequences hold a single product; embeddings need at least two products to compare.")
+    targets = table.filter(pc.equal(table["role"], "target"))["split"]
+    for split in ("valid", "test"):
+        if not pc.any(pc.equal(targets, split)).as_py():
+            kind = f"{target_event} visit" if target_event else "visit"
+            raise ValueError(
+                f"No {kind} is left as a target of the {split} users; give a longer log, lower min_products, or "
+                f"change test_share, valid_share, test_days or target_event."
+            )
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Training sequences in one flat array.
+
+    Attributes
+    ----------
+    product_ids : ndarray of str, shape (n_products,)
+        The vocabulary: the products that occur in the sequences.
+    items : ndarray of int32, shape (n_visits,)
+        Index into `product_ids`, all sequences one after the other.
+    offsets : ndarray of int64, shape (n_sequences + 1,)
+        Sequence s is ``items[offsets[s]:offsets[s + 1]]``.
+    """
+
+    product_ids: np.ndarray
+    items: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __iter__(self):
+        """Yield each sequence as a list of product ids."""
+        for start, end in zip(self.offsets[:-1], self.offsets[1:]):
+            yield self.product_ids[self.items[start:end]].tolist()
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a model may see and what it must find, for each of n targets.
+
+    The histories are slices of one flat array, so that all prefixes of a sequence share its memory.
+
+    Attributes
+    ----------
+    items : ndarray of int32, shape (n_visits,)
+        Index of each visit's product in the product table.
+    times : ndarray of float64, shape (n_visits,)
+        Time of each visit in days since 1970 (UTC).
+    events : ndarray of int8, shape (n_visits,)
+        Index of each visit's event in `EVENT_LEVELS`.
+    start, end : ndarray of int64, shape (n,)
+        Example i's history is ``items[start[i]:end[i]]``, oldest first, never empty.
+    target : ndarray of int32, shape (n,)
+        Index of the product to find; it stands at ``items[end[i]]`` or later, outside the history.
+    target_event : ndarray of int8, shape (n,)
+        Index of the target's event in `EVENT_LEVELS`.
+    user_ids : ndarray of str, shape (n,)
+        Whose history it is.
+    """
+
+    items: np.ndarray
+    times: np.ndarray
+    events: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    target: np.ndarray
+    target_event: np.ndarray
+    user_ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, rows) -> Examples:
+        """The examples of the given rows (a slice, an index array or a mask)."""
+        per_example = (self.start, self.end, self.target, self.target_event, self.user_ids)
+        return Examples(self.items, self.times, self.events, *(values[rows] for values in per_example))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Visits in each history, int64, shape (n,)."""
+        return self.end - self.start
+
+    def flat(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in `items` of all histories one after the other, and where each begins (n + 1 offsets)."""
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+        positions = np.arange(offsets[-1]) + np.repeat(self.start - offsets[:-1], self.lengths)
+        return positions, offsets
+
+    def seen(self) -> np.ndarray:
+        """Whether each target was already in its user's history; bool, shape (n,)."""
+        positions, offsets = self.flat()
+        same = self.items[positions] == np.repeat(self.target, self.lengths)
+        return np.add.reduceat(same, offsets[:-1]) > 0
+
+
+def load(path: str | Path) -> pa.Table:
+    """Read ``RUN/sequences.parquet``, its few-valued columns dictionary-encoded."""
+    return pq.read_table(path, read_dictionary=["user_id", "product_id", "event", "role", "split"])
+
+
+def corpus(table: pa.Table) -> Corpus:
+    """The sequences that embeddings are trained on: rows that are history and train, one sequence per user."""
+    keep = pc.and_(pc.equal(table["role"], "history"), pc.equal(table["split"], "train"))
+    rows = table.filter(keep)
+    codes, dictionary = _codes(rows["product_id"])
+    used, items = np.unique(codes, return_inverse=True)
+    order = np.argsort(dictionary[used])  # the dictionary is in order of appearance; the vocabulary is sorted
+    place = np.empty(len(order), dtype=np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return Corpus(dictionary[used][order], place[items], _offsets(_codes(rows["user_id"])[0]))
+
+
+def examples(table: pa.Table, product_ids: np.ndarray, split: str, *, prefixes: int = 0) -> Examples:
+    """The examples of one split.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        ``sequences.parquet`` as `load` gives it.
+    product_ids : ndarray of str
+        The product table's ids, which `items` and `target` index; sorted, as in ``products.parquet``.
+    split : {"train", "valid", "test"}
+        Which targets.
+    prefixes : int
+        For split "train" only: also make each of the last `prefixes` training visits of every user a target with
+        the visits before it as history. No visit of a target is among them.
+
+    Raises
+    ------
+    ValueError
+        If a product of the table is not in `product_ids`.
+    """
+    users, user_ids = _codes(table["user_id"])
+    products, names = _codes(table["product_id"])
+    place = np.searchsorted(product_ids, names).clip(max=len(product_ids) - 1)
+    if not np.array_equal(product_ids[place], names):
+        raise ValueError("The sequences hold products that products.parquet lacks; run 01_prepare again.")
+    items = place[products].astype(np.int32)
+    times = table["timestamp"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy() / 86_400e6
+    event, event_names = _codes(table["event"])
+    events = np.array([EVENT_LEVELS.index(name) for name in event_names], dtype=np.int8)[event]
+    is_history = pc.equal(table["role"], "history").to_numpy()
+    in_split = pc.equal(table["split"], split).to_numpy()
+
+    offsets = _offsets(users)
+    lengths = np.diff(offsets)
+    first, last = np.repeat(offsets[:-1], lengths), np.repeat(offsets[1:] - 1, lengths)  # of each row's user
+    chosen = ~is_history & in_split
+    if prefixes and split == "train":
+        trains = is_history & in_split
+        so_far = np.cumsum(trains)
+        chosen |= trains & (so_far[last] - so_far < prefixes)
+    rows = np.flatnonzero(chosen & (np.arange(len(items)) > first))  # a user's first visit has no history
+    return Examples(
+        items, times, events, first[rows], rows, items[rows], events[rows], user_ids[users[rows]]
+    )
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """A dictionary-encoded column as integer codes and the strings that they stand for."""
+    array = column.unify_dictionaries().combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # no chunk at all
+        return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=str)
+    return array.indices.to_numpy(), array.dictionary.to_numpy(zero_copy_only=False).astype(str)
+
+
+def _offsets(users: np.ndarray) -> np.ndarray:
+    """Where each user's rows begin in a column sorted by user, and the end; int64, shape (n_users + 1,)."""
+    begins = np.flatnonzero(np.diff(users)) + 1
+    return np.concatenate([[0], begins, [len(users)]]).astype(np.int64)
