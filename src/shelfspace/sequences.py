@@ -44,7 +44,8 @@ def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
         last_product=clicks.product_id.lag().over(by_time), last_time=clicks.timestamp.lag().over(by_time)
     )
     if "session_id" in clicks.columns:
-        new_session = clicks.session_id.lag().over(by_time).identical_to(clicks.session_id).ifelse(0, 1)
+        same = clicks.session_id.lag().over(by_time).identical_to(clicks.session_id)
+        new_session = (same & clicks.last_time.notnull()).ifelse(0, 1)
     else:
         silence = clicks.timestamp.epoch_seconds() - clicks.last_time.epoch_seconds()
         new_session = (silence <= int(session_gap * 60)).fill_null(False).ifelse(0, 1)
@@ -77,7 +78,7 @@ def sequences(
     session_gap: float = 30.0,
     last_days: float = 0.0,
     test_days: float = 7.0,
-    test_share: float = 0.2,
+    test_share: float = 0.3,
     valid_share: float = 0.1,
     seed: int = 0,
 ) -> ibis.Table:
@@ -91,8 +92,8 @@ def sequences(
         "last-product": each user's most recent visit is a target, all that came before is history, what came after
         (with `target_event`) is left out. Users are put to train, valid and test by a hash of their id.
         "time": sessions that start in the last `test_days` days are for testing, and every visit of such a session
-        but its first is a target; what came before the cut trains, less a share of sessions that is for validation;
-        the rest of a session that runs over the cut is left out.
+        but its first is a target. What came before the cut trains, except for a share of users that is for
+        validation in the same way. The rest of a session that runs over the cut is left out.
     target_event : {"", "view", "add_to_cart", "purchase"}
         Only visits with such an event can be targets; "" allows all.
     min_products : int
@@ -104,7 +105,7 @@ def sequences(
     test_days : float
         Length of the test period of protocol "time", in days.
     test_share, valid_share : float
-        Shares of users (protocol "last-product"), and of training sessions (valid_share, protocol "time").
+        Shares of users; protocol "time" has no use for `test_share`.
     seed : int
         Chooses another random split.
 
@@ -163,8 +164,8 @@ def _by_time(rows: ibis.Table, test_days: float, valid_share: float, seed: int) 
     )
     in_test = rows.session_start >= cut
     rows = rows.filter(in_test | (rows.timestamp < cut))
-    session_key = rows.user_id.concat("/", rows.session.cast("string"))
-    split = (rows.session_start >= cut).ifelse("test", _split(session_key, {"valid": valid_share}, seed))
+    # Whole users validate: were it single sessions, a user's later training visits would have them in their history.
+    split = (rows.session_start >= cut).ifelse("test", _split(rows.user_id, {"valid": valid_share}, seed))
     rows = rows.mutate(split=split)
     is_target = (rows.split != "train") & (rows.position > rows.session_position) & rows.can_be_target
     return rows.mutate(role=is_target.ifelse("target", "history"))

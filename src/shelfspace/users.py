@@ -77,10 +77,9 @@ def history_weights(
     weights = np.exp(-decay * age)
     if known is not None:
         # A softmax over the known products only; measured from the newest known one, or old ones would underflow.
-        oldest_first = np.where(known[items], age, np.inf)
-        newest = np.minimum.reduceat(oldest_first, offsets[:-1])
-        newest[np.isinf(newest)] = 0.0
-        weights = np.where(known[items], np.exp(-decay * (age - np.repeat(newest, examples.lengths))), 0.0)
+        newest = np.minimum.reduceat(np.where(known[items], age, np.inf), offsets[:-1])
+        since = np.where(known[items], age - np.repeat(newest, examples.lengths), 0.0)
+        weights = np.exp(-decay * since) * known[items]
     total = np.add.reduceat(weights, offsets[:-1])
     weights /= np.repeat(np.where(total > 0, total, 1.0), examples.lengths)
     matrix = sp.csr_matrix((weights.astype(np.float32), items, offsets), shape=(len(examples), n_products))

@@ -1,0 +1,73 @@
+"""Product embeddings: files, alignment, neighbours, the triplet check and t-SNE."""
+
+import numpy as np
+import pytest
+
+from shelfspace import embeddings
+from shelfspace.embeddings import Embeddings
+
+
+def blobs(groups=4, size=25, dim=8, spread=0.3, seed=0):
+    """Vectors around one centre per group, and the groups' names."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(groups, dim))
+    vectors = np.repeat(centres, size, axis=0) + spread * rng.normal(size=(groups * size, dim))
+    return vectors.astype(np.float32), np.repeat([f"c{g}" for g in range(groups)], size).astype(object)
+
+
+def test_saved_and_loaded_embeddings_are_equal(tmp_path):
+    made = Embeddings(np.array(["a", "b", "ü"]), np.arange(6, dtype=np.float32).reshape(3, 2))
+    made.save(tmp_path / "e.parquet")
+    read = embeddings.load(tmp_path / "e.parquet")
+    assert read.product_ids.tolist() == ["a", "b", "ü"] and np.array_equal(read.vectors, made.vectors)
+    assert read.vectors.dtype == np.float32
+
+
+def test_align_puts_zeros_where_there_is_no_embedding():
+    made = Embeddings(np.array(["b", "d"]), np.array([[1, 2], [3, 4]], dtype=np.float32))
+    vectors, known = embeddings.align(made, np.array(["a", "b", "c", "d", "e"]))
+    assert known.tolist() == [False, True, False, True, False]
+    assert vectors.tolist() == [[0, 0], [1, 2], [0, 0], [3, 4], [0, 0]]
+
+
+def test_nearest_by_cosine_ignores_length_and_leaves_out_the_product_itself():
+    vectors = np.array([[1, 0], [10, 1], [0, 5], [0, 0]], dtype=np.float32)
+    index, cosine = embeddings.nearest(vectors, vectors[0], k=2, exclude=np.array([0]))
+    assert index.tolist() == [[1, 2]]
+    np.testing.assert_allclose(cosine, [[10 / np.sqrt(101), 0]], atol=1e-6)
+
+
+def test_triplets_are_of_the_same_and_of_another_category():
+    vectors, categories = blobs()
+    categories[:3] = [None, "", "lonely"]
+    pairs, others = embeddings.category_triplets(categories, np.ones(len(categories), bool), per_anchor=40)
+    assert (categories[pairs[:, 0]] == categories[pairs[:, 1]]).all()
+    assert (categories[pairs[:, 0]] != categories[others]).all()
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    assert not np.isin(pairs, [0, 1, 2]).any() and 2 in others
+    drawn = np.bincount(others, minlength=100)[3:]
+    assert drawn.min() > 0  # every other product can be drawn
+
+
+def test_triplet_check_tells_good_vectors_from_noise():
+    vectors, categories = blobs()
+    triplets = embeddings.category_triplets(categories, np.ones(100, bool))
+    good = embeddings.triplet_check(vectors, *triplets)
+    noise = embeddings.triplet_check(np.random.default_rng(9).normal(size=(100, 8)), *triplets)
+    assert good.auc > 0.95 and good.ci95[0] <= good.auc <= good.ci95[1]
+    assert noise.ci95[0] < 0.5 < noise.ci95[1]
+    assert embeddings.triplet_check(np.ones((100, 8)), *triplets).auc == 0.5
+
+
+def test_triplet_check_needs_a_triplet():
+    with pytest.raises(ValueError, match="no triplet"):
+        embeddings.triplet_check(np.ones((2, 2)), np.zeros((0, 2), int), np.zeros(0, int))
+
+
+def test_tsne_keeps_neighbours_together_and_repeats_to_the_bit():
+    vectors, categories = blobs(groups=3, size=20)
+    one, two = embeddings.tsne(vectors, perplexity=10, seed=1), embeddings.tsne(vectors, perplexity=10, seed=1)
+    assert one.shape == (60, 2) and np.array_equal(one, two)
+    centres = np.array([one[categories == c].mean(axis=0) for c in ("c0", "c1", "c2")])
+    nearest = np.linalg.norm(one[:, None] - centres, axis=2).argmin(axis=1)
+    assert (nearest == np.repeat([0, 1, 2], 20)).mean() > 0.95

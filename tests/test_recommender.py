@@ -1,0 +1,65 @@
+"""The dense recommender: its layers, that it learns, stops early and repeats to the bit."""
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+
+from shelfspace import recommender  # noqa: E402
+from shelfspace.sequences import Examples  # noqa: E402
+
+
+def task(n=600, dim=6, products=12, seed=0):
+    """The product to find is the direction in which the user's embedding points."""
+    rng = np.random.default_rng(seed)
+    users = rng.normal(size=(n, dim)).astype(np.float32)
+    return users, (users @ rng.normal(size=(dim, products))).argmax(axis=1).astype(np.int32)
+
+
+def test_layers_are_the_articles():
+    kinds = [type(layer).__name__ for layer in recommender.dense(50, 100, hidden=(8, 4)).layers]
+    assert kinds == ["InputLayer"] + ["Dense", "Dropout", "BatchNormalization"] * 2 + ["Dense"]
+
+
+def trained(seed=0, epochs=12, **options):
+    users, targets = task()
+    recommender.deterministic(seed)
+    network = recommender.dense(6, 12, hidden=(32,), dropout=0.1)
+    options = {"learning_rate": 0.01, "progress": False, "batch": 64} | options
+    return network, recommender.train(network, users[:500], targets[:500], users[500:], targets[500:], epochs=epochs, **options)
+
+
+def test_learns_and_keeps_the_best_epoch():
+    network, history = trained()
+    users, targets = task()
+    assert (network.predict_on_batch(users[500:]).argmax(axis=1) == targets[500:]).mean() > 0.6
+    assert history[-1]["loss"] < history[0]["loss"]
+    best = max(epoch["valid_mrr@20"] for epoch in history)
+    _, now = recommender._validate(network, users[500:], targets[500:])
+    assert now == pytest.approx(best, abs=1e-9)
+
+
+def test_stops_when_the_valid_users_stop_gaining():
+    _, history = trained(epochs=60, patience=2)
+    best = max(range(len(history)), key=lambda i: history[i]["valid_mrr@20"])
+    assert len(history) < 60 and len(history) == best + 3
+
+
+def test_the_same_seed_gives_the_same_weights():
+    one, two = (trained(seed=5, epochs=2)[0].get_weights() for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(one, two))
+
+
+def test_recommend_scores_histories(tmp_path):
+    network, _ = trained(epochs=1)
+    vectors = np.eye(12, 6, dtype=np.float32)
+    seen = Examples(
+        np.array([0, 1, 2], np.int32), np.zeros(3), np.zeros(3, np.int8), np.array([0, 1]), np.array([1, 3]),
+        np.array([3, 4], np.int32), np.zeros(2, np.int8), np.array(["u", "v"]),
+    )  # fmt: skip
+    model = recommender.recommend(network, vectors, np.ones(12, bool), 0.0, "days")
+    expected = network.predict_on_batch(np.array([vectors[0], vectors[1:3].mean(axis=0)]))
+    np.testing.assert_allclose(model(seen), expected, rtol=1e-5)
+    network.save(tmp_path / "recommender.keras")
+    again = keras.saving.load_model(tmp_path / "recommender.keras")
+    np.testing.assert_allclose(again.predict_on_batch(vectors), network.predict_on_batch(vectors), rtol=1e-6)

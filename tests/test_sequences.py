@@ -1,0 +1,211 @@
+"""Sequences: visits, targets, splits, and the promise that no target reaches what is trained on."""
+
+import ibis
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from shelfspace import sequences
+
+
+def log(rows, **columns) -> ibis.Table:
+    """Canonical events from (user, product, minute, event) rows."""
+    frame = pd.DataFrame(rows, columns=["user_id", "product_id", "minute", "event"])
+    frame["timestamp"] = pd.Timestamp("2024-03-04") + pd.to_timedelta(frame.pop("minute"), unit="min")
+    frame["row"] = np.arange(len(frame))
+    return ibis.memtable(frame.assign(**columns))
+
+
+def random_log(users=200, products=30, days=20, seed=0) -> ibis.Table:
+    rng = np.random.default_rng(seed)
+    n = users * 12
+    names = np.array(sequences.EVENT_LEVELS)
+    rows = {
+        "user_id": [f"u{u:03d}" for u in rng.integers(users, size=n)],
+        "product_id": [f"p{p:02d}" for p in rng.integers(products, size=n)],
+        "minute": rng.integers(days * 24 * 60, size=n),
+        "event": names[rng.choice(3, p=[0.8, 0.15, 0.05], size=n)],
+    }
+    return log(pd.DataFrame(rows).itertuples(index=False))
+
+
+def table(expression) -> pa.Table:
+    rows = expression.to_pyarrow()
+    encoded = [rows[c].dictionary_encode() if rows[c].type == pa.string() else rows[c] for c in rows.column_names]
+    return pa.table(dict(zip(rows.column_names, encoded)))
+
+
+def test_consecutive_events_on_one_product_are_one_visit_with_its_strongest_event():
+    events = log([
+        ("u", "a", 0, "view"), ("u", "a", 1, "add_to_cart"), ("u", "a", 2, "view"), ("u", "b", 3, "view"), ("u", "a", 4, "purchase"),
+    ])  # fmt: skip
+    visits = sequences.visits(events).order_by("position").to_pandas()
+    assert visits.product_id.tolist() == ["a", "b", "a"]
+    assert visits.event.tolist() == ["add_to_cart", "view", "purchase"]
+    assert visits.timestamp.dt.minute.tolist() == [0, 3, 4]
+    assert visits.position.tolist() == [0, 1, 2]
+    assert visits.add_to_cart.tolist() == [True, False, False]
+
+
+def test_sessions_end_after_silence_or_with_the_logs_own_session():
+    rows = [("u", "a", 0, "view"), ("u", "b", 30, "view"), ("u", "c", 61, "view"), ("v", "a", 62, "view")]
+    by_gap = sequences.visits(log(rows), session_gap=30).order_by("user_id", "position").to_pandas()
+    assert by_gap.session.tolist() == [1, 1, 2, 1]
+    own = sequences.visits(log(rows, session_id=["x", "y", "y", None])).order_by("user_id", "position").to_pandas()
+    assert own.session.tolist() == [1, 2, 2, 1]
+
+
+def test_events_of_the_same_time_keep_the_order_of_the_file():
+    events = log([("u", p, 5, "view") for p in "dacb"])
+    assert sequences.visits(events).order_by("position").to_pandas().product_id.tolist() == list("dacb")
+
+
+def test_searches_are_no_visits():
+    events = log([("u", "a", 0, "view"), ("u", None, 1, "search"), ("u", "a", 2, "view")])
+    assert sequences.visits(events).count().execute() == 1
+
+
+def test_short_users_are_dropped_and_the_last_visit_is_the_target():
+    rows = [("long", p, i, "view") for i, p in enumerate("abcde")] + [("short", p, i, "view") for i, p in enumerate("ababa")]
+    out = sequences.sequences(log(rows), min_products=5).to_pandas()
+    assert set(out.user_id) == {"long"}
+    assert out.role.tolist() == ["history"] * 4 + ["target"]
+    assert out.split.tolist()[:4] == ["train"] * 4
+
+
+def test_target_event_takes_the_last_such_visit_and_leaves_out_what_follows():
+    kinds = ["view", "view", "add_to_cart", "view", "view"]
+    out = sequences.sequences(log([("u", p, i, k) for i, (p, k) in enumerate(zip("abcde", kinds))]), target_event="add_to_cart")
+    rows = out.to_pandas()
+    assert rows.product_id.tolist() == ["a", "b", "c"]
+    assert rows.role.tolist() == ["history", "history", "target"]
+    assert rows.event.iloc[-1] == "add_to_cart"
+
+
+def test_users_without_a_target_still_train_the_embeddings():
+    out = sequences.sequences(log([("u", p, i, "view") for i, p in enumerate("abcde")]), target_event="purchase")
+    assert out.to_pandas().role.tolist() == ["history"] * 5
+
+
+@pytest.mark.parametrize("target_event", ["", "purchase"])
+def test_last_product_has_one_target_per_user_and_the_asked_shares(target_event):
+    rows = sequences.sequences(random_log(users=600), target_event=target_event).to_pandas()
+    targets = rows[rows.role == "target"]
+    assert targets.user_id.is_unique
+    shares = targets.split.value_counts(normalize=True)
+    assert shares["test"] == pytest.approx(0.3, abs=0.06) and shares["valid"] == pytest.approx(0.1, abs=0.05)
+    newest_history = rows[rows.role == "history"].groupby("user_id").timestamp.max().rename("newest")
+    both = targets.set_index("user_id").join(newest_history)
+    assert (both.timestamp >= both.newest).all()
+
+
+def test_a_users_split_stays_when_the_log_grows():
+    events = random_log()
+    small = sequences.sequences(events.filter(events.user_id < "u100")).to_pandas()
+    large = sequences.sequences(events).to_pandas()
+    splits = [frame[frame.role == "target"].set_index("user_id").split for frame in (small, large)]
+    assert splits[1].reindex(splits[0].index).equals(splits[0])
+
+
+def test_another_seed_is_another_split():
+    one, two = (sequences.sequences(random_log(), seed=seed).to_pandas() for seed in (0, 1))
+    assert one.product_id.equals(two.product_id) and not one.split.equals(two.split)
+
+
+def test_protocol_time_trains_before_the_cut_and_tests_every_later_visit_of_a_session_after_it():
+    rows = sequences.sequences(random_log(days=20), protocol="time", test_days=5, session_gap=600).to_pandas()
+    cut = rows.timestamp.max() - pd.Timedelta(days=5)
+    assert (rows[rows.split != "test"].timestamp < cut).all()
+    assert (rows[rows.split == "test"].timestamp >= cut).all()
+    tested = rows[rows.split == "test"].groupby(["user_id", "session"]).role.agg(list)
+    assert all(roles == ["history"] + ["target"] * (len(roles) - 1) for roles in tested)
+    assert (rows[rows.split == "train"].role == "history").all()
+    assert (rows.role == "target").sum() > 50
+
+
+@pytest.mark.parametrize("protocol", sequences.PROTOCOLS)
+def test_no_target_reaches_the_corpus_a_history_or_a_prefix_example(protocol):
+    rows = table(sequences.sequences(random_log(), protocol=protocol, session_gap=600))
+    frame = rows.to_pandas()
+    product_ids = np.array(sorted(frame.product_id.unique()))
+    trained = frame[(frame.role == "history") & (frame.split == "train")]
+    corpus = sequences.corpus(rows)
+    assert corpus.product_ids[corpus.items].tolist() == trained.product_id.tolist()
+    assert [len(list_) for list_ in corpus] == trained.groupby("user_id", sort=True).size().tolist()
+    position = frame.groupby("user_id").cumcount().to_numpy()
+    target_rows = set(np.flatnonzero(frame.role == "target"))
+    for split in ("train", "valid", "test"):
+        chosen = sequences.examples(rows, product_ids, split, prefixes=5 if split == "train" else 0)
+        assert (chosen.lengths == position[chosen.end]).all()  # from the user's first visit to just before the target
+        assert (product_ids[chosen.target] == frame.product_id.to_numpy()[chosen.end]).all()
+        assert (frame.user_id.to_numpy()[chosen.start] == chosen.user_ids).all()
+        for start, end in zip(chosen.start, chosen.end):
+            if split == "train" or protocol == "last-product":
+                assert not target_rows.intersection(range(start, end))
+            assert not {"test", "valid"} & set(frame.split[start:end]) or split != "train"
+
+
+def test_prefixes_are_the_last_training_visits_of_each_user():
+    rows = table(sequences.sequences(log([("u", p, i, "view") for i, p in enumerate("abcdefg")]), seed=1))
+    product_ids = np.array(list("abcdefg"))
+    found = sequences.examples(rows, product_ids, "train", prefixes=2)
+    role, split = rows["role"].to_pylist()[-1], rows["split"].to_pylist()[-1]
+    expected = ["e", "f"] + (["g"] if (role, split) == ("target", "train") else [])
+    assert product_ids[found.target].tolist() == expected
+
+
+def test_seen_tells_whether_the_target_was_in_the_history():
+    events = [("u", p, i, "view") for i, p in enumerate("abcdea")] + [("v", p, i, "view") for i, p in enumerate("abcde")]
+    rows = table(sequences.sequences(log(events), test_share=0.98, valid_share=0.01))
+    found = sequences.examples(rows, np.array(list("abcde")), "test")
+    assert dict(zip(found.user_ids, found.seen())) == {"u": True, "v": False}
+    assert found[found.user_ids == "v"].seen().tolist() == [False]
+
+
+def test_last_days_keeps_the_end_of_the_log():
+    events = random_log(days=20)
+    rows = sequences.sequences(events, last_days=7).to_pandas()
+    assert rows.timestamp.min() > events.timestamp.max().execute() - pd.Timedelta(days=7)
+
+
+def test_permuting_the_files_rows_changes_nothing():
+    frame = random_log().to_pandas().drop_duplicates(["user_id", "timestamp"])
+    shuffled = frame.sample(frac=1, random_state=3)
+    one, two = (sequences.sequences(ibis.memtable(f.assign(row=np.arange(len(f))))).to_pandas() for f in (frame, shuffled))
+    pd.testing.assert_frame_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        ({"protocol": "random"}, "must be one of last-product, time"),
+        ({"target_event": "click"}, "one of view, add_to_cart, purchase"),
+        ({"min_products": 1}, "at least 2"),
+        ({"test_days": 0}, "positive number of days"),
+        ({"test_share": 0.6, "valid_share": 0.5}, "leave some users to train"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        sequences.sequences(random_log(), **wrong)
+
+
+def test_all_users_too_short_is_one_sentence():
+    events = log([("u", p, i, "view") for i, p in enumerate("abc")])
+    rows = table(sequences.sequences(events))
+    with pytest.raises(ValueError, match="No user has 5 distinct products .the longest history has 3."):
+        sequences.check(rows, events, 5)
+
+
+def test_a_split_without_targets_is_one_sentence():
+    events = log([("u", p, i, "view") for i, p in enumerate("abcde")])
+    rows = table(sequences.sequences(events, target_event="purchase"))
+    with pytest.raises(ValueError, match="No purchase visit is left as a target of the valid users"):
+        sequences.check(rows, events, 5, "purchase")
+
+
+def test_products_missing_from_the_product_table_are_refused():
+    rows = table(sequences.sequences(random_log()))
+    with pytest.raises(ValueError, match="products.parquet lacks"):
+        sequences.examples(rows, np.array(["p00", "p01"]), "test")

@@ -1,0 +1,96 @@
+"""word2vec and StarSpace: what both owe, on sequences whose structure is known."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from shelfspace import embeddings, starspace, word2vec
+from shelfspace.sequences import Corpus
+
+TRAINERS = [word2vec.train, starspace.train]
+
+
+def corpus(users=300, groups=4, size=10, length=8, seed=0) -> Corpus:
+    """Each user looks at products of one group only."""
+    rng = np.random.default_rng(seed)
+    group = rng.integers(groups, size=users)
+    items = (group[:, None] * size + rng.integers(size, size=(users, length))).astype(np.int32)
+    ids = np.array([f"p{i:02d}" for i in range(groups * size)])
+    return Corpus(ids, items.reshape(-1), np.arange(users + 1) * length)
+
+
+@pytest.mark.parametrize("train", TRAINERS)
+def test_products_seen_together_lie_together(train):
+    found = train(corpus(), dim=8, epochs=20, progress=False)
+    assert found.vectors.shape == (40, 8) and found.vectors.dtype == np.float32
+    categories = np.repeat(list("abcd"), 10).astype(object)
+    check = embeddings.triplet_check(found.vectors, *embeddings.category_triplets(categories, np.ones(40, bool)))
+    assert check.auc > 0.99
+    assert len(found.losses) == 20 and found.losses[-1] < found.losses[0]
+
+
+@pytest.mark.parametrize("train", TRAINERS)
+def test_progress_and_seed_leave_the_vectors_alone_and_another_seed_changes_them(train, capsys):
+    shown = train(corpus(), dim=4, epochs=2, seed=3, progress=True)
+    hidden = train(corpus(), dim=4, epochs=2, seed=3, progress=False)
+    other = train(corpus(), dim=4, epochs=2, seed=4, progress=False)
+    assert np.array_equal(shown.vectors, hidden.vectors) and not np.array_equal(shown.vectors, other.vectors)
+    assert "epoch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["word2vec", "starspace"])
+def test_the_same_bytes_in_every_process(module):
+    code = (
+        "import hashlib, sys; sys.path.insert(0, sys.argv[1]); from test_trainers import corpus; "
+        f"from shelfspace import {module} as m; v = m.train(corpus(), dim=4, epochs=2, progress=False).vectors; "
+        "print(hashlib.sha256(v.tobytes()).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code, os.path.dirname(__file__)], env=os.environ | {"PYTHONHASHSEED": seed}, text=True,
+            capture_output=True, check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(digests) == 1
+
+
+def test_word2vec_leaves_out_rare_products_on_request():
+    sequences = Corpus(np.array(["a", "b", "c"]), np.array([0, 1, 0, 1, 2], dtype=np.int32), np.array([0, 2, 5]))
+    assert word2vec.train(sequences, min_count=2, epochs=1, progress=False).product_ids.tolist() == ["a", "b"]
+    with pytest.raises(ValueError, match="lower min_count"):
+        word2vec.train(sequences, min_count=9, progress=False)
+
+
+@pytest.mark.parametrize("wrong", [{"similarity": "euclid"}, {"loss": "triplet"}])
+def test_starspace_refuses_unknown_choices(wrong):
+    with pytest.raises(ValueError, match="must be one of"):
+        starspace.train(corpus(), progress=False, **wrong)
+
+
+def test_starspace_needs_a_sequence_of_two():
+    with pytest.raises(ValueError, match="two visits"):
+        starspace.train(Corpus(np.array(["a"]), np.zeros(2, np.int32), np.array([0, 1, 2])), progress=False)
+
+
+@pytest.mark.parametrize("similarity", starspace.SIMILARITIES)
+@pytest.mark.parametrize("loss", starspace.LOSSES)
+def test_starspace_learns_with_every_similarity_and_loss(similarity, loss):
+    found = starspace.train(corpus(), dim=8, epochs=25, similarity=similarity, loss=loss, progress=False)
+    categories = np.repeat(list("abcd"), 10).astype(object)
+    check = embeddings.triplet_check(found.vectors, *embeddings.category_triplets(categories, np.ones(40, bool)))
+    assert check.auc > 0.95
+    assert np.linalg.norm(found.vectors, axis=1).max() <= 1 + 1e-5
+
+
+def test_starspace_window_keeps_the_bag_to_the_neighbourhood():
+    # A walk a-b-c-d-e-f: with a window of 1 neighbours meet, with the whole sequence all meet all.
+    ids = np.array(list("abcdef"))
+    walk = Corpus(ids, np.tile(np.arange(6, dtype=np.int32), 400), np.arange(401) * 6)
+    near = starspace.train(walk, dim=8, window=1, epochs=10, negatives=5, progress=False).vectors
+    unit = embeddings.normalise(near)
+    cosine = unit @ unit.T
+    assert cosine[0, 1] > cosine[0, 5]

@@ -1,0 +1,98 @@
+"""User embeddings: the formula by hand, its limits, and the relational form against the array kernel."""
+
+import ibis
+import numpy as np
+import pandas as pd
+import pytest
+
+from shelfspace import users
+from shelfspace.sequences import Examples
+
+
+def history(items, days, target=0) -> Examples:
+    """One example whose history is `items` seen at `days`."""
+    n = len(items)
+    return Examples(
+        np.array(items, dtype=np.int32), np.array(days, dtype=float), np.zeros(n, np.int8), np.array([0]), np.array([n]),
+        np.array([target], dtype=np.int32), np.zeros(1, np.int8), np.array(["u"]),
+    )  # fmt: skip
+
+
+VECTORS = np.array([[1, 0], [0, 1], [3, 4], [0, 0]], dtype=np.float32)
+
+
+def test_weights_by_hand():
+    # Ages 2, 1 and 0 days, d = ln 2: weights halve per day, 1/4 : 1/2 : 1 = 1/7, 2/7, 4/7.
+    weights = users.history_weights(history([0, 1, 2], [10, 11, 12]), 4, np.log(2)).toarray()
+    np.testing.assert_allclose(weights, [[1 / 7, 2 / 7, 4 / 7, 0]], rtol=1e-6)
+    embedding = users.user_embeddings(history([0, 1, 2], [10, 11, 12]), VECTORS, np.log(2))
+    np.testing.assert_allclose(embedding, [[(1 + 12) / 7, (2 + 16) / 7]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "decay_time, expected", [("days", [3, 1, 0]), ("log_days", [np.log(4), np.log(2), 0]), ("rank", [2, 1, 0])]
+)
+def test_ages(decay_time, expected):
+    ages, offsets = users.ages(history([0, 1, 2], [7, 9, 10]), decay_time)
+    np.testing.assert_allclose(ages, expected)
+    assert offsets.tolist() == [0, 3]
+
+
+def test_no_decay_is_the_mean_and_a_huge_one_the_last_product():
+    seen = history([0, 1, 2], [0, 400, 900])
+    np.testing.assert_allclose(users.user_embeddings(seen, VECTORS, 0.0), VECTORS[:3].mean(axis=0)[None], rtol=1e-6)
+    np.testing.assert_allclose(users.user_embeddings(seen, VECTORS, 1e3), VECTORS[[2]])
+
+
+def test_a_product_seen_twice_counts_twice():
+    weights = users.history_weights(history([0, 1, 0], [0, 0, 0]), 2, 0.5).toarray()
+    np.testing.assert_allclose(weights, [[2 / 3, 1 / 3]], rtol=1e-6)
+
+
+def test_unknown_products_leave_the_weights_of_the_others_summing_to_one():
+    known = np.array([True, True, False, False])
+    seen = history([0, 1, 2], [0, 1, 5000])  # the newest is unknown, and far away: no underflow
+    weights = users.history_weights(seen, 4, 1.0, known=known).toarray()
+    np.testing.assert_allclose(weights, [[1 / (1 + np.e), np.e / (1 + np.e), 0, 0]], rtol=1e-6)
+    nobody = users.history_weights(seen, 4, 1.0, known=np.zeros(4, bool)).toarray()
+    assert not nobody.any()
+
+
+def test_shifting_all_times_changes_nothing():
+    one, two = (users.user_embeddings(history([0, 1, 2], np.array([1, 4, 6.5]) + by), VECTORS, 0.3) for by in (0, 365))
+    np.testing.assert_allclose(one, two, rtol=1e-6)
+
+
+def test_bad_decay_is_refused():
+    with pytest.raises(ValueError, match="0 .the plain mean. or more"):
+        users.history_weights(history([0], [0]), 4, -1)
+    with pytest.raises(ValueError, match="one of days, log_days, rank"):
+        users.ages(history([0], [0]), "weeks")
+
+
+@pytest.mark.parametrize("decay_time", users.DECAY_TIMES)
+@pytest.mark.parametrize("decay", [0.0, 0.2, 3.0])
+def test_relational_form_agrees_with_the_array_kernel(decay, decay_time):
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(40, 6)).astype(np.float32)
+    known = rng.random(40) < 0.9
+    lengths = rng.integers(1, 30, size=50)
+    rows = pd.DataFrame({"user": np.repeat(np.arange(50), lengths), "item": rng.integers(40, size=lengths.sum())})
+    rows["timestamp"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(60 * 86_400, size=len(rows)), unit="s")
+    rows = rows.sort_values(["user", "timestamp"], kind="stable").reset_index(drop=True)
+    rows["position"] = rows.groupby("user").cumcount()
+    ends = np.cumsum(lengths)
+    days = (rows.timestamp - pd.Timestamp(0)) / pd.Timedelta(days=1)
+    seen = Examples(
+        rows.item.to_numpy(np.int32), days.to_numpy(), np.zeros(len(rows), np.int8), ends - lengths, ends,
+        np.zeros(50, np.int32), np.zeros(50, np.int8), np.arange(50).astype(str),
+    )  # fmt: skip
+    kernel = users.user_embeddings(seen, vectors, decay, decay_time, known)
+    history_table = ibis.memtable(rows.assign(user_id=rows.user.astype(str), product_id=rows.item.astype(str)))
+    table = ibis.memtable(pd.DataFrame({"product_id": np.flatnonzero(known).astype(str), "vector": list(vectors[known])}))
+    relational = users.relational(history_table, table, 6, decay, decay_time).to_pandas().set_index("user_id")
+    assert len(relational) == 50 - (~np.isin(seen.user_ids, relational.index)).sum()
+    for user, vector in relational.vector.items():
+        np.testing.assert_allclose(vector, kernel[int(user)], atol=1e-5)
+    absent = ~np.isin(seen.user_ids, relational.index)
+    assert not kernel[absent].any()
