@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-keras = pytest.importorskip("keras")
-
-from shelfspace import recommender  # noqa: E402
-from shelfspace.sequences import Examples  # noqa: E402
+from shelfspace import recommender
+from shelfspace.recommender import keras
+from shelfspace.sequences import Examples
 
 
 def task(n=600, dim=6, products=12, seed=0):
@@ -17,14 +16,14 @@ def task(n=600, dim=6, products=12, seed=0):
 
 
 def test_layers_are_the_articles():
-    kinds = [type(layer).__name__ for layer in recommender.dense(50, 100, hidden=(8, 4)).layers]
-    assert kinds == ["InputLayer"] + ["Dense", "Dropout", "BatchNormalization"] * 2 + ["Dense"]
+    kinds = [type(layer).__name__ for layer in recommender.dense(task()[0], 100, hidden=(8, 4)).layers]
+    assert kinds == ["InputLayer", "Normalization"] + ["Dense", "Dropout", "BatchNormalization"] * 2 + ["Dense"]
 
 
 def trained(seed=0, epochs=12, **options):
     users, targets = task()
     recommender.deterministic(seed)
-    network = recommender.dense(6, 12, hidden=(32,), dropout=0.1)
+    network = recommender.dense(users, 12, hidden=(32,), dropout=0.1)
     options = {"learning_rate": 0.01, "progress": False, "batch": 64} | options
     return network, recommender.train(network, users[:500], targets[:500], users[500:], targets[500:], epochs=epochs, **options)
 
@@ -57,7 +56,7 @@ def test_recommend_scores_histories(tmp_path):
         np.array([0, 1, 2], np.int32), np.zeros(3), np.zeros(3, np.int8), np.array([0, 1]), np.array([1, 3]),
         np.array([3, 4], np.int32), np.zeros(2, np.int8), np.array(["u", "v"]),
     )  # fmt: skip
-    model = recommender.recommend(network, vectors, np.ones(12, bool), 0.0, "days")
+    model = recommender.recommend(network, vectors, 0.0, "days", np.ones(12, bool))
     expected = network.predict_on_batch(np.array([vectors[0], vectors[1:3].mean(axis=0)]))
     np.testing.assert_allclose(model(seen), expected, rtol=1e-5)
     network.save(tmp_path / "recommender.keras")

@@ -165,8 +165,12 @@ def test_seen_tells_whether_the_target_was_in_the_history():
 
 def test_last_days_keeps_the_end_of_the_log():
     events = random_log(days=20)
-    rows = sequences.sequences(events, last_days=7).to_pandas()
-    assert rows.timestamp.min() > events.timestamp.max().execute() - pd.Timedelta(days=7)
+    kept = sequences.last_days(events, 7)
+    assert kept.timestamp.min().execute() > events.timestamp.max().execute() - pd.Timedelta(days=7)
+    assert 0.2 < kept.count().execute() / events.count().execute() < 0.5
+    assert sequences.last_days(events, 0) is events
+    with pytest.raises(ValueError, match="0 .the whole log."):
+        sequences.last_days(events, -1)
 
 
 def test_permuting_the_files_rows_changes_nothing():

@@ -96,7 +96,7 @@ def nearest_to_user(vectors: np.ndarray, known: np.ndarray, decay: float, decay_
     unit = normalise(vectors)
 
     def scores(examples: Examples) -> np.ndarray:
-        return _cosines(user_embeddings(examples, unit, decay, decay_time, known), unit, known)
+        return _cosines(user_embeddings(examples, vectors, decay, decay_time, known), unit, known)
 
     return scores
 

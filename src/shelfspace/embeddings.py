@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shelfspace import runs
+from shelfspace.sequences import Examples
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,12 @@ class Embeddings:
             pq.write_table(table, temporary)
 
 
-def load(path: str | Path) -> Embeddings:
-    """Read what `Embeddings.save` wrote."""
-    table = pq.read_table(path).combine_chunks()
+def load(path: str | Path, key: str = "product_id") -> Embeddings:
+    """Read what `Embeddings.save` wrote, or a table of user embeddings with ``key="user_id"``; sorted by key."""
+    table = pq.read_table(path).sort_by(key)
     vectors = table["vector"].combine_chunks()
-    dim = vectors.type.list_size
-    flat = vectors.flatten().to_numpy()
-    return Embeddings(table["product_id"].to_numpy().astype(str), flat.reshape(-1, dim).astype(np.float32))
+    flat = vectors.flatten().to_numpy().reshape(-1, vectors.type.list_size)
+    return Embeddings(table[key].to_numpy().astype(str), flat.astype(np.float32))
 
 
 def align(embeddings: Embeddings, product_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,6 +174,51 @@ def category_triplets(categories: np.ndarray, known: np.ndarray, per_anchor: int
     same = own_begin + (place - own_begin + 1 + rng.integers(own_size - 1)) % own_size
     other = (own_begin + own_size + rng.integers(len(members) - own_size)) % len(members)
     return np.stack([members[place], members[same]], axis=1), members[other]
+
+
+def next_product_triplets(examples: Examples, known: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Triplets for a log without categories: the last product seen, the target that came next, and a random product.
+
+    Targets that the user had seen before, or that have no embedding, take no part. Shapes as `category_triplets`.
+    """
+    pairs = np.stack([examples.items[examples.end - 1], examples.target], axis=1).astype(np.int64)
+    pairs = pairs[known[pairs].all(axis=1) & ~examples.seen()]
+    others = np.random.default_rng(seed).choice(np.flatnonzero(known), size=len(pairs))
+    differ = (others != pairs[:, 0]) & (others != pairs[:, 1])
+    return pairs[differ], others[differ]
+
+
+def complement_triplets(complements: pd.DataFrame, products: pd.DataFrame, known: np.ndarray, seed: int = 0):
+    """Triplets of a known truth: a product, its complement, and another product of the complement's category.
+
+    Parameters
+    ----------
+    complements : DataFrame
+        product_id, complement_id: what truly goes with what (`shelfspace.shop`).
+    products : DataFrame
+        ``products.parquet`` with a category.
+    known : ndarray of bool, shape (n_products,)
+
+    Returns
+    -------
+    pairs, others
+        As `category_triplets`.
+    """
+    rng = np.random.default_rng(seed)
+    place = pd.Series(np.arange(len(products)), index=products.product_id)
+    there = complements[complements.isin(place.index).all(axis=1)]
+    pairs = np.stack([place[there.product_id], place[there.complement_id]], axis=1)
+    pairs = pairs[known[pairs].all(axis=1)]
+    goes_with = pd.Series(pairs[:, 1]).groupby(pairs[:, 0]).agg(set)
+    members = products.assign(place=place.to_numpy())[known].groupby("category").place.agg(list)
+    category = products.category.to_numpy()
+    rows, others = [], []
+    for row, (product, complement) in enumerate(pairs):
+        unrelated = [m for m in members[category[complement]] if m not in goes_with[product] and m != product]
+        if unrelated:
+            rows.append(row)
+            others.append(unrelated[rng.integers(len(unrelated))])
+    return pairs[rows], np.array(others, dtype=np.int64)
 
 
 def tsne(vectors: np.ndarray, perplexity: float = 30.0, seed: int = 0, threads: int = 2) -> np.ndarray:

@@ -7,10 +7,11 @@ products scored strictly higher + half of the others scored equal, rounded up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from shelfspace.sequences import Examples
 
@@ -152,3 +153,91 @@ def difference(rank: np.ndarray, other: np.ndarray, k: int = 20, seed: int = 0) 
     gain = reciprocal_rank(rank, k) - reciprocal_rank(other, k)
     low, high = interval(gain, seed)
     return {"gain": float(gain.mean()), "ci95": [low, high]}
+
+
+def sweep(models: Mapping[str, Callable[[float], Model]], decays: Iterable[float], examples: Examples) -> pd.DataFrame:
+    """Every model at every decay on the same examples.
+
+    Parameters
+    ----------
+    models : mapping of name to callable
+        Each makes a `Model` from a decay.
+    decays : iterable of float
+    examples : Examples
+        The valid ones, when the decay is chosen by them.
+
+    Returns
+    -------
+    DataFrame
+        model, decay, hit_rate@20, mrr@20, and the ends of their intervals: hit_rate@20_lo, hit_rate@20_hi, …
+    """
+    rows = []
+    for name, at_decay in models.items():
+        for decay in decays:
+            found = summary(evaluate(at_decay(decay), examples).ranks)
+            row = {"model": name, "decay": float(decay)}
+            for metric in ("hit_rate@20", "mrr@20"):
+                row[metric] = found[metric]
+                row[f"{metric}_lo"], row[f"{metric}_hi"] = found["ci95"][metric]
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def catalogue_coverage(top: np.ndarray, n_products: int) -> float:
+    """Share of all products that anybody is recommended: distinct products in `top`, shape (n, k), by `n_products`."""
+    return len(np.unique(top)) / n_products
+
+
+def parts(examples: Examples, counts: np.ndarray, event_names: Sequence[str]) -> dict[tuple[str, str], np.ndarray]:
+    """Ways to cut the examples, as masks of shape (n,), by (cut, group).
+
+    Parameters
+    ----------
+    examples : Examples
+    counts : ndarray, shape (n_products,)
+        Training visits of each product. The popular products make up the first third of all visits, the rare ones the
+        last third.
+    event_names : sequence of str
+        Names of the event codes.
+    """
+    counts, lengths, seen = np.asarray(counts), examples.lengths, examples.seen()
+    order = np.argsort(-counts, kind="stable")
+    share = np.empty(len(order))
+    share[order] = np.cumsum(counts[order]) / max(1, counts.sum())
+    of_target = share[examples.target]
+    found = {
+        ("history", "up to 5 visits"): lengths <= 5,
+        ("history", "6 to 15 visits"): (lengths > 5) & (lengths <= 15),
+        ("history", "over 15 visits"): lengths > 15,
+        ("target", "popular"): of_target <= 1 / 3,
+        ("target", "middling"): (of_target > 1 / 3) & (of_target <= 2 / 3),
+        ("target", "rare"): of_target > 2 / 3,
+    }
+    for code, name in enumerate(event_names):
+        found["event of the target", name] = examples.target_event == code
+    return found | {("target and user", "seen before"): seen, ("target and user", "new"): ~seen}
+
+
+def slices(evaluations: Mapping[str, Evaluation], masks: Mapping[tuple[str, str], np.ndarray], least: int = 20) -> dict:
+    """HR@20 and MRR@20 of every model on parts of the examples, in the layout of ``metrics.json``.
+
+    Parameters
+    ----------
+    evaluations : mapping of model name to Evaluation
+    masks : mapping of (cut, group) to ndarray of bool, shape (n,)
+        From `parts`.
+    least : int
+        Parts with fewer examples are left out.
+    """
+    found = {}
+    for (cut, group), mask in masks.items():
+        if mask.sum() < least:
+            continue
+        models = {}
+        for model, evaluation in evaluations.items():
+            whole = summary(evaluation.ranks[mask])
+            models[model] = {key: whole[key] for key in ("hit_rate@20", "mrr@20")} | {
+                "ci95": {key: whole["ci95"][key] for key in ("hit_rate@20", "mrr@20")}
+            }
+        found[f"{cut}: {group}"] = {"cut": cut, "group": group, "n": int(mask.sum()), "models": models}
+    return found

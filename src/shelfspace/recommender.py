@@ -8,35 +8,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # both must be set before TensorFlow is imported
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-from shelfspace.metrics import Model, ranks, reciprocal_rank
+from shelfspace import runs
+from shelfspace.metrics import Model, ranks, reciprocal_rank, top_k
 from shelfspace.sequences import Examples
 from shelfspace.users import user_embeddings
 
 
-def dense(dim: int, n_products: int, hidden: Sequence[int] = (256,), dropout: float = 0.3) -> keras.Model:
+def dense(users: np.ndarray, n_products: int, hidden: Sequence[int] = (128,), dropout: float = 0.3) -> keras.Model:
     """Build the network: input (batch, dim) float32, output (batch, n_products) logits of the softmax.
 
     Parameters
     ----------
-    dim : int
-        Length of the user embedding.
+    users : ndarray of float32, shape (n, dim)
+        The training inputs: a first layer takes out their mean and variance, as embeddings differ in scale.
     n_products : int
     hidden : sequence of int
         Units of each Dense layer, in order.
     dropout : float
         Share of each layer's units that is left out at random while training.
     """
-    user = keras.Input((dim,), name="user_embedding")
-    x = user
+    user = keras.Input((users.shape[1],), name="user_embedding")
+    spread = np.maximum(users.var(axis=0), 1e-12)
+    x = keras.layers.Normalization(mean=users.mean(axis=0), variance=spread)(user)
     for units in hidden:
         x = keras.layers.Dense(units, activation="relu")(x)
         x = keras.layers.Dropout(dropout)(x)
@@ -52,8 +57,8 @@ def train(
     valid_targets: np.ndarray,
     *,
     epochs: int = 20,
-    batch: int = 256,
-    learning_rate: float = 0.001,
+    batch: int = 1024,
+    learning_rate: float = 0.004,
     patience: int = 2,
     progress: bool = True,
 ) -> list[dict[str, float]]:
@@ -123,10 +128,31 @@ def deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def recommend(network: keras.Model, vectors: np.ndarray, known: np.ndarray, decay: float, decay_time: str) -> Model:
+def recommend(network: keras.Model, vectors: np.ndarray, decay: float, decay_time: str, known: np.ndarray) -> Model:
     """The trained network as a `shelfspace.metrics.Model`: from histories to scores of all products."""
 
     def scores(examples: Examples) -> np.ndarray:
         return network.predict_on_batch(user_embeddings(examples, vectors, decay, decay_time, known))
 
     return scores
+
+
+def write_recommendations(model: Model, examples: Examples, product_ids: np.ndarray, path: str | Path, k: int = 20) -> None:
+    """Write the k best products of every user to ``recommendations.parquet``, a block of users at a time, atomically.
+
+    Columns: user_id, rank (1 the best), product_id, score.
+    """
+    schema = pa.schema([("user_id", pa.string()), ("rank", pa.int16()), ("product_id", pa.string()), ("score", pa.float32())])
+    block = 2048
+    with runs.atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for first in range(0, len(examples), block):
+            part = examples[first : first + block]
+            top, scores = top_k(model(part), k)
+            columns = (
+                np.repeat(part.user_ids, top.shape[1]).astype(object),
+                np.tile(np.arange(1, top.shape[1] + 1, dtype=np.int16), len(part)),
+                product_ids[top.reshape(-1)].astype(object),
+                scores.reshape(-1),
+            )
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema)]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))

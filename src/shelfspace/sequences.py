@@ -19,6 +19,16 @@ PROTOCOLS = ("last-product", "time")
 EVENT_LEVELS = ("view", "add_to_cart", "purchase")  # weakest first; a visit carries its strongest
 
 
+def last_days(events: ibis.Table, days: float) -> ibis.Table:
+    """The events of the last `days` days of the log; all of them when `days` is 0."""
+    if days < 0:
+        raise ValueError(f"last_days is {days}; it must be 0 (the whole log) or a number of days.")
+    if days == 0:
+        return events
+    newest = events.timestamp.max().as_scalar()
+    return events.filter(events.timestamp > newest - ibis.interval(seconds=int(days * 86_400)))
+
+
 def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
     """Collapse each user's consecutive events on one product into one visit.
 
@@ -76,7 +86,6 @@ def sequences(
     target_event: str = "",
     min_products: int = 5,
     session_gap: float = 30.0,
-    last_days: float = 0.0,
     test_days: float = 7.0,
     test_share: float = 0.3,
     valid_share: float = 0.1,
@@ -100,8 +109,6 @@ def sequences(
         Users with fewer distinct products are dropped.
     session_gap : float
         Minutes of silence that end a session where the log has no session_id.
-    last_days : float
-        Use only the last so many days of the log; 0 uses all.
     test_days : float
         Length of the test period of protocol "time", in days.
     test_share, valid_share : float
@@ -122,9 +129,6 @@ def sequences(
         If a parameter is out of its range, naming what is allowed.
     """
     _check(protocol, target_event, min_products, test_days, test_share, valid_share)
-    if last_days > 0:
-        newest = events.timestamp.max().as_scalar()
-        events = events.filter(events.timestamp > newest - ibis.interval(seconds=int(last_days * 86_400)))
     rows = visits(events, session_gap)
     rows = rows.mutate(distinct_products=rows.product_id.nunique().over(ibis.window(group_by="user_id")))
     rows = rows.filter(rows.distinct_products >= min_products)
@@ -250,6 +254,11 @@ class Corpus:
             yield self.product_ids[self.items[start:end]].tolist()
 
 
+def passes(size: int, budget: int) -> int:
+    """Passes over `size` things that make about `budget` in all, at least 5 and at most 100."""
+    return int(np.clip(round(budget / max(1, size)), 5, 100))
+
+
 @dataclass(frozen=True)
 class Examples:
     """What a model may see and what it must find, for each of n targets.
@@ -346,15 +355,7 @@ def examples(table: pa.Table, product_ids: np.ndarray, split: str, *, prefixes: 
     ValueError
         If a product of the table is not in `product_ids`.
     """
-    users, user_ids = _codes(table["user_id"])
-    products, names = _codes(table["product_id"])
-    place = np.searchsorted(product_ids, names).clip(max=len(product_ids) - 1)
-    if not np.array_equal(product_ids[place], names):
-        raise ValueError("The sequences hold products that products.parquet lacks; run 01_prepare again.")
-    items = place[products].astype(np.int32)
-    times = table["timestamp"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy() / 86_400e6
-    event, event_names = _codes(table["event"])
-    events = np.array([EVENT_LEVELS.index(name) for name in event_names], dtype=np.int8)[event]
+    items, times, events, user_ids, users = _columns(table, product_ids)
     is_history = pc.equal(table["role"], "history").to_numpy()
     in_split = pc.equal(table["split"], split).to_numpy()
 
@@ -370,6 +371,34 @@ def examples(table: pa.Table, product_ids: np.ndarray, split: str, *, prefixes: 
     return Examples(
         items, times, events, first[rows], rows, items[rows], events[rows], user_ids[users[rows]]
     )
+
+
+def latest(table: pa.Table, product_ids: np.ndarray) -> Examples:
+    """One example per user, to embed or recommend: all visits before the user's last target, or all without a target.
+
+    Parameters as `examples`; `target` is -1 where the user has none, and `target_event` 0.
+    """
+    items, times, events, user_ids, users = _columns(table, product_ids)
+    offsets = _offsets(users)
+    is_target = pc.equal(table["role"], "target").to_numpy()
+    start, end, last = offsets[:-1], offsets[1:].copy(), offsets[1:] - 1
+    # Under both protocols a user's last target is followed by no further row of that user.
+    end[is_target[last]] -= 1
+    target = np.where(is_target[last], items[last], -1)
+    return Examples(items, times, events, start, end, target, np.zeros(len(start), np.int8), user_ids[users[start]])
+
+
+def _columns(table: pa.Table, product_ids: np.ndarray):
+    """Product places, times in days, event codes, the distinct user ids, and each row's place among these."""
+    users, user_ids = _codes(table["user_id"])
+    products, names = _codes(table["product_id"])
+    place = np.searchsorted(product_ids, names).clip(max=len(product_ids) - 1)
+    if not np.array_equal(product_ids[place], names):
+        raise ValueError("The sequences hold products that products.parquet lacks; run 01_prepare again.")
+    times = table["timestamp"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy() / 86_400e6
+    codes, event_names = _codes(table["event"])
+    events = np.array([EVENT_LEVELS.index(name) for name in event_names], dtype=np.int8)[codes]
+    return place[products].astype(np.int32), times, events, user_ids, users
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

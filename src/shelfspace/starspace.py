@@ -17,10 +17,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from shelfspace.embeddings import Embeddings
-from shelfspace.sequences import Corpus
+from shelfspace.sequences import Corpus, passes
 
 SIMILARITIES = ("cosine", "dot")
 LOSSES = ("hinge", "softmax")
+EXAMPLES = 2_000_000  # trained on in all, when the number of epochs is left to the size of the log
 BATCH = 5  # examples that share their negatives, as in the original
 
 
@@ -34,7 +35,7 @@ def train(
     negatives: int = 50,
     max_kept: int = 10,
     window: int = 0,
-    epochs: int = 20,
+    epochs: int = 0,
     learning_rate: float = 0.05,
     p: float = 0.5,
     max_norm: float = 1.0,
@@ -63,7 +64,8 @@ def train(
     window : int
         Take only the products up to this many places from the label into the bag; 0 takes all of the sequence.
     epochs : int
-        Passes over the sequences; each gives one example per pass.
+        Passes over the sequences, each of which gives one example per pass; 0 chooses them by the size of the log,
+        for about two million examples in all (5 to 100 passes).
     learning_rate : float
         Of Adagrad; falls linearly to nearly 0.
     p : float
@@ -91,6 +93,7 @@ def train(
     usable = np.flatnonzero(np.diff(corpus.offsets) > 1)
     if len(usable) == 0:
         raise ValueError("No training sequence has two visits, so there is nothing to place near each other.")
+    epochs = epochs or passes(len(usable), EXAMPLES)
     rng = np.random.default_rng(seed)
     table = rng.normal(0.0, 0.001, (len(corpus.product_ids), dim)).astype(np.float32)
     squares = np.zeros((2, len(table)), dtype=np.float32)  # Adagrad: of the rows as bag, and as label

@@ -11,10 +11,15 @@ model cannot know.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ibis
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import scipy.sparse as sp
 
+from shelfspace import runs
 from shelfspace.sequences import Examples
 
 DECAY_TIMES = ("days", "log_days", "rank")
@@ -147,6 +152,26 @@ def relational(history: ibis.Table, embeddings: ibis.Table, dim: int, decay: flo
     )
     vector = ibis.array([(sums[f"d{i}"] / sums.total).cast("float32") for i in range(dim)])
     return sums.select("user_id", vector=vector)
+
+
+def write(query: ibis.Table, path: str | Path, dim: int) -> None:
+    """Run a query that gives user_id and vector, and write it in row groups as ``user_embeddings.parquet``, atomically.
+
+    Parameters
+    ----------
+    query : ibis.Table
+        As `relational` gives it.
+    path : str or Path
+    dim : int
+        Length of the vectors; they are stored as fixed-size lists of float32.
+    """
+    schema = pa.schema([("user_id", pa.string()), ("vector", pa.list_(pa.float32(), dim))])
+    with runs.atomic(path) as temporary, runs.atomic(path) as variable:
+        query.to_parquet(variable)  # engines write lists of any length
+        with pq.ParquetWriter(temporary, schema) as writer:
+            for batch in pq.ParquetFile(variable).iter_batches():
+                vectors = pa.FixedSizeListArray.from_arrays(batch["vector"].flatten().cast(pa.float32()), dim)
+                writer.write_batch(pa.record_batch([batch["user_id"].cast(pa.string()), vectors], schema=schema))
 
 
 def _check_decay_time(decay_time: str) -> None:

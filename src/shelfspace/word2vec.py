@@ -1,9 +1,8 @@
 """Product embeddings by word2vec: skip-gram with negative sampling over shopping sequences, trained by gensim.
 
-Mikolov et al. 2013, "Distributed Representations of Words and Phrases and their Compositionality", section 2.2. The
-defaults suit shopping logs rather than text: popular products are not stop words, and the best exponent of the
-negative-sampling distribution is far from the 0.75 of text (Caselles-Dupré, Lesaint & Royo-Letelier, RecSys 2018,
-"Word2vec applied to Recommendation: Hyperparameters Matter").
+Mikolov et al. 2013, "Distributed Representations of Words and Phrases and their Compositionality", section 2.2. What
+suits text need not suit a shop (Caselles-Dupré, Lesaint & Royo-Letelier, RecSys 2018, "Word2vec applied to
+Recommendation: Hyperparameters Matter"): small logs want many more epochs and a wide window.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ from gensim.models.callbacks import CallbackAny2Vec
 from tqdm.auto import tqdm
 
 from shelfspace.embeddings import Embeddings
-from shelfspace.sequences import Corpus
+from shelfspace.sequences import Corpus, passes
+
+VISITS = 4_000_000  # trained on in all, when the number of epochs is left to the size of the log
 
 
 class _EveryEpoch(CallbackAny2Vec):
@@ -43,9 +44,9 @@ def train(
     dim: int = 50,
     window: int = 10,
     negatives: int = 10,
-    ns_exponent: float = 0.5,
-    subsample: float = 1e-4,
-    epochs: int = 20,
+    ns_exponent: float = 0.75,
+    subsample: float = 1e-3,
+    epochs: int = 0,
     learning_rate: float = 0.025,
     min_count: int = 1,
     seed: int = 0,
@@ -69,7 +70,8 @@ def train(
     subsample : float
         Occurrences of products with a share of all visits above about this value are thinned out; 0 keeps all.
     epochs : int
-        Passes over the corpus.
+        Passes over the corpus; 0 chooses them by its size, for about four million visits in all (5 to 100 passes):
+        small logs need many.
     learning_rate : float
         Step size of the gradient descent at the start; falls linearly to nearly 0.
     min_count : int
@@ -92,6 +94,7 @@ def train(
     counts = np.bincount(corpus.items, minlength=len(corpus.product_ids))
     if not (counts >= min_count).any():
         raise ValueError(f"No product has {min_count} training visits; lower min_count or give a longer log.")
+    epochs = epochs or passes(len(corpus.items), VISITS)
     watch = _EveryEpoch(epochs, len(corpus.items), progress)
     model = Word2Vec(
         vector_size=dim, window=window, negative=negatives, ns_exponent=ns_exponent, sample=subsample, alpha=learning_rate,

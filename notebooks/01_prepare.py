@@ -1,0 +1,182 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     cell_metadata_filter: tags,-all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 1. Prepare shopping sequences
+#
+# In this notebook you will
+#
+# - read a clickstream and see which rows were dropped, and why;
+# - turn clicks into visits, and visits into one time-ordered sequence of products per user;
+# - hide each target from all training, so that what is measured later is a forecast and not a memory.
+#
+# A product is a word, and a customer's shopping sequence is a sentence: that is the whole idea of the article
+# "Embeddings at E-commerce" (2019), which this report follows. Words that occur in the same sentences mean similar
+# things; products that occur in the same sequences serve similar wishes.
+
+# %% tags=["parameters"]
+run_dir = "reports/default"  # folder that this run writes to
+data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
+columns = ""  # the log's own column names, as "user_id=visitorid,product_id=itemid"
+shop_users = 30000  # customers of the simulated shop
+shop_products = 3000  # products of the simulated shop
+shop_days = 28  # days that the simulated shop is open
+last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all
+min_products = 5  # drop users with fewer distinct products
+session_gap = 30.0  # minutes of silence that end a session, where the log has no session of its own
+protocol = "last-product"  # what is a target, and what trains; one of: last-product, time
+target_event = ""  # only such visits are targets; one of: , view, add_to_cart, purchase
+test_share = 0.3  # share of users whose target tests (protocol last-product)
+valid_share = 0.1  # share of users whose target chooses settings
+test_days = 7.0  # length of the test period in days (protocol time)
+seed = 0  # of everything random
+
+# %% [markdown]
+# ## The log
+
+# %%
+import ibis
+import numpy as np
+import pandas as pd
+
+from shelfspace import events, plots, runs, sequences, shop
+
+plots.theme()
+run = runs.run_folder(run_dir)
+
+# %% [markdown]
+# A log needs three columns: who, which product, and when. An event type (view, search, add to cart, purchase), a
+# session and product columns are used where they exist. Without a log of its own, the report runs on a simulated
+# electronics-and-home retailer, whose statistics follow real logs and whose truth is known.
+
+# %%
+source = data
+if data == "shop":
+    simulated = shop.simulate(users=shop_users, products=shop_products, days=shop_days, seed=seed)
+    source = run / "shop" / "events.parquet"
+    shop.write(simulated, source)
+    shop.write_truth(simulated, run / "shop")
+
+log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair))
+clicks = sequences.last_days(log.table, last_days)
+
+# %%
+plots.table(clicks.order_by("row").limit(6).to_pandas().drop(columns="row"), caption="The first rows of the log, in the one form that all logs are brought to.")
+
+# %% [markdown]
+# What does not fit is not mended silently. These rows were left out:
+
+# %%
+dropped = pd.DataFrame({"reason": list(log.dropped), "rows": list(log.dropped.values())})
+kept = clicks.count().execute()
+plots.table(dropped, caption=f"Rows left out of {log.rows:,}, by reason; {kept:,} remain." if len(dropped) else f"All {log.rows:,} rows could be read; {kept:,} are used.")
+
+# %% [markdown]
+# ## From clicks to visits
+#
+# Customers reload pages, look twice, and click "add to cart" on the page they are on. So a product that follows
+# itself is **one visit**: it has the time of its first event and the strongest event it led to. A session ends after
+# a long silence. Here are seven clicks of one customer, by hand:
+
+# %%
+tiny = pd.DataFrame({
+    "user_id": "Ada",
+    "product_id": ["phone A", "phone A", "phone B", "phone A", "case A", "case A", "chair"],
+    "timestamp": pd.Timestamp("2019-05-06 18:00") + pd.to_timedelta([0, 2, 5, 9, 12, 13, 1500], unit="min"),
+    "event": ["view", "view", "view", "add_to_cart", "view", "purchase", "view"],
+    "row": range(7),
+})  # fmt: skip
+tiny_visits = sequences.visits(ibis.memtable(tiny), session_gap).order_by("position").to_pandas()
+plots.table(tiny_visits[["position", "product_id", "timestamp", "event", "session"]], caption="Seven clicks are five visits in two sessions. Ada's purchase of the case is one visit with its view.")
+
+# %% [markdown]
+# ## History and target
+#
+# The last visit is what a recommender should have foreseen: the **target**. Everything before it is **history**, and
+# nothing of the target may reach the training of embeddings or the user's own embedding. With Ada's visits, the chair
+# is the target, and a model sees phone A, phone B, phone A, case A.
+#
+# Two protocols are built in. `last-product` is the article's: every user has one target, their most recent product.
+# `time` cuts the log at a date: sessions before it train, and every visit of a later session, except its first, is a
+# target. It is the stricter one, as no model can know a later day's fashion.
+
+# %%
+expression = sequences.sequences(
+    clicks, protocol=protocol, target_event=target_event, min_products=min_products, session_gap=session_gap,
+    test_days=test_days, test_share=test_share, valid_share=valid_share, seed=seed,
+)  # fmt: skip
+with runs.atomic(run / "sequences.parquet") as temporary:
+    expression.to_parquet(temporary)
+table = sequences.load(run / "sequences.parquet")
+sequences.check(table, clicks, min_products, target_event)
+
+# %% [markdown]
+# Each row says what it may be used for. Embeddings train on the rows that are *history* and *train*, and on no others.
+
+# %%
+frame = table.to_pandas()
+uses = frame.groupby(["role", "split"], observed=True).agg(visits=("product_id", "size"), users=("user_id", "nunique"))
+plots.table(uses.reset_index(), caption="What the visits are used for. Under last-product, the history of every user trains, and targets are split by user.")
+
+# %%
+products = events.products(clicks).to_pandas()
+with runs.atomic(run / "products.parquet") as temporary:
+    products.to_parquet(temporary, index=False)
+
+# %% [markdown]
+# ## What the sequences look like
+#
+# Embeddings learn from what stands together, so long sequences teach more than short ones, and a product with a
+# handful of visits will have a vague place. Both tails are long in every shop.
+
+# %%
+lengths = frame.groupby("user_id", observed=True).size()
+repeats = frame.duplicated(["user_id", "product_id"]).mean()
+plots.show(
+    plots.sequence_lengths(lengths.to_numpy()),
+    caption=f"Half of the users kept have at most {lengths.median():.0f} visits; the longest sequence has {lengths.max():,}.",
+    alt="Histogram of visits per user, on a logarithmic axis, with the median marked.",
+)
+
+# %%
+per_day = clicks.group_by(day=clicks.timestamp.date(), event=clicks.event).agg(count=clicks.count()).to_pandas()
+plots.show(
+    plots.events_per_day(per_day),
+    caption=f"Events per day and type, from {per_day.day.min():%d %B %Y} to {per_day.day.max():%d %B %Y} (UTC).",
+    alt="A panel per event type with the number of events per day.",
+)
+
+# %% [markdown]
+# ## Takeaways
+
+# %%
+overview = clicks.agg(users=clicks.user_id.nunique(), first=clicks.timestamp.min(), last=clicks.timestamp.max()).to_pandas().iloc[0]
+targets = frame[frame.role == "target"].split.value_counts()
+facts = {
+    "rows_read": log.rows, "events": int(kept), "users": int(overview.users), "products": len(products),
+    "sessions": int(frame.drop_duplicates(["user_id", "session"]).shape[0]), "first": overview["first"].isoformat(),
+    "last": overview["last"].isoformat(), "dropped": log.dropped,
+    "events_by_type": per_day.groupby("event")["count"].sum().astype(int).to_dict(), "layout": log.layout,
+    "users_kept": len(lengths), "repeat_share": float(repeats), "protocol": protocol, "target_event": target_event,
+} | {split: int(targets.get(split, 0)) for split in ("train", "valid", "test")}  # fmt: skip
+runs.write_json(run / "data.json", facts)
+
+# %%
+plots.takeaways([
+    f"{facts['users_kept']:,} of {facts['users']:,} users have at least {min_products} products and stay; the shop shows {len(products):,} products.",
+    f"In {repeats:.0%} of the visits the user had seen the product before: returning is normal, and a model may recommend a seen product.",
+    f"{facts['test']:,} targets test, {facts['valid']:,} choose settings, and no target is among what the embeddings learn from.",
+])  # fmt: skip

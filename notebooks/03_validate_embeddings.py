@@ -1,0 +1,176 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     cell_metadata_filter: tags,-all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3. Validate the embeddings
+#
+# In this notebook you will
+#
+# - look at the nearest products of some well-known ones, and judge for yourself;
+# - put a number to it: how often is a phone nearer to another phone than to a chair?
+# - see all products on a map, and learn what not to read from it.
+
+# %% tags=["parameters"]
+run_dir = "reports/default"  # folder that this run writes to
+tsne_products = 3000  # draw at most so many products, the most visited ones
+perplexity = 30.0  # t-SNE: about how many neighbours each product keeps
+seed = 0  # of everything random
+
+# %%
+import numpy as np
+import pandas as pd
+
+from shelfspace import embeddings, plots, runs, sequences
+
+plots.theme()
+run = runs.run_folder(run_dir)
+products = pd.read_parquet(run / "products.parquet")
+product_ids = products.product_id.to_numpy().astype(str)
+labels = plots.product_labels(products)
+aligned = {
+    name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), product_ids)
+    for name in ("word2vec", "starspace")
+}
+
+# %% [markdown]
+# ## Cosine similarity
+#
+# Two vectors are compared by the cosine of the angle between them, $\cos(a, b) = a \cdot b / (\lVert a \rVert \lVert b
+# \rVert)$: 1 for the same direction, 0 for a right angle, -1 for opposite ones. By hand, with two dimensions:
+
+# %%
+small = np.array([[3, 1], [2, 1], [-1, 3]], dtype=np.float32)
+unit = embeddings.normalise(small)
+by_hand = pd.DataFrame((unit @ unit.T).round(2), columns=["phone A", "phone B", "chair"], index=["phone A", "phone B", "chair"])
+plots.table(by_hand.reset_index(names="cosine"), caption="Phone A (3, 1) and phone B (2, 1) point the same way; the chair (-1, 3) stands at a right angle to phone A.")
+
+# %% [markdown]
+# ## Nearest products
+#
+# The first thing to look at: are the neighbours what a salesperson would name? The most visited product of each of
+# the largest categories, and its nearest ones:
+
+# %%
+known = aligned["word2vec"][1] & aligned["starspace"][1]
+group = products["category"] if "category" in products else pd.Series("", index=products.index)
+visited = products[known].sort_values("count", ascending=False, kind="stable")
+by_category = group[known].value_counts().index[:6] if "category" in products else []
+chosen = [visited.index[group[visited.index] == name][0] for name in by_category] or list(visited.index[:6])
+for name, (vectors, _) in aligned.items():
+    index, cosine = embeddings.nearest(vectors, vectors[chosen], k=4, exclude=np.array(chosen))
+    cells = [[f"{labels[i]} ({c:.2f})" for i, c in zip(*row)] for row in zip(index, cosine)]
+    nearest = pd.DataFrame(cells, columns=["nearest", "second", "third", "fourth"])
+    nearest.insert(0, "product", [labels[i] for i in chosen])
+    plots.table(nearest, caption=f"Nearest products by {plots.label_of(name)}, with their cosine.")
+
+# %%
+heat = embeddings.normalise(aligned["word2vec"][0][chosen]) @ embeddings.normalise(aligned["word2vec"][0][chosen]).T
+plots.show(
+    plots.similarity_heatmap(heat, [labels[i] for i in chosen]),
+    caption="Cosines between these products in the word2vec space; the diagonal is 1.",
+    alt="Heat map of the cosine similarities between six products.",
+)
+
+# %% [markdown]
+# ## Nearer a phone than a chair?
+#
+# Impressions do not compare models, so we count. A **triplet** is an anchor, a product of the same group and one of
+# another. The embedding is right when the anchor is nearer to its own group; the share of right triplets is an AUC: 1
+# is perfect, and 0.5 is chance. Where the log has categories, they are the groups. Without them, the anchor is a
+# test user's last product, *same* is the product that the user looked at next, and *other* is any product: the
+# targets were hidden from training, so this is a fair question too.
+
+# %%
+if "category" in products and products.category.nunique() > 1:
+    question = "a product of the same category is nearer than one of another"
+    triplets = embeddings.category_triplets(products.category.to_numpy(dtype=object), known, seed=seed)
+else:
+    question = "the product that a test user looked at next is nearer to the last one than a random product"
+    test = sequences.examples(sequences.load(run / "sequences.parquet"), product_ids, "test")
+    triplets = embeddings.next_product_triplets(test, known, seed=seed)
+checks = {name: embeddings.triplet_check(vectors, *triplets, seed=seed) for name, (vectors, _) in aligned.items()}
+
+# %%
+scores = pd.DataFrame([
+    {"embedding": plots.label_of(name), "AUC": check.auc, "95 % from": check.ci95[0], "to": check.ci95[1], "triplets": len(check.same)}
+    for name, check in checks.items()
+])  # fmt: skip
+plots.table(scores, caption=f"How often {question}. Intervals by bootstrap over anchors.")
+
+# %%
+best = max(checks, key=lambda name: checks[name].auc)
+plots.show(
+    plots.triplet_margins(checks[best].same, checks[best].other),
+    caption=f"{plots.label_of(best)}: cosines within the group lie at {np.median(checks[best].same):.2f} in the middle, those to others at {np.median(checks[best].other):.2f}.",
+    alt="Two overlapping distributions of cosine similarity: products of the same group, and of other groups.",
+)
+
+# %% [markdown]
+# ## A map of the products
+#
+# t-SNE lays the products out on a plane so that near neighbours stay near (van der Maaten & Hinton 2008).
+# **Do not read** the size of a cluster or the distance between two clusters: t-SNE evens out densities and keeps only
+# the neighbourhoods. Another seed or perplexity moves the islands about, but what stands together on them stays.
+
+# %%
+drawn = np.sort(visited.index[:tsne_products].to_numpy())
+spots = {name: embeddings.tsne(vectors[drawn], perplexity=perplexity, seed=seed) for name, (vectors, _) in aligned.items()}
+colours = group.iloc[drawn].to_numpy() if "category" in products else pd.qcut(products["count"].iloc[drawn].rank(method="first"), 4, labels=["fewest events", "few", "many", "most events"]).astype(str).to_numpy()
+
+# %%
+for name, xy in spots.items():
+    plots.show(
+        plots.tsne_map(xy, colours, title=plots.label_of(name)),
+        caption=f"The {len(drawn):,} most visited products in the {plots.label_of(name)} space (t-SNE, perplexity {perplexity:g}, seed {seed}).",
+        alt=f"Scatter plot of products, coloured by {'category' if 'category' in products else 'number of events'}; products of one colour form islands where the embedding has learned the groups.",
+    )
+
+# %%
+places = pd.DataFrame({"product_id": product_ids[drawn]} | {f"{n}_{axis}": xy[:, i].astype("float32") for n, xy in spots.items() for i, axis in enumerate("xy")})
+with runs.atomic(run / "tsne.parquet") as temporary:
+    places.to_parquet(temporary, index=False)
+
+# %% [markdown]
+# ## The truth, where it is known
+#
+# In the simulated shop we know what goes with what: each phone has the cases that fit it. Nobody told the
+# embeddings. Is a product's own complement nearer than another product of the complement's category?
+
+# %%
+truth = run / "shop" / "truth_complements.parquet"
+if truth.exists():
+    rows = embeddings.complement_triplets(pd.read_parquet(truth), products, known, seed=seed)
+    complement = {name: embeddings.triplet_check(vectors, *rows, seed=seed) for name, (vectors, _) in aligned.items()}
+    recovered = pd.DataFrame([{"embedding": plots.label_of(n), "AUC": c.auc, "95 % from": c.ci95[0], "to": c.ci95[1]} for n, c in complement.items()])
+    plots.table(recovered, caption="How often a true complement is nearer than another product of the complement's own category.")
+else:
+    plots.note("This log comes without a truth to compare with; the simulated shop (`data=shop`) has one.")
+
+# %% [markdown]
+# ## Takeaways
+
+# %%
+found = {
+    name: {"coverage": float(aligned[name][1].mean()), "triplet_auc": check.auc, "triplet_ci95": list(check.ci95), "triplet_question": question}
+    for name, check in checks.items()
+}
+runs.write_json(run / "embeddings.json", found)
+other = next(name for name in checks if name != best)
+plots.takeaways([
+    f"{plots.label_of(best)} is right in {checks[best].auc:.1%} of the triplets, {plots.label_of(other)} in {checks[other].auc:.1%}: {question}.",
+    "Neighbours in the list above are the quickest check of all: look at them whenever a log or a setting changes.",
+    "A map shows neighbourhoods, not sizes and not distances between islands.",
+])  # fmt: skip

@@ -1,0 +1,133 @@
+"""The command line: `shelfspace report`, `shelfspace simulate`, `shelfspace parameters`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Product embeddings from shopping sequences, as one reproducible report.\n\n"
+    "Start with `shelfspace report`: it runs on a simulated shop and writes reports/default/report.html.",
+)
+
+
+@app.command(epilog="See `shelfspace parameters` for all that -p can set.")
+def report(
+    data: Annotated[str, typer.Option(help="'shop' (simulated), or a file, folder or pattern: CSV, Parquet, JSON Lines.")] = "shop",
+    columns: Annotated[str, typer.Option(help="The log's own names: user_id=visitorid,product_id=itemid,…")] = "",
+    out: Annotated[Path, typer.Option(help="Folder to write the run to.")] = Path("reports/default"),
+    parameter: Annotated[list[str], typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="Set a parameter of the notebooks; may be repeated.")] = [],  # noqa: B006
+    file: Annotated[Path | None, typer.Option("-f", "--file", help="YAML file of parameters; -p wins over it.")] = None,
+    start: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Run this stage and all after it again, as 04.")] = None,
+) -> None:
+    """Run the notebooks on a log and write one HTML report.
+
+    Stages that are up to date are reused, so a second call with another parameter runs only what it touches.
+
+    Examples:
+
+    - `shelfspace report`
+    - `shelfspace report --data data/events.csv --out reports/mine -p dim=64 -p decay=0.2`
+    - `shelfspace report --data log.parquet --columns user_id=visitor,product_id=sku,timestamp=at`
+    """
+    from shelfspace import pipeline
+
+    given = _from_file(file) if file else {}
+    for pair in parameter:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"-p takes KEY=VALUE, as in -p decay=0.2; it got {pair!r}.")
+        given[name.strip()] = value.strip()
+    for name, option in (("data", "--data"), ("columns", "--columns"), ("run_dir", "--out")):
+        if name in given:
+            raise ValueError(f"{name} is set with {option}, not with -p or -f.")
+    command = shlex.join(["shelfspace", *_arguments(data, columns, out, given)])
+    page = pipeline.run(data, out, columns=columns, given=given, start=start, command=command)
+    typer.echo(f"\nThe report is {os.path.relpath(page)}")
+
+
+def _from_file(path: Path) -> dict:
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}).") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ValueError(f"{path} is not YAML; it must hold one `name: value` per line.") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds {type(found).__name__}; it must hold one `name: value` per line.")
+    return {str(name): value for name, value in found.items()}
+
+
+def _arguments(data: str, columns: str, out: Path, given: dict) -> list[str]:
+    """The command that gives the same report again, without what is as it is by default."""
+    words = ["report"] + (["--data", data] if data != "shop" else []) + (["--columns", columns] if columns else [])
+    words += ["--out", str(out)] if str(out) != "reports/default" else []
+    return words + [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(help="File to write: .csv, .parquet or .jsonl.")],
+    users: Annotated[int, typer.Option(help="Number of customers.")] = 30_000,
+    products: Annotated[int, typer.Option(help="Number of products.")] = 3_000,
+    days: Annotated[int, typer.Option(help="Days that the log covers.")] = 28,
+    seed: Annotated[int, typer.Option(help="One seed gives the same bytes.")] = 0,
+    truth: Annotated[Path | None, typer.Option(help="Folder for what is true of the shop: users, products, complements.")] = None,
+) -> None:
+    """Write the log of a simulated electronics-and-home shop.
+
+    Example: `shelfspace simulate --users 5000 --products 800 --out data/shop.csv`
+    """
+    from shelfspace import shop
+
+    made = shop.simulate(users=users, products=products, days=days, seed=seed)
+    shop.write(made, out)
+    if truth:
+        shop.write_truth(made, truth)
+    typer.echo(f"{out}: {len(made.events):,} events of {users:,} users and {products:,} products")
+
+
+@app.command()
+def parameters() -> None:
+    """List every parameter of the notebooks: name, default, which notebooks use it, and what it means."""
+    from shelfspace import pipeline
+
+    for parameter in pipeline.parameters():
+        if parameter.name not in pipeline.PLUMBING:
+            numbers = ", ".join(name.split("_")[0] for name in parameter.notebooks)
+            choices = f"; one of {', '.join(c or repr(c) for c in parameter.choices)}" if parameter.choices else ""
+            typer.echo(f"{parameter.name:<18} {parameter.default!r:<34} [{numbers}] {parameter.help}{choices}")
+
+
+def main() -> None:
+    """Run the command line; errors that the user can mend are one sentence."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        _stop("stopped; the next call picks up where this one was.", 130)
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("SHELFSPACE_DEBUG"):
+            raise
+        from shelfspace.pipeline import StageError
+
+        text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
+        _stop(text, 1 if isinstance(error, (StageError, OSError)) else 2)
+
+
+def _stop(text: str, code: int) -> None:
+    sys.stdout.flush()
+    print(f"\nshelfspace: {text}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,97 @@
+"use strict";
+// The page reads without this script; it only adds comfort.
+(() => {
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+  // One button folds and unfolds all code.
+  const toggle = document.getElementById("toggle-code");
+  const code = all("details.code");
+  toggle.parentElement.hidden = code.length === 0;
+  const label = () => {
+    const open = code.length > 0 && code.every((details) => details.open);
+    toggle.setAttribute("aria-pressed", String(open));
+    toggle.textContent = open ? "Hide all code" : "Show all code";
+  };
+  toggle.addEventListener("click", () => {
+    const open = toggle.getAttribute("aria-pressed") !== "true";
+    for (const details of code) details.open = open;
+    label();
+  });
+  for (const details of code) details.addEventListener("toggle", label);
+
+  // The contents follow the scroll: the last heading above the upper third of the window is the current one.
+  const links = new Map(all("#contents a").map((link) => [decodeURIComponent(link.hash.slice(1)), link]));
+  const marks = all("[data-follow], .chapter h3[id]").filter((mark) => links.has(mark.id));
+  let current = null;
+  const follow = () => {
+    const line = window.innerHeight / 3;
+    document.getElementById("contents").classList.toggle("left", window.scrollY > window.innerHeight);
+    let found = marks[0];
+    for (const mark of marks) if (mark.getBoundingClientRect().top <= line) found = mark;
+    if (found === current || !found) return;
+    current = found;
+    for (const item of all("#contents .current")) item.classList.remove("current");
+    for (const link of links.values()) link.removeAttribute("aria-current");
+    const link = links.get(found.id);
+    link.setAttribute("aria-current", "true");
+    for (let item = link.closest("li"); item; item = item.parentElement.closest("li")) item.classList.add("current");
+    const box = document.getElementById("contents");
+    const place = link.getBoundingClientRect(), frame = box.getBoundingClientRect();
+    if (getComputedStyle(box).position === "sticky" && (place.top < frame.top || place.bottom > frame.bottom)) {
+      box.scrollTop += place.top - frame.top - frame.height / 3;
+    }
+  };
+  let waiting = false;
+  const soon = () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; follow(); });
+  };
+  document.documentElement.classList.add("follows");
+  window.addEventListener("scroll", soon, { passive: true });
+
+  // Boxes that scroll sideways can be reached with the keyboard.
+  const boxes = all(".scroll, .formula, pre");
+  const reach = () => {
+    for (const box of boxes) {
+      if (box.scrollWidth > box.clientWidth + 1) {
+        box.tabIndex = 0;
+        if (box.tagName !== "PRE") box.setAttribute("role", "group");
+        if (box.tagName !== "PRE") box.setAttribute("aria-label", box.matches(".formula") ? "Formula" : "Table, scrolls sideways");
+      } else {
+        for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
+      }
+    }
+  };
+  window.addEventListener("resize", () => { reach(); soon(); });
+  document.addEventListener("toggle", reach, true);
+
+  // On a narrow window the contents start folded.
+  const contents = document.querySelector("#contents details");
+  const narrow = window.matchMedia("(max-width: 68rem)");
+  const fold = () => { contents.open = !narrow.matches; };
+  narrow.addEventListener("change", fold);
+  document.querySelector(".to-contents").addEventListener("click", () => { contents.open = true; });
+
+  // Print shows what is folded, but for the code.
+  let folded = [];
+  window.addEventListener("beforeprint", () => {
+    folded = all("main details:not(.code):not([open])");
+    for (const details of folded) details.open = true;
+  });
+  window.addEventListener("afterprint", () => { for (const details of folded) details.open = false; });
+
+  for (const button of all("[data-copy]")) {
+    if (!navigator.clipboard) continue;
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(button.previousElementSibling.textContent);
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+  }
+
+  fold();
+  reach();
+  follow();
+})();

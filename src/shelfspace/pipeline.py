@@ -1,0 +1,480 @@
+"""The pipeline: the notebooks, in order, through papermill, into one run folder and one report.
+
+A stage is a notebook. Its record, RUN/.stages/NAME.json, is written last and holds a key over all that the stage depends on
+(its cells, its parameters, the modules it imports, the files of earlier stages, the input) and the hashes of the files
+it wrote. A stage whose key and files are unchanged is reused. Whatever interrupts a run, the next call picks up.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from shelfspace import runs
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = ROOT / "notebooks"
+PACKAGE = Path(__file__).resolve().parent
+PLUMBING = {"data", "columns", "run_dir"}  # said by --data, --columns and --out
+VERSIONS = ("duckdb", "gensim", "ibis-framework", "keras", "numba", "numpy", "openTSNE", "pandas", "papermill", "scikit-learn", "scipy", "seaborn", "tensorflow-cpu", "tensorflow")  # fmt: skip
+QUIET = {
+    "OMP_NUM_THREADS": str(min(2, os.cpu_count() or 1)),  # more threads than cores to spare make BLAS slower, not faster
+    "OMP_WAIT_POLICY": "passive",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONHASHSEED": "0",
+    "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one that the user registered by the same name
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
+
+
+class StageError(RuntimeError):
+    """A notebook failed; the message names it, the cell and the cause in one sentence."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter as the notebooks declare it."""
+
+    name: str
+    default: int | float | str | bool | None
+    help: str
+    choices: tuple[str, ...]
+    notebooks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One notebook: its name, its cells, and the defaults of its own parameters."""
+
+    name: str
+    notebook: object  # nbformat.NotebookNode
+    parameters: dict[str, Parameter]
+
+
+def stages(folder: Path = NOTEBOOKS) -> list[Stage]:
+    """The notebooks of a folder, in order, with their parameters."""
+    import jupytext
+
+    found = []
+    for path in sorted(folder.glob("[0-9][0-9]_*.py")):
+        notebook = jupytext.read(path)
+        found.append(Stage(path.stem, notebook, {p.name: p for p in _declared(notebook, path.stem)}))
+    if not found:
+        raise ValueError(f"{folder} holds no notebook named NN_name.py.")
+    return found
+
+
+def parameters(folder: Path = NOTEBOOKS) -> list[Parameter]:
+    """All parameters of all notebooks, each once, in the order in which they are met.
+
+    Raises
+    ------
+    ValueError
+        If two notebooks declare the same name with different defaults.
+    """
+    found: dict[str, Parameter] = {}
+    for stage in stages(folder):
+        for name, parameter in stage.parameters.items():
+            known = found.get(name, parameter)
+            if (known.default, type(known.default)) != (parameter.default, type(parameter.default)):
+                raise ValueError(
+                    f"{name} is {known.default!r} in {known.notebooks[0]} and {parameter.default!r} in {stage.name}; "
+                    f"a parameter needs the same default everywhere."
+                )
+            both = dict.fromkeys((*known.notebooks, stage.name))
+            found[name] = Parameter(name, known.default, known.help, known.choices, tuple(both))
+    return list(found.values())
+
+
+def _declared(notebook, stage: str) -> Iterator[Parameter]:
+    """Read the cell tagged `parameters`: typed literals with a comment behind each."""
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", ()):
+            lines = cell.source.splitlines()
+            for node in ast.parse(cell.source).body:
+                comment = lines[node.end_lineno - 1][node.end_col_offset :].partition("#")[2].strip()
+                text, _, choices = comment.partition("one of:")
+                allowed = tuple(choice.strip() for choice in choices.split(",")) if choices else ()
+                yield Parameter(node.targets[0].id, ast.literal_eval(node.value), text.rstrip(" ;"), allowed, (stage,))
+
+
+def resolve(given: Mapping[str, object], folder: Path = NOTEBOOKS) -> dict[str, object]:
+    """The value of every parameter: the given ones, checked, and the defaults of the rest.
+
+    Parameters
+    ----------
+    given : mapping of name to value
+        Text (as from a command line) is read as the default's type; a `None` default takes a number.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, a wrong type or a value that is not allowed, naming what is.
+    """
+    known = {p.name: p for p in parameters(folder)}
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            valid = ", ".join(sorted(set(known) - PLUMBING))
+            raise ValueError(f"There is no parameter {name!r}.{hint} Valid ones are: {valid}.")
+    return {name: _value(p, given[name]) if name in given else p.default for name, p in known.items()}
+
+
+def _value(parameter: Parameter, value: object) -> object:
+    """`value` as the parameter's type."""
+    kind = float if parameter.default is None else type(parameter.default)
+    what = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+    wrong = ValueError(f"{parameter.name} is {value!r}; it must be {what}{' or none' if parameter.default is None else ''}: {parameter.help}.")
+    if parameter.default is None and (value is None or str(value).lower() in ("none", "")):
+        return None
+    try:
+        if kind is bool:
+            found = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
+        elif kind is str:
+            if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+                raise wrong
+            found = str(value)
+        else:
+            if isinstance(value, bool) or (kind is int and float(value) != int(float(value))):
+                raise wrong
+            found = int(float(value)) if kind is int else float(value)
+            if found != found or found in (float("inf"), float("-inf")):
+                raise wrong
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise wrong from None
+    if parameter.choices and found not in parameter.choices:
+        names = ", ".join(choice or '""' for choice in parameter.choices)
+        raise ValueError(f"{parameter.name} is {value!r}; it must be one of {names}.")
+    return found
+
+
+def run(
+    data: str = "shop",
+    out: str | Path = "reports/default",
+    *,
+    columns: str = "",
+    given: Mapping[str, object] | None = None,
+    start: str | None = None,
+    command: str = "",
+    folder: Path = NOTEBOOKS,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Run all stages that are not up to date, and render the report.
+
+    Parameters
+    ----------
+    data : str
+        "shop" for the simulated shop, or a file, folder or pattern.
+    out : str or Path
+        The run folder.
+    columns : str
+        The log's own column names, as "user_id=visitorid,product_id=itemid".
+    given : mapping of name to value, optional
+        Parameters of the notebooks; see `resolve`.
+    start : str, optional
+        Number or name of a stage that is run again with all after it, also when unchanged.
+    command : str
+        How to get the same report again, for the reader.
+    folder : Path
+        The notebooks.
+    say : callable, optional
+        Takes each piece of progress text; prints by default.
+
+    Returns
+    -------
+    Path
+        The report.
+
+    Raises
+    ------
+    ValueError
+        If the input, a parameter or the run folder will not do. Nothing has been changed then.
+    StageError
+        If a notebook failed. It is kept as executed; there is no report.
+    """
+    say = say or (lambda text: print(text, end="", flush=True))
+    values = resolve(dict(given or {}) | {"data": data, "columns": columns}, folder)
+    todo = stages(folder)
+    forced = _from(start, todo)
+    source = _source(data)
+    out = Path(out).absolute()
+    _check_folder(out, folder)
+    with _lock(runs.run_folder(out)):
+        for path in (*out.rglob(f"{runs.TEMPORARY}*"), *(out / "notebooks").glob("*.failed")):
+            path.unlink(missing_ok=True)
+        os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+        values |= {"data": source["path"], "run_dir": str(out)}
+        about = _about(values, source, command)
+        if _read(out / "params.json") != about:
+            runs.write_json(out / "params.json", about)
+        earlier: dict[str, str] = {"input": source["fingerprint"]}
+        seconds = {}
+        for place, stage in enumerate(todo):
+            say(f"{stage.name:<24}")
+            own = {name: values[name] for name in stage.parameters}
+            key = _key(stage, {n: v for n, v in own.items() if n not in ("run_dir", "data")}, earlier, about["versions"])
+            record = _read(out / ".stages" / f"{stage.name}.json")
+            if place < forced and _up_to_date(record, key, out):
+                say("   reused\n")
+            else:
+                (out / "report.html").unlink(missing_ok=True)
+                record = _execute(stage, own, key, out)
+                say(f"{record['seconds']:7.1f} s\n")
+            earlier |= record["outputs"]
+            seconds[stage.name] = record["seconds"]
+        _add_timings(out / "metrics.json", seconds)
+        return _report(out, about, say)
+
+
+def _from(start: str | None, todo: list[Stage]) -> int:
+    """Place of the first stage that is run in any case; beyond the last where none is."""
+    if start is None:
+        return len(todo)
+    for place, stage in enumerate(todo):
+        if stage.name == start or stage.name.split("_")[0] == start.zfill(2):
+            return place
+    raise ValueError(f"There is no stage {start!r}; --from takes one of {', '.join(stage.name for stage in todo)}.")
+
+
+def _source(data: str) -> dict:
+    """Where the input is and what is in it: its absolute path, and a hash that changes when the input does."""
+    if data == "shop":
+        return {"path": "shop", "fingerprint": "the simulated shop"}
+    from shelfspace import events
+
+    return {"path": str(Path(data).absolute()), "fingerprint": events.fingerprint(data)}
+
+
+def _check_folder(out: Path, folder: Path) -> None:
+    """Refuse a folder that is not a run's, before anything is written to it."""
+    if out == ROOT or out in folder.absolute().parents or out == folder.absolute() or folder.absolute() in out.parents:
+        raise ValueError(f"{out} belongs to the project itself; name a folder of its own for the run with --out.")
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in (".stages", ".lock", "data.json")):
+        raise ValueError(f"{out} is not empty and was not written by Shelfspace; name another folder with --out.")
+
+
+@contextmanager
+def _lock(out: Path) -> Iterator[None]:
+    """Hold the run folder for this process alone; the lock goes with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock
+        yield
+        return
+    try:
+        file = open(out / ".lock", "a")
+    except OSError as error:
+        raise ValueError(f"Nothing can be written to {out} ({error.strerror}); name another folder with --out.") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"Another run is writing to {out}; wait for it, or name another folder with --out.") from None
+        yield
+
+
+def _about(values: Mapping[str, object], source: Mapping, command: str) -> dict:
+    """What ``params.json`` says: all that is needed to get the same run again."""
+    versions = {"python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "command": command,
+        "data": source["path"],
+        "input": {"fingerprint": source["fingerprint"]},
+        "parameters": {name: value for name, value in values.items() if name not in PLUMBING} | {"columns": values["columns"]},
+        "seed": values.get("seed"),
+        "versions": versions,
+        "git_commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the code, and whether it was changed since; None outside a repository."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run([*git, "status", "--porcelain", "src", "notebooks"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit} with uncommitted changes" if changes.stdout.strip() else commit
+
+
+def _key(stage: Stage, values: Mapping[str, object], earlier: Mapping[str, str], versions: Mapping[str, str]) -> str:
+    """Hash over all that a stage depends on."""
+    cells = [(cell.cell_type, cell.source) for cell in stage.notebook.cells]
+    code = "\n".join(source for kind, source in cells if kind == "code")
+    modules = {name: runs.sha256_file(PACKAGE / f"{name}.py") for name in imported(code)}
+    whole = [cells, dict(values), modules, dict(earlier), dict(versions), platform.machine()]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def imported(code: str) -> list[str]:
+    """The modules of this package that some code imports, directly or through another one, sorted."""
+    found: set[str] = set()
+    todo = [code]
+    while todo:
+        for node in ast.walk(ast.parse(todo.pop())):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module == "shelfspace":
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("shelfspace."):
+                names = [node.module.split(".")[1]]
+            elif isinstance(node, ast.Import):
+                names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("shelfspace.")]
+            for name in set(names) - found:
+                if (path := PACKAGE / f"{name}.py").exists():
+                    found.add(name)
+                    todo.append(path.read_text(encoding="utf-8"))
+    return sorted(found)
+
+
+def _up_to_date(record: Mapping | None, key: str, out: Path) -> bool:
+    """Whether a stage's record has this key, and all that it wrote is still there, unchanged."""
+    if not record or record.get("key") != key or not (out / "notebooks" / f"{record['stage']}.ipynb").exists():
+        return False
+    return all((out / name).is_file() and _fingerprint(out / name) == digest for name, digest in record["outputs"].items())
+
+
+def _fingerprint(path: Path) -> str:
+    """SHA-256 of an output; of metrics.json without its timings, which no two runs share."""
+    if path.name != "metrics.json":
+        return runs.sha256_file(path)
+    figures = {name: value for name, value in (_read(path) or {}).items() if name != "timings"}
+    return hashlib.sha256(json.dumps(figures).encode()).hexdigest()
+
+
+def _execute(stage: Stage, values: Mapping[str, object], key: str, out: Path) -> dict:
+    """Run one notebook; on success write its record, on failure keep what it had come to and say where it stopped."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    record_path = out / ".stages" / f"{stage.name}.json"
+    record_path.unlink(missing_ok=True)
+    final = out / "notebooks" / f"{stage.name}.ipynb"
+    before = _files(out)
+    started = time.perf_counter()
+    try:
+        with runs.atomic(final) as temporary, _terminated_like_ctrl_c():
+            try:
+                papermill.execute_notebook(
+                    stage.notebook, str(temporary), dict(values), kernel_name="python3", progress_bar=False, cwd=str(ROOT)
+                )
+            except papermill.PapermillExecutionError as error:
+                shutil.copyfile(temporary, final.with_suffix(".failed"))
+                raise StageError(_cause(stage, error, final)) from None
+            except DeadKernelError:
+                shutil.copyfile(temporary, final.with_suffix(".failed"))
+                raise StageError(
+                    f"{stage.name} stopped because its kernel died, most often for lack of memory; try a smaller log, "
+                    f"last_days, or a machine with more."
+                ) from None
+    except StageError:
+        os.replace(final.with_suffix(".failed"), final)
+        raise
+    outputs = {name: _fingerprint(out / name) for name, state in _files(out).items() if before.get(name) != state}
+    record = {
+        "stage": stage.name, "key": key, "seconds": round(time.perf_counter() - started, 2),
+        "outputs": dict(sorted(outputs.items())),
+    }  # fmt: skip
+    runs.write_json(record_path, record)
+    return record
+
+
+def _cause(stage: Stage, error, final: Path) -> str:
+    """One sentence: which notebook, under which heading, in which cell, why, and where to look."""
+    cells = [cell.source for cell in stage.notebook.cells]
+    place = next((i for i, source in enumerate(cells) if source == error.source), len(cells) - 1)
+    headings = [
+        line.lstrip("# ").strip()
+        for cell in stage.notebook.cells[:place]
+        if cell.cell_type == "markdown"
+        for line in cell.source.splitlines()
+        if line.startswith("#")
+    ]
+    where = f"{stage.name} stopped in cell [{error.exec_count}]" + (f", “{headings[-1]}”" if headings else "")
+    why = error.evalue if error.ename == "ValueError" else f"{error.ename}: {error.evalue}"
+    return f"{where}: {' '.join(why.split())} (The executed notebook is {final}.)"
+
+
+@contextmanager
+def _terminated_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM unwind as Ctrl-C does, so that the kernel is stopped and temporary files go."""
+
+    def interrupt(signum, frame):
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _files(out: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file that a stage may have written."""
+    found = {}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        own = name.split("/")[0] in ("notebooks", ".stages", ".lock", "report.html", "params.json")
+        if path.is_file() and not own and not path.name.startswith(runs.TEMPORARY):
+            found[name] = (path.stat().st_size, path.stat().st_mtime_ns)
+    return found
+
+
+def _read(path: Path) -> dict | None:
+    """A JSON file, or None where there is none or it cannot be read."""
+    try:
+        return runs.read_json(path)
+    except (OSError, ValueError):
+        return None
+
+
+def _add_timings(path: Path, seconds: Mapping[str, float]) -> None:
+    metrics = _read(path)
+    if metrics is not None and metrics.get("timings") != dict(seconds):
+        runs.write_json(path, metrics | {"timings": dict(seconds)})
+
+
+def _report(out: Path, about: Mapping, say: Callable[[str], None]) -> Path:
+    """Render the report, unless it is there and nothing it shows has changed."""
+    say(f"{'report':<24}")
+    sources = {name: runs.sha256_file(PACKAGE / f"{name}.py") for name in imported("from shelfspace import report")}
+    shown = [*sorted((PACKAGE / "page").iterdir()), *sorted((out / "notebooks").glob("*.ipynb")), out / "metrics.json"]
+    sources |= {path.name: runs.sha256_file(path) for path in shown if path.is_file()}
+    key = hashlib.sha256(json.dumps([sources, dict(about)], sort_keys=True, default=str).encode()).hexdigest()
+    record_path, page = out / ".stages" / "report.json", out / "report.html"
+    if page.exists() and _read(record_path) == {"key": key}:
+        say("   reused\n")
+        return page
+    from shelfspace import report
+
+    started = time.perf_counter()
+    page = report.render(out)
+    runs.write_json(record_path, {"key": key})
+    say(f"{time.perf_counter() - started:7.1f} s\n")
+    return page

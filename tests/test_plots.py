@@ -1,0 +1,251 @@
+"""Figures and tables: they draw what they are given, the same bytes each time, and let no text become
+markup."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from shelfspace import exhibits, plots
+
+HOSTILE = "<script>alert(1)</script>\u202e$x$\x07"
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        exhibits, "display", lambda html: found.append(BeautifulSoup(html.data, "html.parser"))
+    )
+    return found
+
+
+def comparison():
+    return pd.DataFrame(
+        [
+            {
+                "model": model,
+                "metric": metric,
+                "value": value,
+                "lo": value - 0.01,
+                "hi": value + 0.01,
+                "kind": kind,
+            }
+            for model, value, kind in (
+                ("popular", 0.05, "baseline"),
+                (HOSTILE, 0.2, "embedding"),
+                ("dense", 0.3, "recommender"),
+            )
+            for metric in ("hit_rate@20", "mrr@20")
+        ]
+    )
+
+
+def sweep():
+    decays = np.array([0, 0.05, 0.1, 0.5])
+    hit = np.array([0.2, 0.25, 0.3, 0.22])
+    return pd.DataFrame(
+        {"decay": decays}
+        | {
+            f"{m}{end}": hit + d
+            for m in ("hit_rate@20", "mrr@20")
+            for end, d in (("", 0), ("_lo", -0.02), ("_hi", 0.02))
+        }
+    )
+
+
+def slice_table():
+    rows = [
+        {"slice": "history", "group": group, "model": model, "value": 0.1, "lo": lo, "hi": 0.12, "n": 30}
+        for group in ("4–9", HOSTILE)
+        for model, lo in (("popular", 0.08), ("dense", np.nan))
+    ]
+    return pd.DataFrame(rows + [rows[0] | {"slice": "popularity"}])
+
+
+RNG = np.random.default_rng(0)
+FIGURES = {
+    "sequence_lengths": lambda: plots.sequence_lengths(RNG.integers(5, 300, 500)),
+    "sequence_lengths, all alike": lambda: plots.sequence_lengths([5, 5, 5]),
+    "events_per_day": lambda: plots.events_per_day(
+        pd.DataFrame(
+            {
+                "day": ["2024-01-01", "2024-01-03", "2024-01-03"],
+                "event": ["view", "view", HOSTILE],
+                "count": [3, 4, 5],
+            }
+        )
+    ),
+    "events_per_day, one day": lambda: plots.events_per_day(
+        pd.DataFrame({"day": ["2024-01-01"], "event": ["view"], "count": [3]})
+    ),
+    "training_loss": lambda: plots.training_loss({"word2vec": [3, 2, 1], "starspace": [], "other": [1.0]}),
+    "tsne_map": lambda: plots.tsne_map(
+        RNG.normal(size=(60, 2)), ["a", "b", None, HOSTILE, *"cdefghijklmnop"[:11]] * 4
+    ),
+    "tsne_map, no category": lambda: plots.tsne_map(RNG.normal(size=(9, 2)), [None] * 9, title="t"),
+    "similarity_heatmap": lambda: plots.similarity_heatmap(np.eye(3), ["a", HOSTILE, "x" * 10_000]),
+    "triplet_margins": lambda: plots.triplet_margins(RNG.random(99), RNG.random(99) - 0.5),
+    "triplet_margins, two": lambda: plots.triplet_margins(
+        {"word2vec": RNG.random(9), "starspace": RNG.random(9)},
+        {"word2vec": RNG.random(9), "starspace": RNG.random(9)},
+    ),
+    "decay_weights": lambda: plots.decay_weights([3, 2, 0], {0: [1 / 3] * 3, 1.0: [0.1, 0.2, 0.7]}),
+    "decay_sweep": lambda: plots.decay_sweep(sweep()),
+    "decay_sweep, two models": lambda: plots.decay_sweep(
+        pd.concat([sweep().assign(model="word2vec"), sweep().assign(model="starspace")])
+    ),
+    "model_comparison": lambda: plots.model_comparison(comparison()),
+    "slices": lambda: plots.slices(slice_table()),
+    "learning_curve": lambda: plots.learning_curve(
+        pd.DataFrame({"epoch": [1, 2, 3], "train": [3, 2, 1], "valid": [3, 2.5, 2.7]})
+    ),
+    "learning_curve, MRR": lambda: plots.learning_curve(
+        pd.DataFrame({"epoch": [1, 2], "train": [3, 2], "valid": [3, 2.5], "valid_mrr@20": [0.2, 0.1]})
+    ),
+    "coverage_by_count": lambda: plots.coverage_by_count(
+        pd.DataFrame({"count": [0, 1, 1, 4, 30, 500], "known": [False, True, False, True, True, True]})
+    ),
+}
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_draw_and_are_named(name):
+    fig = FIGURES[name]()
+    assert isinstance(fig, Figure) and fig.get_size_inches()[0] == plots.WIDTH
+    if not name.startswith(("tsne", "similarity")):
+        assert (
+            any(axes.get_xlabel() for axes in fig.axes)
+            or fig._supxlabel
+            or name == "slices"
+            or name.startswith("events")
+        )
+    with np.errstate(all="raise"):
+        kind, data = exhibits._image(fig)
+    assert kind in ("svg+xml", "png") and len(data) > 1000
+
+
+def test_same_figure_same_bytes():
+    one, two = (exhibits._image(plots.model_comparison(comparison()))[1] for _ in range(2))
+    assert one == two and b"<dc:date>" not in one
+
+
+def test_a_large_figure_becomes_a_png():
+    rng = np.random.default_rng(0)
+    kind, data = exhibits._image(plots.tsne_map(rng.normal(size=(3000, 2)), ["a"] * 3000))
+    assert kind == "png" and Image.open(io.BytesIO(data)).width == plots.WIDTH * 150 and len(data) < 300_000
+
+
+def test_colours_stay_with_their_names():
+    assert (
+        plots.color_of("word2vec")
+        == plots.color_of("nearest_last_word2vec")
+        == plots.color_of("Nearest to the user (word2vec)")
+    )
+    assert plots.color_of("Co-occurrence") == plots.color_of("cooccurrence") and plots.color_of(
+        "popular"
+    ) == plots.color_of("most popular")
+    assert plots.color_of("own_products") != plots.color_of("popular") != plots.color_of("dense")
+    assert plots.color_of("Phones") == plots.color_of("Phones") and plots.color_of("Phones") in plots.PALETTE
+    names = ["Phones", "Cases", "Chairs", "Desks", "Lamps", "TVs", "Toys", "Books", "Bags", "Cups"]
+    colors = plots.colors_of(names)
+    assert len({colors[name] for name in names}) == 10 and colors == plots.colors_of(names[::-1])
+
+
+def test_colours_show_on_paper():
+    def luminance(color):
+        part = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+        return 0.2126 * part[0] + 0.7152 * part[1] + 0.0722 * part[2]
+
+    for name, color in plots.COLORS.items():
+        assert name == "other" or 1.05 / (luminance(color) + 0.05) >= 3, name
+
+
+def test_show_needs_words(displayed):
+    plots.show(plots.training_loss({"word2vec": [2.0, 1.0]}), caption="It <fell>.", alt='A "falling" curve.')
+    image = displayed[0].find("img")
+    assert (
+        image["alt"] == 'A "falling" curve.'
+        and image["src"].startswith("data:image/svg+xml;base64,")
+        and image["width"] == "614"
+    )
+    assert displayed[0].figcaption.get_text() == "It <fell>."
+    for missing in ({"caption": " ", "alt": "x"}, {"caption": "x", "alt": ""}):
+        with pytest.raises(ValueError, match="needs a text"):
+            plots.show(Figure(), **missing)
+
+
+def test_table(displayed):
+    df = pd.DataFrame(
+        {
+            "name": [HOSTILE, "y" * 10_000, None],
+            "count": [12_345, 2, 3],
+            "share": [0.12345, np.nan, 0.5],
+            "text": ["98.2%", "3", "4.5 %"],
+            "ok": [True, False, True],
+            "day": pd.to_datetime(["2024-01-01 00:00", "2024-01-01 10:30", None]),
+        },
+        index=["a", "b", "c"],
+    )
+    plots.table(df, "Three <rows>.", {"share": ".1%", "name": str}, best=["count"], index=True)
+    cells = [[td.get_text() for td in tr.find_all("td")] for tr in displayed[0].tbody.find_all("tr")]
+    assert cells[0] == ["a", "<script>alert(1)</script>$x$", "12,345", "12.3%", "98.2%", "yes", "2024-01-01"]
+    assert cells[1][3:] == ["–", "3", "no", "2024-01-01 10:30"] and len(cells[1][1]) == 400
+    assert cells[2][3:] == ["50.0%", "4.5 %", "yes", "–"]
+    assert displayed[0].strong.get_text() == "12,345" and not displayed[0].find("script")
+    assert [th.get_text() for th in displayed[0].select("th.number")] == ["count", "share", "text"]
+    plots.table(df.iloc[:0], "Nothing.")
+    plots.table(pd.DataFrame({"a": [1234567.8, 0.00012345]}), "Numbers.")
+    assert [td.get_text() for td in displayed[2].find_all("td")] == ["1,234,568", "0.0001234"]
+    with pytest.raises(ValueError, match="no column 'shar'; its columns are name"):
+        plots.table(df, "x", {"shar": ".1%"})
+
+
+def test_takeaways_and_notes_are_text(displayed):
+    plots.takeaways([HOSTILE, "b"])
+    plots.note(HOSTILE)
+    assert [li.get_text() for li in displayed[0].find_all("li")] == ["<script>alert(1)</script>$x$", "b"]
+    assert displayed[1].p.get_text() == "<script>alert(1)</script>$x$"
+
+
+def test_clean_and_short():
+    assert exhibits.clean("a\tb\nc\x00\x1b[31m\u2066d\u202e 👩‍👧 سماعة") == "a b c[31md 👩‍👧 سماعة"
+    assert plots.short("abcdef", 4) == "abc…" and plots.short("abcd", 4) == "abcd"
+
+
+def test_labels():
+    assert plots.label_of("starspace") == "StarSpace" and plots.label_of("my_model") == "my model"
+    assert (
+        plots.metric_label("hit_rate@20") == "HR@20"
+        and plots.metric_label("mrr@5") == "MRR@5"
+        and plots.metric_label("x_y") == "x y"
+    )
+    products = pd.DataFrame({"product_id": ["1", "2", "3"], "name": ["Phone", None, "\x07"]})
+    assert list(plots.product_labels(products)) == ["Phone", "2", "3"]
+    assert list(plots.product_labels(products[["product_id"]])) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda: plots.events_per_day(pd.DataFrame({"day": [1], "event": ["view"]})),
+            "events_per_day needs a column 'count'; it got day, event",
+        ),
+        (lambda: plots.decay_sweep(sweep().drop(columns="mrr@20_lo")), "needs a column 'mrr@20_lo'"),
+        (lambda: plots.training_loss({"word2vec": []}), "got no losses"),
+        (lambda: plots.coverage_by_count(pd.DataFrame()), "it got none"),
+    ],
+)
+def test_what_does_not_fit_is_said(call, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        call()

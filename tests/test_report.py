@@ -1,0 +1,598 @@
+"""The report: what stands in the page, what cannot get into it, and how it behaves in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from shelfspace import chapters, exhibits, plots, report
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202edesrever\x07\u0000 سماعة 🎧"
+NAMES = ["Aurora Phone 6", "Aurora Case", HOSTILE, "x" * 10_000, "Oak chair", "Desk lamp"]
+
+
+def shown(function, *arguments, **keywords):
+    """The output cell of a call that displays something."""
+    collected = []
+    before, exhibits.display = exhibits.display, collected.append
+    try:
+        function(*arguments, **keywords)
+    finally:
+        exhibits.display = before
+    return new_output(
+        "display_data",
+        data={"text/html": collected[0].data, "text/plain": "<IPython.core.display.HTML object>"},
+    )
+
+
+def stream(name, text):
+    return new_output("stream", name=name, text=text)
+
+
+def code(source, *outputs, tags=()):
+    return new_code_cell(source, outputs=list(outputs), execution_count=1, metadata={"tags": list(tags)})
+
+
+def model_table():
+    rows = [
+        {
+            "model": name,
+            "label": values["label"],
+            "kind": values["kind"],
+            "metric": metric,
+            "value": values[metric],
+            "lo": values["ci95"][metric][0],
+            "hi": values["ci95"][metric][1],
+        }
+        for name, values in metrics()["models"].items()
+        for metric in ("hit_rate@20", "mrr@20")
+    ]
+    return pd.DataFrame(rows)
+
+
+def metrics():
+    models = {}
+    for name, label, kind, value in (
+        ("popular", "Most popular", "baseline", 0.031),
+        ("own_products", "Own recent products", "baseline", 0.181),
+        ("cooccurrence", "Co-occurrence", "baseline", 0.247),
+        ("nearest_last_word2vec", "Nearest to the last product (word2vec)", "embedding", 0.209),
+        ("nearest_user_word2vec", "Nearest to the user (word2vec)", "embedding", 0.232),
+        ("nearest_last_starspace", "Nearest to the last product (StarSpace)", "embedding", 0.214),
+        ("nearest_user_starspace", "Nearest to the user (StarSpace)", "embedding", 0.238),
+        ("dense", "Recommender", "recommender", 0.291),
+    ):
+        found = {f"hit_rate@{k}": value * k / 20 for k in (5, 10, 20)} | {
+            f"mrr@{k}": value * 0.3 * k / 20 for k in (5, 10, 20)
+        }
+        models[name] = found | {
+            "ci95": {metric: [number * 0.95, number * 1.05] for metric, number in found.items()},
+            "catalogue_coverage@20": 0.4,
+            "kind": kind,
+            "label": label,
+        }
+    return {
+        "protocol": "last-product",
+        "target_event": "",
+        "best": {"model": "dense", "embedding": "starspace", "decay": 0.2},
+        "models": models,
+        "slices": {},
+        "unseen": models,
+        "data": {
+            "rows_read": 412_345,
+            "events": 401_234,
+            "users": 30_000,
+            "users_kept": 24_310,
+            "products": 3_000,
+            "sessions": 81_220,
+            "first": "2024-01-01T00:00:12",
+            "last": "2024-01-28T23:59:40",
+            "layout": "simulated shop",
+            "dropped": {"no product id": 9_211, f"unknown event {HOSTILE}": 1_900},
+            "events_by_type": {"view": 340_120, "search": 30_114, "add_to_cart": 24_000, HOSTILE: 7_000},
+            "train": 17_017,
+            "valid": 2_431,
+            "test": 4_862,
+            "repeat_share": 0.31,
+            "coverage": 0.991,
+        },
+        "embeddings": {
+            "word2vec": {
+                "coverage": 0.991,
+                "triplet_auc": 0.972,
+                "triplet_ci95": [0.968, 0.976],
+                "seconds": 12.3,
+            },
+            "starspace": {
+                "coverage": 0.991,
+                "triplet_auc": 0.964,
+                "triplet_ci95": [0.96, 0.968],
+                "seconds": 21.0,
+            },
+        },
+        "timings": {
+            "01_prepare": 18.2,
+            "02_train_embeddings": 41.7,
+            "05_recommender": 38.0,
+            "06_evaluate": 22.4,
+        },
+    }
+
+
+def params():
+    return {
+        "parameters": {"run_dir": "reports/x", "data": "shop", "decay": 0.2, "dim": 50},
+        "data": "shop",
+        "seed": 0,
+        "versions": {"python": "3.11.9", "tensorflow": "2.21.0"},
+        "git_commit": "0123456789abcdef (+ uncommitted changes)",
+        "input": {"fingerprint": "9f86d081884c7d659a2feaa0c55ad015", "files": []},
+        "command": "shelfspace report --data shop --out reports/x -p decay=0.2",
+    }
+
+
+def notebooks():
+    rng = np.random.default_rng(0)
+    days = pd.date_range("2024-01-01", periods=28)
+    per_day = pd.concat(
+        pd.DataFrame({"day": days, "event": event, "count": rng.poisson(mean, 28)})
+        for event, mean in (("view", 12_000), ("add_to_cart", 900), ("purchase", 300))
+    )
+    products = pd.DataFrame(
+        {
+            "product": NAMES,
+            "category": ["Phones", "Cases", HOSTILE, "Phones", "Chairs", None],
+            "count": range(6),
+        }
+    )
+    parameters = (
+        'run_dir = "reports/default"  # folder of the run\n'
+        "decay = 0.1  # weight lost per day\ndim = 50  # length of a vector\n"
+    )
+    prepare = [
+        new_markdown_cell(
+            "# 1. Prepare shopping sequences\n\nIn this notebook you will\n\n"
+            "- read a clickstream;\n- turn clicks into *visits*.\n\n"
+            "A product is a word. See [word2vec](https://arxiv.org/abs/1301.3781), [below](#The-log) and "
+            "[the next chapter](02_train_embeddings.ipynb). It costs $5 to $6.\n"
+        ),
+        code(parameters, tags=["parameters"]),
+        code('# Parameters\nrun_dir = "reports/x"\ndecay = 0.2\n', tags=["injected-parameters"]),
+        new_markdown_cell(
+            "## The log\n\nWhat was read, and `what` was not. <script>alert(3)</script>\n\n"
+            "| a | b |\n|---|---|\n| 1 | 2 |\n"
+        ),
+        code(
+            "events = read(data)  # all of it\nprint(f'{len(events):,} events')",
+            stream("stdout", "401,234 events\n"),
+            stream("stderr", "WARNING: noise on stderr\n 10%|█         | 1/10 [00:00<00:01, 9it/s]"),
+            stream("stdout", "epochs:  50%|█████     | 5/10 [00:01<00:01, 4.2it/s]\rdone\n"),
+            new_output("display_data", data={"application/javascript": "alert(4)", "text/plain": ""}),
+            new_output(
+                "display_data",
+                data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%| | 0/5"},
+            ),
+        ),
+        code(
+            "plots.table(products)", shown(plots.table, products, "Six products, one of them up to no good.")
+        ),
+        code(
+            "products",
+            new_output(
+                "execute_result", execution_count=1, data={"text/html": products.to_html(), "text/plain": "…"}
+            ),
+        ),
+        code(
+            "hostile()",
+            new_output(
+                "display_data",
+                data={
+                    "text/html": "</div></div><script>alert(5)</script>"
+                    "<b onclick=alert(6) style='x'>bold</b><svg/onload=alert(7)>"
+                    "<iframe src='https://example.org'></iframe>"
+                    "<img src='https://example.org/x.png' alt='gone'>"
+                    "<a href='javascript:alert(8)'>link</a><style>body{display:none}</style><!-- x -->"
+                },
+            ),
+        ),
+        new_markdown_cell("## What the sequences look like"),
+        code(
+            "plots.show(plots.sequence_lengths(lengths))",
+            shown(
+                plots.show,
+                plots.sequence_lengths(np.clip(rng.lognormal(2.6, 0.8, 3000).astype(int), 5, 400)),
+                "Half of the users kept have at most 13 visits.",
+                "Histogram of visits per user with the median marked.",
+            ),
+        ),
+        code(
+            "plots.show(plots.events_per_day(per_day))",
+            shown(
+                plots.show,
+                plots.events_per_day(per_day),
+                "Views are steady over four weeks.",
+                "A panel per event type with events per day.",
+            ),
+        ),
+        new_markdown_cell("## Takeaways"),
+        code(
+            "plots.takeaways(found)",
+            shown(plots.takeaways, [f"{HOSTILE} was visited most.", "24,310 of 30,000 users stay."]),
+        ),
+    ]
+    train = [
+        new_markdown_cell(
+            "# 2. Train product embeddings\n\nEach product $p$ makes its neighbours $c$ likely:\n\n"
+            "$$\\log \\sigma(v_p \\cdot u_c) + \\sum_{k=1}^{K} \\log \\sigma(-v_p \\cdot u_{n_k})$$\n\n"
+            "with $\\sigma(x) = 1 / (1 + e^{-x})$.\n\n"
+            "\\begin{align}\na &= b \\\\\nc &= d\n\\end{align}\n\n"
+            "## The log\n\nA heading as in the chapter before.\n\n"
+            "<details><summary>Solution</summary>\n\nFold me, with $x_1$.\n\n</details>\n"
+        ),
+        code(
+            "plots.show(plots.training_loss(losses))",
+            shown(
+                plots.show,
+                plots.training_loss({"word2vec": [3.0, 2.4, 2.2, 2.1], "starspace": [0.3, 0.2, 0.15, 0.12]}),
+                "The loss fell by 30% (word2vec) and 60% (StarSpace).",
+                "Two falling curves.",
+            ),
+        ),
+        code("plots.note(text)", shown(plots.note, "This log comes without a truth to compare with.")),
+        new_markdown_cell("## Every model"),
+        code(
+            "plots.show(plots.model_comparison(table))",
+            shown(
+                plots.show,
+                plots.model_comparison(model_table()),
+                "The recommender is ahead of all.",
+                "Dots with intervals for eight models.",
+            ),
+        ),
+        code("a_very_long_line = " + " + ".join(["some_quite_long_name"] * 20)),
+    ]
+    return {"01_prepare": prepare, "02_train_embeddings": train}
+
+
+def make_run(folder: Path) -> Path:
+    (folder / "notebooks").mkdir(parents=True)
+    for stem, cells in notebooks().items():
+        nbformat.write(
+            new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "x"}}),
+            folder / "notebooks" / f"{stem}.ipynb",
+        )
+    (folder / "metrics.json").write_text(json.dumps(metrics()))
+    (folder / "params.json").write_text(json.dumps(params()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = make_run(tmp_path_factory.mktemp("reports") / "x")
+    report.render(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(run):
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def soup(html):
+    return BeautifulSoup(html, "html.parser")
+
+
+def test_first_screen(soup):
+    assert soup.html["lang"] == "en"
+    assert soup.h1.get_text() == "What will a customer look at next?"
+    said = soup.find(class_="answer").get_text()
+    assert "Recommender finds the next product best" in said
+    assert (
+        "it puts 29.1% of 4,862 test targets among its first 20 products (95 % interval 27.6% to 30.6%)"
+        in said
+    )
+    assert "9.4 times Most popular (0.93%, 0.88% to 0.98%)" in said
+    assert (
+        "18% above the strongest baseline, Co-occurrence (7.4%, 7.0% to 7.8%); the intervals do not overlap"
+        in said
+    )
+    assert "StarSpace served best on the valid users, with a decay of 0.2 per day" in said
+    rows = soup.select(".key tbody tr")
+    assert len(rows) == 8 and "Recommender" in rows[0].get_text() and "best" in rows[0].get_text()
+    assert "Most popular" in rows[-1].get_text()
+    assert "27.6–30.6%" in rows[0].get_text()
+
+
+def test_data_and_reproduction(soup):
+    data = soup.find(id="data").get_text(" ", strip=True)
+    for text in ("412,345", "24,310", "2024-01-28", "no product id", "9,211", "add to cart"):
+        assert text in data
+    again = soup.find(id="reproduce").get_text(" ", strip=True)
+    for text in (
+        "-p decay=0.2",
+        "Seed 0",
+        "9f86d081884c",
+        "2.0 minutes",
+        "decay 0.2 default 0.1",
+        "tensorflow 2.21.0",
+    ):
+        assert text in again
+    assert "dim 50" not in again
+
+
+def test_chapters_sections_and_ids(soup):
+    assert [s.h2.get_text(strip=True).rstrip("#").strip() for s in soup.select("section.chapter")] == [
+        "Prepare shopping sequences",
+        "Train product embeddings",
+    ]
+    ids = [tag["id"] for tag in soup.find_all(id=True)]
+    assert len(ids) == len(set(ids))
+    assert {"01-prepare--the-log", "02-train-embeddings--the-log"} <= set(ids)
+    for link in soup.select("a[href^='#']"):
+        assert link["href"][1:] in ids
+    assert soup.find("a", string="the next chapter")["href"] == "#02-train-embeddings"
+    assert soup.find("a", string="below")["href"] == "#01-prepare--the-log"
+    assert all(heading.find("a", class_="permalink") for heading in soup.select(".chapter :is(h2, h3)"))
+
+
+def test_code_is_folded_and_noise_is_gone(soup, html):
+    assert soup.select("details.code .highlight") and not soup.select(".highlight:not(details .highlight)")
+    assert not soup.select("details.code[open]")
+    for noise in ("noise on stderr", "it/s", "0/5", "injected", "object>"):
+        assert noise not in html
+    assert "401,234 events" in html and "done" in html
+    parameters = soup.select_one("details.parameters")
+    assert "3, 2 changed" in parameters.summary.get_text() and "weight lost per day" in parameters.get_text()
+
+
+def test_maths_is_mathml(soup, html):
+    assert len(soup.select("math[display=block]")) == 2
+    assert soup.select_one("math munderover")
+    assert "$5 to $6" in html and "$$" not in html and "w3.org" not in html
+
+
+def test_nothing_hostile_gets_in(soup, html):
+    assert len(soup.find_all("script")) == 1 and soup.script.get_text().startswith('"use strict"')
+    assert not soup.find_all(["iframe", "object", "embed", "form"]) and len(soup.find_all("style")) == 1
+    for tag in soup.find_all(True):
+        assert not [name for name in tag.attrs if name.startswith("on")], tag
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html and "javascript:" not in html
+    assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\u202a-\u202e\u2066-\u2069]", html)
+    assert "x" * 500 not in html and "🎧" in html and "سماعة" in html
+
+
+def test_nothing_is_loaded_from_elsewhere(soup, html):
+    for tag in soup.find_all(True):
+        for name in ("src", "srcset", "data", "poster", "action", "xlink:href"):
+            assert name not in tag.attrs or str(tag[name]).startswith("data:image/"), tag
+        if re.match("https?:", tag.get("href", "")):
+            assert tag.name == "a" and "noopener" in tag["rel"]
+    assert not re.search(r"url\(|@import|https?://", soup.style.get_text())
+    assert "default-src 'none'" in html
+
+
+def test_every_image_has_an_alternative_text(soup):
+    images = soup.find_all("img")
+    assert len(images) == 4 and all(image.get("alt", "").strip() for image in images)
+
+
+def test_same_run_same_bytes(run, html):
+    assert report.render(run).read_text(encoding="utf-8") == html
+
+
+def test_size_budget(run):
+    with pytest.raises(
+        ValueError,
+        match=r"would take 0\.\d+ MB, more than its budget of 0\.02 MB.*"
+        r"largest figures: 0\.\d+ MB “The recommender",
+    ):
+        report.render(run, max_bytes=20_000)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda run: (run / "metrics.json").unlink(), "has no metrics.json, so no report can be made"),
+        (lambda run: (run / "params.json").unlink(), "has no params.json"),
+        (lambda run: (run / "metrics.json").write_text("{"), "metrics.json is not JSON"),
+        (lambda run: (run / "metrics.json").write_text("{}"), "holds no models"),
+        (lambda run: shutil.rmtree(run / "notebooks"), "holds no executed notebook"),
+        (
+            lambda run: (run / "notebooks" / "01_prepare.ipynb").write_text("no"),
+            "01_prepare.ipynb is not a notebook",
+        ),
+    ],
+)
+def test_what_is_missing_is_said(tmp_path, damage, sentence):
+    folder = make_run(tmp_path / "run")
+    damage(folder)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        report.render(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_a_sparse_run_has_a_page_too(tmp_path):
+    folder = make_run(tmp_path / "run")
+    bare = {"models": {"popular": {"hit_rate@20": 0.1, "mrr@20": 0.02}}}
+    (folder / "metrics.json").write_text(json.dumps(bare))
+    (folder / "params.json").write_text("{}")
+    assert "popular" in report.render(folder).read_text().lower()
+
+
+def test_answer_when_a_baseline_wins():
+    found = metrics()
+    found["models"]["cooccurrence"]["mrr@20"] = 0.2
+    found["models"]["cooccurrence"]["ci95"]["mrr@20"] = [0.19, 0.21]
+    said = " ".join(report.answer(found))
+    assert said.startswith("Co-occurrence finds") and "strongest other baseline, Own recent products" in said
+    assert "nothing that was learned beats it; the best of what was learned is Recommender (8.7%" in said
+    assert any("Chosen on validation users was Recommender" in text for text in report.alerts(found))
+
+
+def test_alerts():
+    assert report.alerts(metrics()) == []
+    found = metrics()
+    found["best"]["gain"] = {"cooccurrence": {"gain": 0.0131, "ci95": [0.008, 0.018]}}
+    found["data"] |= {
+        "test": 120,
+        "repeat_share": 0.6,
+        "first": "2024-01-25T00:00:00",
+        "dropped": {"x": 100_000},
+    }
+    found["embeddings"]["word2vec"]["coverage"] = 0.9
+    found["models"]["cooccurrence"]["ci95"]["mrr@20"][1] = 0.09
+    assert "overlap; paired, the gain is 1.31 points (0.80 to 1.80)." in report.alerts(found)[4]
+    assert "paired, the gain is 1.31 points" in report.answer(found)[1]
+    heads = [text.partition(":")[0] for text in report.alerts(found)]
+    assert heads == [
+        "Small test set",
+        "Low coverage",
+        "Heavy repeats",
+        "Short time range",
+        "Close race",
+        "Many rows dropped",
+    ]
+
+
+def test_formula_that_cannot_be_read_stays_as_text():
+    assert chapters.formula("<b> \\frac{") == "<code>&lt;b&gt; \\frac{</code>"
+
+
+def test_pictures_of_other_making_are_kept_as_images():
+    notebook = new_notebook(
+        cells=[
+            code(
+                "x",
+                new_output("display_data", data={"image/svg+xml": "<svg onload='alert(1)'/>"}),
+                new_output("display_data", data={"image/png": "aGk=\n", "text/plain": "<Figure size 1x1>"}),
+                new_output("display_data", data={"text/plain": "<Figure size 640x480 with 1 Axes>"}),
+                new_output("display_data", data={"text/latex": "$x$"}),
+                new_output("error", ename="E", evalue="v", traceback=["\x1b[31mE: <v>\x1b[0m"]),
+            )
+        ]
+    )
+    prepared = chapters._prepared(notebook).cells[0].outputs
+    kinds = [output.data["text/html"] if "data" in output else output.output_type for output in prepared]
+    assert [bool(re.search("base64|<math|error", kind)) for kind in kinds] == [True, True, True, True]
+
+
+# --- in a browser ---
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip(
+            "No chromium, chromium-browser or google-chrome on the path, "
+            "so the page is not opened in a browser."
+        )
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, run):
+    contexts = []
+
+    def open_at(width, scheme="light", javascript=True, height=900):
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+            java_script_enabled=javascript,
+            offline=True,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.noise = []
+        page.on(
+            "request",
+            lambda r: page.noise.append(r.url) if not r.url.startswith(("file:", "data:")) else None,
+        )
+        page.on("console", lambda message: page.noise.append(message.text))
+        page.on("pageerror", lambda error: page.noise.append(str(error)))
+        page.on("dialog", lambda dialog: (page.noise.append(dialog.message), dialog.dismiss()))
+        page.goto((run / "report.html").as_uri())
+        return page
+
+    yield open_at
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 800, 1440])
+def test_no_request_no_error_no_sideways_scroll(open_page, width, scheme):
+    page = open_page(width, scheme)
+    for unfolded in (False, True):
+        if unfolded:
+            page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        assert page.evaluate("document.scrollingElement.scrollWidth <= window.innerWidth")
+    assert page.noise == []
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 200) == (scheme == "dark")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1440])
+def test_no_accessibility_violation(open_page, width, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page(width, scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    page.wait_for_timeout(100)
+    result = Axe().run(page)
+    assert result.violations_count == 0, result.generate_report()
+
+
+def test_one_button_for_all_code_and_contents_that_follow(open_page):
+    page = open_page(1440)
+    folded = page.locator("details.code")
+    assert page.locator("details.code[open]").count() == 0
+    page.get_by_role("button", name="Show all code").click()
+    assert page.locator("details.code[open]").count() == folded.count()
+    page.get_by_role("button", name="Hide all code").click()
+    assert page.locator("details.code[open]").count() == 0
+    assert page.locator("#contents [aria-current]").inner_text() == "The answer"
+    folded.first.locator("summary").click()
+    assert page.locator("details.code[open]").count() == 1
+    page.evaluate(
+        "document.documentElement.style.scrollBehavior = 'auto'; "
+        "document.getElementById('02-train-embeddings--every-model').scrollIntoView()"
+    )
+    page.wait_for_function("document.querySelector('#contents [aria-current]').textContent === 'Every model'")
+
+
+def test_keyboard_and_print(open_page):
+    page = open_page(1440)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "content"
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("main details:not(.code):not([open])").count() == 0
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.locator("main details[open]").count() == 0
+    assert page.pdf()[:4] == b"%PDF"
+
+
+def test_reads_without_javascript(open_page):
+    page = open_page(360, javascript=False)
+    assert page.locator(".answer").is_visible() and page.locator("#contents a").first.is_visible()
+    assert not page.locator("#toggle-code").is_visible()
+    page.locator("details.code summary").first.click()
+    assert page.locator("details.code .highlight").first.is_visible()
