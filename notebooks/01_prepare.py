@@ -30,7 +30,7 @@
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
 data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
-columns = ""  # the log's own column names, as "user_id=visitorid,product_id=itemid"
+columns = ""  # names of the columns in the log, where they are unusual; see --columns
 shop_users = 30000  # customers of the simulated shop
 shop_products = 3000  # products of the simulated shop
 shop_days = 28  # days that the simulated shop is open
@@ -74,7 +74,9 @@ log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.sp
 clicks = sequences.last_days(log.table, last_days)
 
 # %%
-plots.table(clicks.order_by("row").limit(6).to_pandas().drop(columns="row"), caption="The first rows of the log, in the one form that all logs are brought to.")
+first_rows = clicks.order_by("row").limit(6).to_pandas()
+shown = [name for name in ("user_id", "timestamp", "event", "product_id", "name", "category", "price", "query") if name in first_rows]
+plots.table(first_rows[shown], caption="The first rows of the log, in the one form that all logs are brought to.")
 
 # %% [markdown]
 # What does not fit is not mended silently. These rows were left out:
@@ -82,7 +84,10 @@ plots.table(clicks.order_by("row").limit(6).to_pandas().drop(columns="row"), cap
 # %%
 dropped = pd.DataFrame({"reason": list(log.dropped), "rows": list(log.dropped.values())})
 kept = clicks.count().execute()
-plots.table(dropped, caption=f"Rows left out of {log.rows:,}, by reason; {kept:,} remain." if len(dropped) else f"All {log.rows:,} rows could be read; {kept:,} are used.")
+if len(dropped):
+    plots.table(dropped, caption=f"Rows left out of {log.rows:,}, by reason; {kept:,} are used.")
+else:
+    plots.note(f"None: all {log.rows:,} rows could be read, and {kept:,} are used.")
 
 # %% [markdown]
 # ## From clicks to visits

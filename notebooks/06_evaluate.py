@@ -115,7 +115,7 @@ first, second = ordered[:2]
 lead = metrics.difference(evaluations[first].ranks, evaluations[second].ranks, seed=seed)
 plots.show(
     plots.model_comparison(long),
-    caption=f"{plots.label_of(first)} leads. Against {plots.label_of(second)}, the gain in MRR@20 is {100 * lead['gain']:.2f} points (95 % interval {100 * lead['ci95'][0]:.2f} to {100 * lead['ci95'][1]:.2f}, paired).",
+    caption=f"{plots.label_of(first)} comes first. Against {plots.label_of(second)}, the gain in MRR@20 is {100 * lead['gain']:.2f} points (95 % interval {100 * lead['ci95'][0]:.2f} to {100 * lead['ci95'][1]:.2f}, paired).",
     alt="Dots with intervals for each model, HR@20 on the left and MRR@20 on the right, sorted by MRR@20.",
 )
 

@@ -302,11 +302,8 @@ def test_first_screen(soup):
         in said
     )
     assert "9.4 times Most popular (0.93%, 0.88% to 0.98%)" in said
-    assert (
-        "18% above the strongest baseline, Co-occurrence (7.4%, 7.0% to 7.8%); the intervals do not overlap"
-        in said
-    )
-    assert "StarSpace served best on the valid users, with a decay of 0.2 per day" in said
+    assert "Against the strongest baseline, Co-occurrence (7.4%, 7.0% to 7.8%), it is ahead beyond chance." in said
+    assert "The recommender uses the StarSpace user embedding with a decay of 0.2 per day" in said
     rows = soup.select(".key tbody tr")
     assert len(rows) == 8 and "Recommender" in rows[0].get_text() and "best" in rows[0].get_text()
     assert "Most popular" in rows[-1].get_text()
@@ -442,7 +439,7 @@ def test_answer_when_a_baseline_wins():
 def test_alerts():
     assert report.alerts(metrics()) == []
     found = metrics()
-    found["best"]["gain"] = {"cooccurrence": {"gain": 0.0131, "ci95": [0.008, 0.018]}}
+    found["best"]["gain"] = {"cooccurrence": {"gain": 0.0031, "ci95": [-0.002, 0.008]}}
     found["data"] |= {
         "test": 120,
         "repeat_share": 0.6,
@@ -450,9 +447,10 @@ def test_alerts():
         "dropped": {"x": 100_000},
     }
     found["embeddings"]["word2vec"]["coverage"] = 0.9
-    found["models"]["cooccurrence"]["ci95"]["mrr@20"][1] = 0.09
-    assert "overlap; paired, the gain is 1.31 points (0.80 to 1.80)." in report.alerts(found)[4]
-    assert "paired, the gain is 1.31 points" in report.answer(found)[1]
+    paired = "paired, the gain is 0.31 points (-0.20 to 0.80)"
+    assert f"is not ahead of Co-occurrence beyond chance; {paired}." in report.alerts(found)[4]
+    assert report.answer(found)[0].startswith("Recommender and Co-occurrence are level: the former puts")
+    assert f"it is within the noise: {paired}." in report.answer(found)[2]
     heads = [text.partition(":")[0] for text in report.alerts(found)]
     assert heads == [
         "Small test set",

@@ -1,8 +1,8 @@
 """Read a shop's event log - CSV, Parquet or JSON Lines, also the public logs - into one canonical table.
 
 DuckDB reads the files at the edge, streaming, into a database file in a temporary folder, so that a log
-larger than memory loads. `clean` is an Ibis expression that runs on other engines too. Rows that cannot be used
-are dropped and counted; a log that does not fit is refused with one sentence.
+larger than memory loads. `clean` is an Ibis expression that runs on other engines too. Rows that cannot be
+used are dropped and counted; a log that does not fit is refused with one sentence.
 """
 
 import codecs
@@ -128,8 +128,8 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
     Parameters
     ----------
     data : a file, a folder with files of one kind, a glob, or a list of files. Of rows that are the same
-        event (user, product, time, event, session, query) in several files only those of the first file count,
-        so that exports which overlap can be read together; repeats inside one file stay.
+        event (user, product, time, event, session, query) in several files only those of the first file
+        count, so that exports which overlap can be read together; repeats inside one file stay.
     columns : canonical name → column in the file; wins over what is recognised. An empty text leaves it out.
     connection : an Ibis DuckDB connection to put the table into instead of a database in a temporary folder.
 
@@ -137,8 +137,8 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
     ------
     ValueError
         One sentence on what does not fit, where, and what would. Among others: more than half of the ids or
-        times missing, more than 1 % of the times unreadable (below that, such rows are dropped and counted), any
-        unknown event name, a single product.
+        times missing, more than 1 % of the times unreadable (below that, such rows are dropped and counted),
+        any unknown event name, a single product.
     """
     paths, kind = _files(data)
     columns = dict(columns or {})
@@ -211,8 +211,8 @@ def clean(raw: ibis.Table, layout: Mapping | None = None) -> ibis.Table:
     Parameters
     ----------
     raw : table with user_id, product_id, timestamp and any other canonical columns.
-    layout : an entry of `LAYOUTS`, for its flags: `event` (what every row is), `event_codes` (number →
-        event), `invoices` (drop cancellations, returns, free lines and what is no product; read American dates),
+    layout : an entry of `LAYOUTS`. Flags: `event` (what every row is), `event_codes` (number → event),
+        `invoices` (drop cancellations, returns, free lines and what is no product; read American dates),
         `no_category` (the value for none). A column `offset` holds milliseconds to add to the timestamp.
     """
     layout, t = layout or {}, raw
@@ -536,17 +536,18 @@ def _load(connection, paths: Sequence[Path], kind: str, columns: Mapping, name: 
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
             raise  # our mistake, not the file's
         except duckdb.Error as error:
-            # The longest of the names in it: one may be a part of another.
-            path = max(paths, key=lambda path: len(str(path)) * (str(path) in str(error)))
-            if "not utf-8 encoded" not in str(error) or path in encodings:
-                raise _explain(str(error), path, kind) from None
+            message = str(error)
+            # The longest of the paths in it: one may be a part of another.
+            path = max(paths, key=lambda path, text=message: len(str(path)) * (str(path) in text))
+            if "not utf-8 encoded" not in message or path in encodings:
+                raise _explain(message, path, kind) from None
             encodings[path] = "latin-1"
 
 
 def _raw(connection, sources: Sequence[_Source]) -> ibis.Table:
-    """Files of the same columns as a view that `_forget` drops: canonical names (text for CSV and JSON), and `file`.
+    """Files of the same columns as a view, which `_forget` drops, of canonical names (text for CSV and JSON).
 
-    Names from files and paths occur in its SQL only quoted.
+    `file` is the path. Names from files and paths occur in the SQL only quoted.
     """
     first = sources[0]
     files = ", ".join(_literal(s.path) for s in sources)

@@ -162,47 +162,44 @@ def ranking(metrics: Mapping) -> list[dict]:
 
 
 def answer(metrics: Mapping) -> list[str]:
-    """Which model won and by how much, against most-popular and the strongest baseline; the first sentence is
-    the answer."""
+    """Which model won, and by how much against most-popular and the strongest baseline; the answer comes first."""
     rows = ranking(metrics)
     winner, best, data = rows[0], metrics.get("best", {}), metrics.get("data", {})
+    level = next((row for row in rows[1:2] if not _clear(best, winner, row)), None)
     whom = f"of {data['test']:,} test targets" if data.get("test") else "of the test targets"
-    hits = f"{percent(winner['hr']['value'])} {whom} among its first 20 products"
-    sentences = [
-        f"{winner['label']} finds the next product best: "
-        f"it puts {hits}{_interval(winner['hr'], '95 % interval ')}."
-    ]
+    hits = f"puts {percent(winner['hr']['value'])} {whom} among its first 20 products{_interval(winner['hr'], '95 % interval ')}"
+    if level:
+        sentences = [f"{winner['label']} and {level['label']} are level: the former {hits}."]
+    else:
+        sentences = [f"{winner['label']} finds the next product best: it {hits}."]
 
+    mrr = f"Its MRR@20 is {percent(winner['mrr']['value'])}{_interval(winner['mrr'])}"
     baselines = [row for row in rows if row["kind"] == "baseline" and row is not winner]
     popular = next((row for row in baselines if "popular" in row["name"]), None)
-    against = [f"{_gain(winner, popular)} {popular['label']}{_value(popular)}"] if popular else []
+    if popular:
+        mrr += f", {_gain(winner, popular)} {popular['label']}{_value(popular)}"
+    sentences.append(mrr + ".")
     if baselines and baselines[0] is not popular:
-        other = "other " if winner["kind"] == "baseline" else ""
-        against.append(
-            f"{_gain(winner, baselines[0])} the strongest {other}baseline, "
-            f"{baselines[0]['label']}{_value(baselines[0])}"
+        other = baselines[0]
+        paired = _paired(best, other)
+        noise = "ahead beyond chance" if _clear(best, winner, other) else "within the noise"
+        sentences.append(
+            f"Against the strongest {'other ' * (winner['kind'] == 'baseline')}baseline, {other['label']}{_value(other)}, it is {noise}"
+            + (f": {paired}." if paired else ".")
         )
-    text = (
-        f"Its MRR@20 is {percent(winner['mrr']['value'])}{_interval(winner['mrr'])}"
-        + ": " * bool(against)
-        + " and ".join(against)
-    )
-    if baselines and winner["mrr"]["low"] is not None:
-        text += f"; the intervals {'' if _overlap(winner['mrr'], baselines[0]['mrr']) else 'do not '}overlap"
-        paired = _paired(best, baselines[0]) if best.get("model") == winner["name"] else ""
-        text += f", and {paired}" if paired else ""
-    sentences.append(text + ".")
-
     learned = next((row for row in rows if row["kind"] not in ("baseline", "")), None)
     if winner["kind"] == "baseline":
         rest = f"; the best of what was learned is {learned['label']}{_value(learned)}" if learned else ""
         sentences.append(f"{winner['label']} is a baseline: nothing that was learned beats it{rest}.")
     if best.get("embedding") and best.get("decay") is not None:
-        sentences.append(
-            f"Of the embeddings, {label_of(str(best['embedding']))} "
-            f"served best on the valid users, with a decay of {_decay(best)}."
-        )
+        sentences.append(f"The recommender uses the {label_of(str(best['embedding']))} user embedding with a decay of {_decay(best)}.")
     return [clean(sentence) for sentence in sentences]
+
+
+def _clear(best: Mapping, winner: Mapping, other: Mapping) -> bool:
+    """Whether the winner is ahead beyond chance: by the paired interval where metrics.json has it, else by the two."""
+    gain = best.get("gain", {}).get(other["name"]) if best.get("model") == winner["name"] else None
+    return gain["ci95"][0] > 0 if gain else not _overlap(winner["mrr"], other["mrr"])
 
 
 def alerts(metrics: Mapping) -> list[str]:
@@ -235,10 +232,10 @@ def alerts(metrics: Mapping) -> list[str]:
             f"Short time range: {span:.1f} days; a decay per day can hardly be told from such a log."
         )
     rows = ranking(metrics)
-    if len(rows) > 1 and _overlap(rows[0]["mrr"], rows[1]["mrr"]):
+    if len(rows) > 1 and not _clear(metrics.get("best", {}), rows[0], rows[1]):
         paired = _paired(metrics.get("best", {}), rows[1])
         found.append(
-            f"Close race: the MRR@20 intervals of {rows[0]['label']} and {rows[1]['label']} overlap"
+            f"Close race: {rows[0]['label']} is not ahead of {rows[1]['label']} beyond chance"
             + (f"; {paired}." if paired else ".")
         )
     chosen = metrics.get("best", {}).get("model")
