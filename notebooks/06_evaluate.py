@@ -72,18 +72,18 @@ counts = np.zeros(len(product_ids))
 counts[np.searchsorted(product_ids, corpus.product_ids)] = np.bincount(corpus.items)
 network = keras.saving.load_model(run / "recommender.keras")
 vectors, known = aligned[choice["embedding"]]
-d, how = choice["best"], choice["decay_time"]
+d, settings = choice["best"], (choice["decay"], choice["decay_time"], known)
 
 # %%
 models = {
     "popular": baselines.popular(counts),
-    "own_products": baselines.own_products(counts, d["own_products"], how),
-    "cooccurrence": baselines.item_to_item(baselines.cooccurrence(corpus, product_ids), d["cooccurrence"], how),
+    "own_products": baselines.own_products(counts, **d["own_products"]),
+    "cooccurrence": baselines.item_to_item(baselines.cooccurrence(corpus, product_ids), **d["cooccurrence"]),
     "word2vec_last": baselines.nearest_to_last(*aligned["word2vec"]),
     "starspace_last": baselines.nearest_to_last(*aligned["starspace"]),
-    "word2vec_user": baselines.nearest_to_user(*aligned["word2vec"], d["word2vec_user"], how),
-    "starspace_user": baselines.nearest_to_user(*aligned["starspace"], d["starspace_user"], how),
-    "dense": recommender.recommend(network, vectors, choice["decay"], how, known),
+    "word2vec_user": baselines.nearest_to_user(*aligned["word2vec"], **d["word2vec_user"]),
+    "starspace_user": baselines.nearest_to_user(*aligned["starspace"], **d["starspace_user"]),
+    "dense": recommender.recommend(network, vectors, *settings),
 }
 kinds = dict.fromkeys(models, "embedding") | dict.fromkeys(["popular", "own_products", "cooccurrence"], "baseline") | {"dense": "recommender"}
 
@@ -160,7 +160,7 @@ plots.show(
 # %%
 margin = {name: metrics.difference(evaluations[first].ranks, evaluations[name].ranks, seed=seed) for name in models if name != first}
 checks = runs.read_json(run / "embeddings.json")
-best = {"model": first, "runner_up": second, "embedding": choice["embedding"], "decay": choice["decay"], "decay_time": how, "gain": margin}
+best = {"model": first, "runner_up": second, "embedding": choice["embedding"], "decay": choice["decay"], "decay_time": choice["decay_time"], "gain": margin}
 runs.write_json(run / "metrics.json", {
     "protocol": data["protocol"], "target_event": data["target_event"], "best": best, "models": results, "slices": cuts,
     "unseen": fresh, "data": data | {"coverage": checks[choice["embedding"]]["coverage"]}, "embeddings": checks,

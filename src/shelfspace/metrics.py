@@ -7,6 +7,7 @@ products scored strictly higher + half of the others scored equal, rounded up.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -155,31 +156,40 @@ def difference(rank: np.ndarray, other: np.ndarray, k: int = 20, seed: int = 0) 
     return {"gain": float(gain.mean()), "ci95": [low, high]}
 
 
-def sweep(models: Mapping[str, Callable[[float], Model]], decays: Iterable[float], examples: Examples) -> pd.DataFrame:
-    """Every model at every decay on the same examples.
+def rank_all(model: Model, examples: Examples, block: int = 512) -> np.ndarray:
+    """Ranks of all targets among all products, a block of examples at a time; int64, shape (n,)."""
+    blocks = (examples[first : first + block] for first in range(0, len(examples), block))
+    return np.concatenate([ranks(model(part), part.target) for part in blocks])
+
+
+def sweep(
+    models: Mapping[str, Callable[..., Model]], decays: Iterable[float], decay_times: Iterable[str], examples: Examples
+) -> pd.DataFrame:
+    """Every model at every decay, counted in every way, on the same examples.
 
     Parameters
     ----------
     models : mapping of name to callable
-        Each makes a `Model` from a decay.
+        Each makes a `Model` from the keywords `decay` and `decay_time`.
     decays : iterable of float
+    decay_times : iterable of str
+        See `shelfspace.users.ages`.
     examples : Examples
         The valid ones, when the decay is chosen by them.
 
     Returns
     -------
     DataFrame
-        model, decay, hit_rate@20, mrr@20, and the ends of their intervals: hit_rate@20_lo, hit_rate@20_hi, …
+        model, decay, decay_time, hit_rate@20, mrr@20, and their intervals: hit_rate@20_lo, hit_rate@20_hi, …
     """
     rows = []
-    for name, at_decay in models.items():
-        for decay in decays:
-            found = summary(evaluate(at_decay(decay), examples).ranks)
-            row = {"model": name, "decay": float(decay)}
-            for metric in ("hit_rate@20", "mrr@20"):
-                row[metric] = found[metric]
-                row[f"{metric}_lo"], row[f"{metric}_hi"] = found["ci95"][metric]
-            rows.append(row)
+    for name, decay_time, decay in itertools.product(models, decay_times, decays):
+        found = summary(rank_all(models[name](decay=decay, decay_time=decay_time), examples))
+        row = {"model": name, "decay": float(decay), "decay_time": decay_time}
+        for metric in ("hit_rate@20", "mrr@20"):
+            row[metric] = found[metric]
+            row[f"{metric}_lo"], row[f"{metric}_hi"] = found["ci95"][metric]
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

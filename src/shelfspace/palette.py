@@ -154,3 +154,8 @@ _STYLE = {
     "lines.markersize": 6,
     "text.parse_math": False,
 }
+
+
+def decay_unit(decay_time: str) -> str:
+    """The unit of a decay, by how age is counted: "per day", "per ln(1 + days)" or "per visit"."""
+    return {"days": "per day", "log_days": "per ln(1 + days)", "rank": "per visit"}[decay_time]

@@ -19,7 +19,7 @@ import jinja2
 
 from shelfspace import chapters, runs
 from shelfspace.exhibits import clean, short
-from shelfspace.palette import color_of, label_of
+from shelfspace.palette import color_of, decay_unit, label_of
 
 PAGE = Path(__file__).parent / "page"
 QUESTIONS = {
@@ -314,10 +314,7 @@ def _value(row: Mapping) -> str:
 
 
 def _decay(best: Mapping) -> str:
-    units = {"days": "per day", "log_days": "per step of ln(1 + days)", "rank": "per visit"}
-    value = best["decay"]
-    number = f"{value:g}" if isinstance(value, int | float) else str(value)
-    return f"{number} {units.get(best.get('decay_time', 'days'), '')}".rstrip()
+    return f"{best['decay']:g} {decay_unit(best.get('decay_time', 'days'))}"
 
 
 def _paired(best: Mapping, other: Mapping) -> str:
