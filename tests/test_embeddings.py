@@ -1,10 +1,12 @@
 """Product embeddings: files, alignment, neighbours, the triplet check and t-SNE."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from shelfspace import embeddings
 from shelfspace.embeddings import Embeddings
+from shelfspace.sequences import Examples
 
 
 def blobs(groups=4, size=25, dim=8, spread=0.3, seed=0):
@@ -71,3 +73,33 @@ def test_tsne_keeps_neighbours_together_and_repeats_to_the_bit():
     centres = np.array([one[categories == c].mean(axis=0) for c in ("c0", "c1", "c2")])
     nearest = np.linalg.norm(one[:, None] - centres, axis=2).argmin(axis=1)
     assert (nearest == np.repeat([0, 1, 2], 20)).mean() > 0.95
+
+
+def test_next_product_triplets_take_new_known_targets_only():
+    items = np.array([0, 1, 2, 3], dtype=np.int32)
+    four = np.arange(4)
+    seen = Examples(items, np.zeros(4), np.zeros(4, np.int8), four, four + 1, np.array([1, 1, 4, 0], np.int32),
+                    np.zeros(4, np.int8), four.astype(str))  # fmt: skip
+    known = np.array([True, True, True, True, False, True])
+    pairs, others = embeddings.next_product_triplets(seen, known)
+    assert set(map(tuple, pairs)) <= {(0, 1), (3, 0)}  # 1 → 1 was seen before, and 4 has no embedding
+    assert known[others].all() and (others[:, None] != pairs).all()
+
+
+def test_complement_triplets_compare_within_the_complements_category():
+    products = pd.DataFrame({"product_id": list("abcdef"), "category": ["phone", "case", "case", "case", "phone", "chair"]})
+    complements = pd.DataFrame({"product_id": ["a", "a", "e", "x"], "complement_id": ["b", "c", "d", "b"]})
+    pairs, others = embeddings.complement_triplets(complements, products, np.ones(6, bool))
+    assert pairs.tolist() == [[0, 1], [0, 2], [4, 3]]
+    assert others[:2].tolist() == [3, 3]  # the only case that does not go with phone a
+    assert others[2] in (1, 2)
+
+
+def test_user_embeddings_are_read_by_their_own_key(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array([3, 4, 1, 2], pa.float32()), 2)
+    pq.write_table(pa.table({"user_id": ["v", "u"], "vector": vectors}), tmp_path / "u.parquet")
+    read = embeddings.load(tmp_path / "u.parquet", key="user_id")
+    assert read.product_ids.tolist() == ["u", "v"] and read.vectors.tolist() == [[1, 2], [3, 4]]

@@ -102,3 +102,43 @@ def test_top_k_breaks_ties_by_product_number():
     index, scores = metrics.top_k(np.array([[1, 3, 3, 2, 3]], dtype=np.float32), 3)
     assert index.tolist() == [[1, 2, 4]] and scores.tolist() == [[3, 3, 3]]
     assert metrics.top_k(np.array([[1.0, 2.0]]), 5)[0].tolist() == [[1, 0]]
+
+
+def test_rank_all_is_what_evaluate_ranks():
+    rng = np.random.default_rng(6)
+    table = rng.integers(9, size=(30, 12)).astype(np.float32)
+    data = examples([rng.integers(12, size=3) for _ in range(30)], rng.integers(12, size=30))
+    model = lambda part: table[part.user_ids.astype(int)]  # noqa: E731
+    assert np.array_equal(metrics.rank_all(model, data, block=7), metrics.evaluate(model, data).ranks)
+
+
+def test_sweep_tries_every_model_decay_and_clock():
+    data = examples([[0, 1], [2]], [1, 0])
+
+    def first(decay, decay_time):
+        return lambda part: np.tile([1 + decay, 1.0, 0.0], (len(part), 1))
+
+    found = metrics.sweep({"a": first, "b": first}, [0.0, 0.5], ["days", "rank"], data)
+    assert len(found) == 8
+    row = found[(found.model == "a") & (found.decay == 0.5) & (found.decay_time == "rank")].iloc[0]
+    assert row["hit_rate@20"] == 1 and row["mrr@20"] == pytest.approx((1 / 2 + 1) / 2)
+    assert row["mrr@20_lo"] <= row["mrr@20"] <= row["mrr@20_hi"]
+
+
+def test_parts_and_slices():
+    rng = np.random.default_rng(7)
+    data = examples([rng.integers(5, size=n) for n in rng.integers(1, 30, size=200)], rng.integers(5, size=200))
+    masks = metrics.parts(data, np.array([50, 30, 10, 5, 5]), ["view", "purchase"])
+    for cut in {cut for cut, _ in masks}:  # each way to cut takes every example once
+        assert (np.sum([mask for (c, _), mask in masks.items() if c == cut], axis=0) == 1).all()
+    assert (data.target[masks["target", "popular"]] == 0).sum() == 0  # half of all visits: beyond the first third
+    evaluation = metrics.evaluate(lambda part: np.tile(np.arange(5.0), (len(part), 1)), data)
+    found = metrics.slices({"m": evaluation}, masks)
+    assert "event of the target: purchase" not in found  # nobody
+    one = found["history: over 15 visits"]
+    assert one["n"] == masks["history", "over 15 visits"].sum()
+    assert one["models"]["m"]["mrr@20"] == pytest.approx((1 / evaluation.ranks[data.lengths > 15]).mean())
+
+
+def test_catalogue_coverage():
+    assert metrics.catalogue_coverage(np.array([[0, 1], [1, 2]]), 6) == 0.5

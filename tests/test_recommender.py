@@ -62,3 +62,18 @@ def test_recommend_scores_histories(tmp_path):
     network.save(tmp_path / "recommender.keras")
     again = keras.saving.load_model(tmp_path / "recommender.keras")
     np.testing.assert_allclose(again.predict_on_batch(vectors), network.predict_on_batch(vectors), rtol=1e-6)
+
+
+def test_recommendations_are_ranked_rows_per_user(tmp_path):
+    import pyarrow.parquet as pq
+
+    seen = Examples(
+        np.array([0, 1], np.int32), np.zeros(2), np.zeros(2, np.int8), np.array([0, 1]), np.array([1, 2]),
+        np.array([-1, -1], np.int32), np.zeros(2, np.int8), np.array(["u", "v"]),
+    )  # fmt: skip
+    scores = np.array([[0.1, 0.9, 0.5], [3.0, 2.0, 1.0]], dtype=np.float32)
+    model = lambda part: scores[: len(part)]  # noqa: E731
+    recommender.write_recommendations(model, seen, np.array(["a", "b", "c"]), tmp_path / "r.parquet", k=2)
+    rows = pq.read_table(tmp_path / "r.parquet").to_pylist()
+    assert [(r["user_id"], r["rank"], r["product_id"]) for r in rows] == [("u", 1, "b"), ("u", 2, "c"), ("v", 1, "a"), ("v", 2, "b")]
+    assert rows[0]["score"] == pytest.approx(0.9)

@@ -155,6 +155,26 @@ def test_prefixes_are_the_last_training_visits_of_each_user():
     assert product_ids[found.target].tolist() == expected
 
 
+@pytest.mark.parametrize("protocol", sequences.PROTOCOLS)
+def test_latest_has_every_user_once_up_to_the_last_target(protocol):
+    rows = table(sequences.sequences(random_log(), protocol=protocol, session_gap=600, target_event="purchase"))
+    frame = rows.to_pandas()
+    product_ids = np.array(sorted(frame.product_id.unique()))
+    found = sequences.latest(rows, product_ids)
+    assert found.user_ids.tolist() == sorted(frame.user_id.unique())
+    for example, (_, own) in zip(range(len(found)), frame.groupby("user_id", sort=True)):
+        targets = np.flatnonzero(own.role == "target")
+        until = targets[-1] if len(targets) else len(own)
+        history = own.product_id.to_numpy()[:until]
+        assert product_ids[found.items[found.start[example] : found.end[example]]].tolist() == history.tolist()
+        expected = own.product_id.iloc[until] if len(targets) else None
+        assert (product_ids[found.target[example]] if found.target[example] >= 0 else None) == expected
+
+
+def test_passes_spend_a_budget_within_limits():
+    assert [sequences.passes(size, 1000) for size in (0, 1, 100, 150, 10_000)] == [100, 100, 10, 7, 5]
+
+
 def test_seen_tells_whether_the_target_was_in_the_history():
     events = [("u", p, i, "view") for i, p in enumerate("abcdea")] + [("v", p, i, "view") for i, p in enumerate("abcde")]
     rows = table(sequences.sequences(log(events), test_share=0.98, valid_share=0.01))

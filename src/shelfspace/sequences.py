@@ -381,11 +381,12 @@ def latest(table: pa.Table, product_ids: np.ndarray) -> Examples:
     items, times, events, user_ids, users = _columns(table, product_ids)
     offsets = _offsets(users)
     is_target = pc.equal(table["role"], "target").to_numpy()
-    start, end, last = offsets[:-1], offsets[1:].copy(), offsets[1:] - 1
-    # Under both protocols a user's last target is followed by no further row of that user.
-    end[is_target[last]] -= 1
-    target = np.where(is_target[last], items[last], -1)
-    return Examples(items, times, events, start, end, target, np.zeros(len(start), np.int8), user_ids[users[start]])
+    last = np.maximum.reduceat(np.where(is_target, np.arange(len(items)), -1), offsets[:-1])  # -1: no target
+    target = np.where(last >= 0, items[last], -1)
+    end = np.where(last >= 0, last, offsets[1:])
+    return Examples(
+        items, times, events, offsets[:-1], end, target, np.zeros(len(end), np.int8), user_ids[users[offsets[:-1]]]
+    )
 
 
 def _columns(table: pa.Table, product_ids: np.ndarray):
