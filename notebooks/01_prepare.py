@@ -1,9 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
-#     cell_metadata_filter: tags,-all
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -49,7 +49,6 @@ seed = 0  # of everything random
 
 # %%
 import ibis
-import numpy as np
 import pandas as pd
 
 from shelfspace import events, plots, runs, sequences, shop
@@ -75,7 +74,11 @@ clicks = sequences.last_days(log.table, last_days)
 
 # %%
 first_rows = clicks.order_by("row").limit(6).to_pandas()
-shown = [name for name in ("user_id", "timestamp", "event", "product_id", "name", "category", "price", "query") if name in first_rows]
+shown = [
+    name
+    for name in ("user_id", "timestamp", "event", "product_id", "name", "category", "price", "query")
+    if name in first_rows
+]
 plots.table(first_rows[shown], caption="The first rows of the log, in the one form that all logs are brought to.")
 
 # %% [markdown]
@@ -105,7 +108,10 @@ tiny = pd.DataFrame({
     "row": range(7),
 })  # fmt: skip
 tiny_visits = sequences.visits(ibis.memtable(tiny), session_gap).order_by("position").to_pandas()
-plots.table(tiny_visits[["position", "product_id", "timestamp", "event", "session"]], caption="Seven clicks are five visits in two sessions. Ada's purchase of the case is one visit with its view.")
+plots.table(
+    tiny_visits[["position", "product_id", "timestamp", "event", "session"]],
+    caption="Seven clicks are five visits in two sessions. Ada's purchase of the case is one visit with its view.",
+)
 
 # %% [markdown]
 # ## History and target
@@ -134,7 +140,11 @@ sequences.check(table, clicks, min_products, target_event)
 # %%
 frame = table.to_pandas()
 uses = frame.groupby(["role", "split"], observed=True).agg(visits=("product_id", "size"), users=("user_id", "nunique"))
-plots.table(uses.reset_index(), caption="What the visits are used for. Under last-product, the history of every user trains, and targets are split by user.")
+plots.table(
+    uses.reset_index(),
+    caption="What the visits are used for. Under last-product, the history of every user trains, and targets are "
+    "split by user.",
+)
 
 # %%
 products = events.products(clicks).to_pandas()
@@ -152,7 +162,8 @@ lengths = frame.groupby("user_id", observed=True).size()
 repeats = frame.duplicated(["user_id", "product_id"]).mean()
 plots.show(
     plots.sequence_lengths(lengths.to_numpy()),
-    caption=f"Half of the users kept have at most {lengths.median():.0f} visits; the longest sequence has {lengths.max():,}.",
+    caption=f"Half of the users kept have at most {lengths.median():.0f} visits; the longest sequence has "
+    f"{lengths.max():,}.",
     alt="Histogram of visits per user, on a logarithmic axis, with the median marked.",
 )
 
@@ -168,7 +179,11 @@ plots.show(
 # ## Takeaways
 
 # %%
-overview = clicks.agg(users=clicks.user_id.nunique(), first=clicks.timestamp.min(), last=clicks.timestamp.max()).to_pandas().iloc[0]
+overview = (
+    clicks.agg(users=clicks.user_id.nunique(), first=clicks.timestamp.min(), last=clicks.timestamp.max())
+    .to_pandas()
+    .iloc[0]
+)
 targets = frame[frame.role == "target"].split.value_counts()
 facts = {
     "rows_read": log.rows, "events": int(kept), "users": int(overview.users), "products": len(products),
@@ -181,7 +196,10 @@ runs.write_json(run / "data.json", facts)
 
 # %%
 plots.takeaways([
-    f"{facts['users_kept']:,} of {facts['users']:,} users have at least {min_products} products and stay; the shop shows {len(products):,} products.",
-    f"In {repeats:.0%} of the visits the user had seen the product before: returning is normal, and a model may recommend a seen product.",
-    f"{facts['test']:,} targets test, {facts['valid']:,} choose settings, and no target is among what the embeddings learn from.",
+    f"{facts['users_kept']:,} of {facts['users']:,} users have at least {min_products} products and stay; the shop "
+    f"shows {len(products):,} products.",
+    f"In {repeats:.0%} of the visits the user had seen the product before: returning is normal, and a model may "
+    "recommend a seen product.",
+    f"{facts['test']:,} targets test, {facts['valid']:,} choose settings, and no target is among what the embeddings "
+    "learn from.",
 ])  # fmt: skip

@@ -1,9 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
-#     cell_metadata_filter: tags,-all
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -70,7 +70,10 @@ products = pd.read_parquet(run / "products.parquet")
 # %%
 ada = ["phone A", "phone B", "phone A", "case A"]
 pairs = [(ada[i], ada[j]) for i in range(4) for j in (i - 1, i + 1) if 0 <= j < 4]
-plots.table(pd.DataFrame(pairs, columns=["product p", "context c"]), caption="A sequence of four products has six pairs under a window of one.")
+plots.table(
+    pd.DataFrame(pairs, columns=["product p", "context c"]),
+    caption="A sequence of four products has six pairs under a window of one.",
+)
 
 # %% [markdown]
 # The defaults for text do not suit shops: popular products are no stop words, and noise drawn by count to the power
@@ -103,7 +106,11 @@ by_word2vec.save(run / "product_embeddings" / "word2vec.parquet")
 # %%
 cosines = np.array([0.6, 0.4, 0.65])
 violation = np.maximum(0, 0.2 - 0.7 + cosines)
-plots.table(pd.DataFrame({"cosine to the negative": cosines, "term of the loss": violation}), caption=f"The loss of this example is {violation.sum():.2f}; the second negative is far enough away and adds nothing.")
+plots.table(
+    pd.DataFrame({"cosine to the negative": cosines, "term of the loss": violation}),
+    caption=f"The loss of this example is {violation.sum():.2f}; the second negative is far enough away and adds "
+    "nothing.",
+)
 
 # %%
 started = time.perf_counter()
@@ -125,7 +132,8 @@ losses = {"word2vec": list(by_word2vec.losses), "starspace": list(by_starspace.l
 falls = {name: 1 - values[-1] / values[0] for name, values in losses.items()}
 plots.show(
     plots.training_loss(losses),
-    caption=f"From the first to the last pass the loss fell by {falls['word2vec']:.0%} (word2vec) and {falls['starspace']:.0%} (StarSpace), seed {seed}.",
+    caption=f"From the first to the last pass the loss fell by {falls['word2vec']:.0%} (word2vec) and "
+    f"{falls['starspace']:.0%} (StarSpace), seed {seed}.",
     alt="Two panels with the training loss per epoch, one for word2vec and one for StarSpace, both falling.",
 )
 
@@ -136,11 +144,15 @@ plots.show(
 
 # %%
 product_ids = products.product_id.to_numpy().astype(str)
-coverage = {name: embeddings.align(made, product_ids)[1] for name, made in (("word2vec", by_word2vec), ("starspace", by_starspace))}
+coverage = {
+    name: embeddings.align(made, product_ids)[1]
+    for name, made in (("word2vec", by_word2vec), ("starspace", by_starspace))
+}
 by_count = pd.DataFrame({"count": products["count"], "known": coverage["word2vec"]})
 plots.show(
     plots.coverage_by_count(by_count),
-    caption=f"{coverage['word2vec'].mean():.1%} of the {len(products):,} products have an embedding; those without one have few events.",
+    caption=f"{coverage['word2vec'].mean():.1%} of the {len(products):,} products have an embedding; those without "
+    "one have few events.",
     alt="Dots with intervals: the share of products with an embedding, by the number of events of the product.",
 )
 
@@ -155,6 +167,7 @@ cost = pd.DataFrame({
 plots.table(cost, caption=f"Both trainers on {len(corpus):,} sequences with {len(corpus.items):,} visits, d = {dim}.")
 plots.takeaways([
     f"Both embeddings cover {coverage['word2vec'].mean():.1%} of the products; the article asked for 98 %.",
-    f"word2vec took {seconds['word2vec']:.0f} s for {cost.passes[0]} passes and StarSpace {seconds['starspace']:.0f} s for {cost.passes[1]}, on this machine.",
+    f"word2vec took {seconds['word2vec']:.0f} s for {cost.passes[0]} passes and StarSpace {seconds['starspace']:.0f} "
+    f"s for {cost.passes[1]}, on this machine.",
     "word2vec learns what stands next to what; StarSpace learns what belongs to the whole of a sequence.",
 ])  # fmt: skip

@@ -1,9 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
-#     cell_metadata_filter: tags,-all
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -54,8 +54,14 @@ aligned = {
 # %%
 small = np.array([[3, 1], [2, 1], [-1, 3]], dtype=np.float32)
 unit = embeddings.normalise(small)
-by_hand = pd.DataFrame((unit @ unit.T).round(2), columns=["phone A", "phone B", "chair"], index=["phone A", "phone B", "chair"])
-plots.table(by_hand.reset_index(names="cosine"), caption="Phone A (3, 1) and phone B (2, 1) point the same way; the chair (-1, 3) stands at a right angle to phone A.")
+by_hand = pd.DataFrame(
+    (unit @ unit.T).round(2), columns=["phone A", "phone B", "chair"], index=["phone A", "phone B", "chair"]
+)
+plots.table(
+    by_hand.reset_index(names="cosine"),
+    caption="Phone A (3, 1) and phone B (2, 1) point the same way; the chair (-1, 3) stands at a right angle to "
+    "phone A.",
+)
 
 # %% [markdown]
 # ## Nearest products
@@ -114,7 +120,8 @@ plots.table(scores, caption=f"How often {question}. Intervals by bootstrap over 
 best = max(checks, key=lambda name: checks[name].auc)
 plots.show(
     plots.triplet_margins(checks[best].same, checks[best].other),
-    caption=f"{plots.label_of(best)}: cosines within the group lie at {np.median(checks[best].same):.2f} in the middle, those to others at {np.median(checks[best].other):.2f}.",
+    caption=f"{plots.label_of(best)}: cosines within the group lie at {np.median(checks[best].same):.2f} in the "
+    f"middle, those to others at {np.median(checks[best].other):.2f}.",
     alt="Two overlapping distributions of cosine similarity: products of the same group, and of other groups.",
 )
 
@@ -127,19 +134,34 @@ plots.show(
 
 # %%
 drawn = np.sort(visited.index[:tsne_products].to_numpy())
-spots = {name: embeddings.tsne(vectors[drawn], perplexity=perplexity, seed=seed) for name, (vectors, _) in aligned.items()}
-colours = group.iloc[drawn].to_numpy() if "category" in products else pd.qcut(products["count"].iloc[drawn].rank(method="first"), 4, labels=["fewest events", "few", "many", "most events"]).astype(str).to_numpy()
+spots = {
+    name: embeddings.tsne(vectors[drawn], perplexity=perplexity, seed=seed) for name, (vectors, _) in aligned.items()
+}
+colours = (
+    group.iloc[drawn].to_numpy()
+    if "category" in products
+    else pd.qcut(
+        products["count"].iloc[drawn].rank(method="first"), 4, labels=["fewest events", "few", "many", "most events"]
+    )
+    .astype(str)
+    .to_numpy()
+)
 
 # %%
 for name, xy in spots.items():
     plots.show(
         plots.tsne_map(xy, colours, title=plots.label_of(name)),
-        caption=f"The {len(drawn):,} most visited products in the {plots.label_of(name)} space (t-SNE, perplexity {perplexity:g}, seed {seed}).",
-        alt=f"Scatter plot of products, coloured by {'category' if 'category' in products else 'number of events'}; products of one colour form islands where the embedding has learned the groups.",
+        caption=f"The {len(drawn):,} most visited products in the {plots.label_of(name)} space (t-SNE, perplexity "
+        f"{perplexity:g}, seed {seed}).",
+        alt=f"Scatter plot of products, coloured by {'category' if 'category' in products else 'number of events'}; "
+        "products of one colour form islands where the embedding has learned the groups.",
     )
 
 # %%
-places = pd.DataFrame({"product_id": product_ids[drawn]} | {f"{n}_{axis}": xy[:, i].astype("float32") for n, xy in spots.items() for i, axis in enumerate("xy")})
+places = pd.DataFrame(
+    {"product_id": product_ids[drawn]}
+    | {f"{n}_{axis}": xy[:, i].astype("float32") for n, xy in spots.items() for i, axis in enumerate("xy")}
+)
 with runs.atomic(run / "tsne.parquet") as temporary:
     places.to_parquet(temporary, index=False)
 
@@ -154,8 +176,16 @@ truth = run / "shop" / "truth_complements.parquet"
 if truth.exists():
     rows = embeddings.complement_triplets(pd.read_parquet(truth), products, known, seed=seed)
     complement = {name: embeddings.triplet_check(vectors, *rows, seed=seed) for name, (vectors, _) in aligned.items()}
-    recovered = pd.DataFrame([{"embedding": plots.label_of(n), "AUC": c.auc, "95 % from": c.ci95[0], "to": c.ci95[1]} for n, c in complement.items()])
-    plots.table(recovered, caption="How often a true complement is nearer than another product of the complement's own category.")
+    recovered = pd.DataFrame(
+        [
+            {"embedding": plots.label_of(n), "AUC": c.auc, "95 % from": c.ci95[0], "to": c.ci95[1]}
+            for n, c in complement.items()
+        ]
+    )
+    plots.table(
+        recovered,
+        caption="How often a true complement is nearer than another product of the complement's own category.",
+    )
 else:
     plots.note("This log comes without a truth to compare with; the simulated shop (`data=shop`) has one.")
 
@@ -164,13 +194,19 @@ else:
 
 # %%
 found = {
-    name: {"coverage": float(aligned[name][1].mean()), "triplet_auc": check.auc, "triplet_ci95": list(check.ci95), "triplet_question": question}
+    name: {
+        "coverage": float(aligned[name][1].mean()),
+        "triplet_auc": check.auc,
+        "triplet_ci95": list(check.ci95),
+        "triplet_question": question,
+    }
     for name, check in checks.items()
 }
 runs.write_json(run / "embeddings.json", found)
 other = next(name for name in checks if name != best)
 plots.takeaways([
-    f"{plots.label_of(best)} is right in {checks[best].auc:.1%} of the triplets, {plots.label_of(other)} in {checks[other].auc:.1%}: {question}.",
+    f"{plots.label_of(best)} is right in {checks[best].auc:.1%} of the triplets, {plots.label_of(other)} in "
+    f"{checks[other].auc:.1%}: {question}.",
     "Neighbours in the list above are the quickest check of all: look at them whenever a log or a setting changes.",
     "A map shows neighbourhoods, not sizes and not distances between islands.",
 ])  # fmt: skip

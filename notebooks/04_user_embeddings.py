@@ -1,9 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
-#     cell_metadata_filter: tags,-all
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -28,7 +28,7 @@
 run_dir = "reports/default"  # folder that this run writes to
 decay = None  # d of the user embedding; None: the best on the valid users
 decay_time = ""  # how age is counted; empty: the best on the valid users; one of: , days, log_days, rank
-embedding = ""  # which product embedding the recommender uses; empty: the better on the valid users; one of: , word2vec, starspace
+embedding = ""  # product embedding of the users; empty: the better on valid users; one of: , word2vec, starspace
 decays = "0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10"  # decays to try on the valid users
 sweep_users = 2000  # try the decays on at most so many valid users
 seed = 0  # of everything random
@@ -69,7 +69,9 @@ aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, 
 
 # %%
 hand = np.exp(-np.log(2) * np.array([2, 1, 0]))
-by_hand = pd.DataFrame({"visit": ["phone A", "case A", "chair"], "age (days)": [2, 1, 0], "exp(-d·age)": hand, "weight": hand / hand.sum()})
+by_hand = pd.DataFrame(
+    {"visit": ["phone A", "case A", "chair"], "age (days)": [2, 1, 0], "exp(-d·age)": hand, "weight": hand / hand.sum()}
+)
 plots.table(by_hand, caption="The weights are 1/7, 2/7 and 4/7: they halve per day and sum to 1.")
 
 # %% [markdown]
@@ -86,8 +88,10 @@ age_days, _ = users.ages(history, "days")
 shown = {d: np.exp(-d * age_days) for d in (0.0, 0.1, 0.5, 2.0)}
 plots.show(
     plots.decay_weights(age_days, {d: w / w.sum() for d, w in shown.items()}),
-    caption=f"The weights of one user's {len(age_days)} visits over {age_days.max():.1f} days: a flat mean at d = 0, almost only the newest visits at d = 2.",
-    alt="Lines of the weight of each visit against its age in days, one line per decay; larger decays rise towards the present.",
+    caption=f"The weights of one user's {len(age_days)} visits over {age_days.max():.1f} days: a flat mean at d = 0, "
+    "almost only the newest visits at d = 2.",
+    alt="Lines of the weight of each visit against its age in days, one line per decay; larger decays rise towards "
+    "the present.",
 )
 
 # %% [markdown]
@@ -121,23 +125,34 @@ chosen = embedding or winner
 user_decay, clock = best.loc[f"{chosen}_user", ["decay", "decay_time"]]
 plots.show(
     plots.decay_sweep(sweep[sweep.decay_time == clock], unit=plots.decay_unit(clock)),
-    caption=f"HR@20 and MRR@20 of {len(judges):,} valid users against the decay, ages counted as {clock}, with 95 % intervals. The {plots.label_of(chosen)} user embedding is best at d = {user_decay:g}.",
+    caption=f"HR@20 and MRR@20 of {len(judges):,} valid users against the decay, ages counted as {clock}, with 95 % "
+    f"intervals. The {plots.label_of(chosen)} user embedding is best at d = {user_decay:g}.",
     alt="Two panels, hit rate and mean reciprocal rank against the decay, one line per method with an interval.",
 )
 
 # %%
 by_clock = sweep.loc[sweep.groupby(["model", "decay_time"], sort=False)["mrr@20"].idxmax()]
-wide = by_clock.assign(best=[f"{100 * m:.1f} (d = {d:g})" for m, d in zip(by_clock["mrr@20"], by_clock.decay)]).pivot(index="model", columns="decay_time", values="best")
+wide = by_clock.assign(best=[f"{100 * m:.1f} (d = {d:g})" for m, d in zip(by_clock["mrr@20"], by_clock.decay)]).pivot(
+    index="model", columns="decay_time", values="best"
+)
 wide = wide.loc[list(methods), clocks].rename(index=plots.label_of).reset_index()
-plots.table(wide, caption="The best MRR@20 (in %) of each method on the valid users, by how age is counted, and the decay that gave it.")
+plots.table(
+    wide,
+    caption="The best MRR@20 (in %) of each method on the valid users, by how age is counted, and the decay that "
+    "gave it.",
+)
 
 # %% [markdown]
 # A curve that is flat at its top says that the exact decay matters little; what matters is to be neither at the plain
 # mean nor at the last product alone. Small differences between neighbouring decays are noise: see the intervals.
 
 # %%
-best_decay = {name: {"decay": float(best.loc[name, "decay"]), "decay_time": best.loc[name, "decay_time"]} for name in methods}
-runs.write_json(run / "decay.json", {"embedding": chosen, "decay": float(user_decay), "decay_time": clock, "best": best_decay})
+best_decay = {
+    name: {"decay": float(best.loc[name, "decay"]), "decay_time": best.loc[name, "decay_time"]} for name in methods
+}
+runs.write_json(
+    run / "decay.json", {"embedding": chosen, "decay": float(user_decay), "decay_time": clock, "best": best_decay}
+)
 with runs.atomic(run / "decay_sweep.parquet") as temporary:
     sweep.to_parquet(temporary, index=False)
 
@@ -163,7 +178,10 @@ sample = sequences.latest(table, product_ids)[:5000]
 from_query, found = embeddings.align(stored, sample.user_ids)
 from_kernel = users.user_embeddings(sample, aligned[chosen][0], user_decay, clock, aligned[chosen][1])
 gap = float(np.abs(from_kernel - from_query).max())
-plots.note(f"The query gave {len(stored.vectors):,} user embeddings. On {found.sum():,} of the users they differ from the array kernel, which the recommender uses, by at most {gap:.1e}.")
+plots.note(
+    f"The query gave {len(stored.vectors):,} user embeddings. On {found.sum():,} of the users they differ from the "
+    f"array kernel, which the recommender uses, by at most {gap:.1e}."
+)
 
 # %% [markdown]
 # ## The truth, where it is known
@@ -175,7 +193,11 @@ plots.note(f"The query gave {len(stored.vectors):,} user embeddings. On {found.s
 truth = run / "shop" / "truth_users.parquet"
 if truth.exists():
     true_decay = pd.read_parquet(truth).decay
-    plots.note(f"The simulated users' true decays lie between {true_decay.quantile(0.1):.2f} and {true_decay.quantile(0.9):.2f} per day (10th and 90th percentile), {true_decay.median():.2f} in the middle; chosen was d = {user_decay:g} {plots.decay_unit(clock)}.")
+    plots.note(
+        f"The simulated users' true decays lie between {true_decay.quantile(0.1):.2f} and "
+        f"{true_decay.quantile(0.9):.2f} per day (10th and 90th percentile), {true_decay.median():.2f} in the "
+        f"middle; chosen was d = {user_decay:g} {plots.decay_unit(clock)}."
+    )
 else:
     plots.note("This log comes without a truth to compare with; the simulated shop (`data=shop`) has one.")
 
@@ -185,7 +207,11 @@ else:
 # %%
 at_zero = sweep[(sweep.model == f"{chosen}_user") & (sweep.decay == 0) & (sweep.decay_time == clock)]
 gain = best.loc[f"{chosen}_user", "mrr@20"] / at_zero["mrr@20"].iloc[0] - 1 if len(at_zero) else 0.0
-half_life = f"a half-life of {np.log(2) / user_decay:.1f} days" if user_decay and clock == "days" else f"ages counted as {clock}"
+half_life = (
+    f"a half-life of {np.log(2) / user_decay:.1f} days"
+    if user_decay and clock == "days"
+    else f"ages counted as {clock}"
+)
 plots.takeaways([
     f"The {plots.label_of(chosen)} user embedding is used from here on, with d = {user_decay:g}: {half_life}.",
     f"Against the plain mean, the decay changes MRR@20 on the valid users by {gain:+.0%}.",

@@ -1,9 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
-#     cell_metadata_filter: tags,-all
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -46,7 +46,9 @@ products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
 table = sequences.load(run / "sequences.parquet")
 choice = runs.read_json(run / "decay.json")
-vectors, known = embeddings.align(embeddings.load(run / "product_embeddings" / f"{choice['embedding']}.parquet"), product_ids)
+vectors, known = embeddings.align(
+    embeddings.load(run / "product_embeddings" / f"{choice['embedding']}.parquet"), product_ids
+)
 
 # %% [markdown]
 # ## What it learns from
@@ -59,30 +61,51 @@ vectors, known = embeddings.align(embeddings.load(run / "product_embeddings" / f
 # By hand, with a history of four products and a target, two prefixes give three examples:
 
 # %%
-by_hand = pd.DataFrame({"what the model sees": ["phone A, phone B", "phone A, phone B, case A", "phone A, phone B, case A, desk"], "target": ["case A", "desk", "chair"], "kind": ["prefix", "prefix", "the user's target"]})
-plots.table(by_hand, caption="Three examples from phone A, phone B, case A, desk and the target chair, with prefixes = 2.")
+by_hand = pd.DataFrame(
+    {
+        "what the model sees": ["phone A, phone B", "phone A, phone B, case A", "phone A, phone B, case A, desk"],
+        "target": ["case A", "desk", "chair"],
+        "kind": ["prefix", "prefix", "the user's target"],
+    }
+)
+plots.table(
+    by_hand, caption="Three examples from phone A, phone B, case A, desk and the target chair, with prefixes = 2."
+)
 
 # %%
 train = sequences.examples(table, product_ids, "train", prefixes=prefixes)
 valid = sequences.examples(table, product_ids, "valid")
 settings = (choice["decay"], choice["decay_time"], known)
 train_users, valid_users = (users.user_embeddings(part, vectors, *settings) for part in (train, valid))
-plots.note(f"{len(train):,} examples train and {len(valid):,} validate; the input is the {plots.label_of(choice['embedding'])} user embedding with d = {choice['decay']:g}.")
+plots.note(
+    f"{len(train):,} examples train and {len(valid):,} validate; the input is the "
+    f"{plots.label_of(choice['embedding'])} user embedding with d = {choice['decay']:g}."
+)
 
 # %% [markdown]
 # ## The network
 #
 # $$\mathrm{scores} = W\,\mathrm{BatchNorm}(\mathrm{Dropout}(\mathrm{ReLU}(A\,u + a))) + b$$
 #
-# where $u$ is the user embedding, freed of its mean and scale, and a softmax over the $M$ products turns scores into probabilities. The loss is the cross-entropy of the product
-# that came. The bias $b$ learns how popular each product is, the rest what follows from a taste.
+# where $u$ is the user embedding, freed of its mean and scale, and a softmax over the $M$ products turns scores into
+# probabilities. The loss is the cross-entropy of the product that came. The bias $b$ learns how popular each product
+# is, the rest what follows from a taste.
 
 # %%
 recommender.deterministic(seed)
 units = [int(size) for size in str(hidden).split(",")]
 network = recommender.dense(train_users, len(product_ids), hidden=units, dropout=dropout)
-layers = pd.DataFrame([{"layer": type(layer).__name__, "output": str(tuple(layer.output.shape[1:])), "weights": layer.count_params()} for layer in network.layers])
-plots.table(layers, caption=f"The article's network with {network.count_params():,} weights, most of them in the softmax over {len(product_ids):,} products.")
+layers = pd.DataFrame(
+    [
+        {"layer": type(layer).__name__, "output": str(tuple(layer.output.shape[1:])), "weights": layer.count_params()}
+        for layer in network.layers
+    ]
+)
+plots.table(
+    layers,
+    caption=f"The article's network with {network.count_params():,} weights, most of them in the softmax over "
+    f"{len(product_ids):,} products.",
+)
 
 # %%
 history = recommender.train(
@@ -98,7 +121,8 @@ curve.insert(0, "epoch", range(1, len(curve) + 1))
 kept = curve.loc[curve["valid_mrr@20"].idxmax()]
 plots.show(
     plots.learning_curve(curve),
-    caption=f"The weights of epoch {kept.epoch:.0f} are kept, where MRR@20 of the valid users is highest ({kept['valid_mrr@20']:.1%}).",
+    caption=f"The weights of epoch {kept.epoch:.0f} are kept, where MRR@20 of the valid users is highest "
+    f"({kept['valid_mrr@20']:.1%}).",
     alt="Two panels: training and validation loss per epoch, and MRR@20 of the valid users per epoch.",
 )
 
@@ -118,8 +142,14 @@ labels = plots.product_labels(products)
 example = valid[np.flatnonzero(valid.lengths <= 8)[:1]] if (valid.lengths <= 8).any() else valid[:1]
 top, scores = metrics.top_k(model(example), 5)
 seen = [labels[i] for i in example.items[example.start[0] : example.end[0]][-5:]]
-shown = pd.DataFrame({"saw (newest last)": pd.Series(seen), "recommended": pd.Series([labels[i] for i in top[0]])}).fillna("")
-plots.table(shown, caption=f"A valid user: the last {len(seen)} products seen, and the first five recommended. What came next was: {labels[example.target[0]]}.")
+shown = pd.DataFrame(
+    {"saw (newest last)": pd.Series(seen), "recommended": pd.Series([labels[i] for i in top[0]])}
+).fillna("")
+plots.table(
+    shown,
+    caption=f"A valid user: the last {len(seen)} products seen, and the first five recommended. What came next was: "
+    f"{labels[example.target[0]]}.",
+)
 
 # %% [markdown]
 # ## Takeaways
@@ -127,6 +157,7 @@ plots.table(shown, caption=f"A valid user: the last {len(seen)} products seen, a
 # %%
 plots.takeaways([
     f"The network stopped after {len(curve)} epochs; epoch {kept.epoch:.0f} was best on the valid users.",
-    f"Most of its {network.count_params():,} weights belong to the softmax: its cost grows with the number of products.",
+    f"Most of its {network.count_params():,} weights belong to the softmax: its cost grows with the number of "
+    "products.",
     f"Recommendations for {len(everybody):,} users are in recommendations.parquet.",
 ])  # fmt: skip

@@ -1,9 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
-#     cell_metadata_filter: tags,-all
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -55,15 +55,21 @@ choice, data = runs.read_json(run / "decay.json"), runs.read_json(run / "data.js
 
 # %%
 rank = np.array([1, 4, 25, 2])
-by_hand = pd.DataFrame({"rank": rank, "hit at 20": metrics.hit_rate(rank, 20), "reciprocal rank at 20": metrics.reciprocal_rank(rank, 20)})
-plots.table(by_hand, caption=f"HR@20 is {metrics.hit_rate(rank, 20).mean():.2f} and MRR@20 is {metrics.reciprocal_rank(rank, 20).mean():.4f}.")
+by_hand = pd.DataFrame(
+    {"rank": rank, "hit at 20": metrics.hit_rate(rank, 20), "reciprocal rank at 20": metrics.reciprocal_rank(rank, 20)}
+)
+plots.table(
+    by_hand,
+    caption=f"HR@20 is {metrics.hit_rate(rank, 20).mean():.2f} and MRR@20 is "
+    f"{metrics.reciprocal_rank(rank, 20).mean():.4f}.",
+)
 
 # %% [markdown]
 # ## The models
 #
 # Simple ones first. A network has to beat *most popular*, *the user's own products* and *co-occurrence* (customers who
-# saw this also saw; the usual model in use before embeddings, and the article's yardstick), each with the decay that was
-# best for it on the valid users.
+# saw this also saw that), which stands for the model in use before embeddings. Each has the decay that was best for it
+# on the valid users.
 
 # %%
 files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
@@ -85,7 +91,11 @@ models = {
     "starspace_user": baselines.nearest_to_user(*aligned["starspace"], **d["starspace_user"]),
     "dense": recommender.recommend(network, vectors, *settings),
 }
-kinds = dict.fromkeys(models, "embedding") | dict.fromkeys(["popular", "own_products", "cooccurrence"], "baseline") | {"dense": "recommender"}
+kinds = (
+    dict.fromkeys(models, "embedding")
+    | dict.fromkeys(["popular", "own_products", "cooccurrence"], "baseline")
+    | {"dense": "recommender"}
+)
 
 # %%
 from tqdm.auto import tqdm
@@ -93,29 +103,36 @@ from tqdm.auto import tqdm
 evaluations = {name: metrics.evaluate(model, test) for name, model in tqdm(models.items(), desc="models")}
 results = {name: metrics.summary(found.ranks, seed) for name, found in evaluations.items()}
 for name, found in evaluations.items():
-    results[name] |= {"catalogue_coverage@20": metrics.catalogue_coverage(found.top, len(product_ids)), "kind": kinds[name], "label": plots.label_of(name)}
+    results[name] |= {
+        "catalogue_coverage@20": metrics.catalogue_coverage(found.top, len(product_ids)),
+        "kind": kinds[name],
+        "label": plots.label_of(name),
+    }
 
 # %% [markdown]
 # ## All test users
 
 # %%
+overall = plots.results_table(results, ("hit_rate@20", "mrr@20", "hit_rate@5", "mrr@5"))
 ordered = sorted(results, key=lambda name: -results[name]["mrr@20"])
-overall = pd.DataFrame([
-    {"model": plots.label_of(n)} | {plots.metric_label(m): plots.with_interval(results[n][m], results[n]["ci95"][m]) for m in ("hit_rate@20", "mrr@20", "hit_rate@5", "mrr@5")}
-    | {"catalogue@20": results[n]["catalogue_coverage@20"]} for n in ordered
-])  # fmt: skip
-plots.table(overall, caption=f"Every model on the same {len(test):,} test targets and {len(products):,} candidates, in %, with 95 % bootstrap intervals over users; and the share of the catalogue in anybody's first 20.")
+overall["catalogue@20"] = [results[name]["catalogue_coverage@20"] for name in ordered]
+plots.table(
+    overall,
+    formats={"catalogue@20": ".1%"},
+    caption=f"Every model on the same {len(test):,} test targets and {len(products):,} candidates, in %, with 95 % "
+    "bootstrap intervals over users; and the share of the catalogue in anybody's first 20.",
+)
 
 # %%
-long = pd.DataFrame([
-    {"model": n, "label": plots.label_of(n), "kind": kinds[n], "metric": m, "value": results[n][m], "lo": results[n]["ci95"][m][0], "hi": results[n]["ci95"][m][1]}
-    for n in models for m in ("hit_rate@20", "mrr@20")
-])  # fmt: skip
+long = metrics.tidy(results)
+long = long.assign(label=long.model.map(plots.label_of), kind=long.model.map(kinds))
 first, second = ordered[:2]
 lead = metrics.difference(evaluations[first].ranks, evaluations[second].ranks, seed=seed)
 plots.show(
     plots.model_comparison(long),
-    caption=f"{plots.label_of(first)} comes first. Against {plots.label_of(second)}, the gain in MRR@20 is {100 * lead['gain']:.2f} points (95 % interval {100 * lead['ci95'][0]:.2f} to {100 * lead['ci95'][1]:.2f}, paired).",
+    caption=f"{plots.label_of(first)} comes first. Against {plots.label_of(second)}, the gain in MRR@20 is "
+    f"{100 * lead['gain']:.2f} points (95 % interval {100 * lead['ci95'][0]:.2f} to "
+    f"{100 * lead['ci95'][1]:.2f}, paired).",
     alt="Dots with intervals for each model, HR@20 on the left and MRR@20 on the right, sorted by MRR@20.",
 )
 
@@ -126,12 +143,13 @@ plots.show(
 # candidates, and only targets that were new to the user count.
 
 # %%
-fresh = {name: metrics.summary(found.ranks_new[found.ranks_new > 0], seed) for name, found in evaluations.items()} if not test.seen().all() else {}
-new = pd.DataFrame([
-    {"model": plots.label_of(n)} | {plots.metric_label(m): plots.with_interval(fresh[n][m], fresh[n]["ci95"][m]) for m in ("hit_rate@20", "mrr@20")}
-    for n in sorted(fresh, key=lambda name: -fresh[name]["mrr@20"])
-])  # fmt: skip
-plots.table(new, caption=f"Only the {(~test.seen()).sum():,} targets that were new to the user, among the products that were new to the user, in %.")
+is_new = ~test.seen()
+fresh = {name: metrics.summary(found.ranks_new[is_new], seed) for name, found in evaluations.items() if is_new.any()}
+plots.table(
+    plots.results_table(fresh, ("hit_rate@20", "mrr@20")),
+    caption=f"Only the {is_new.sum():,} targets that were new to the user, among the products that were new to the "
+    "user, in %.",
+)
 
 # %% [markdown]
 # ## For whom does it work?
@@ -140,27 +158,43 @@ plots.table(new, caption=f"Only the {(~test.seen()).sum():,} targets that were n
 groups = metrics.parts(test, counts, sequences.EVENT_LEVELS)
 cuts = metrics.slices(evaluations, groups)
 shown = list(dict.fromkeys([first, second, "popular"]))
-rows = pd.DataFrame([
-    {"slice": cut["cut"], "group": cut["group"], "model": n, "label": plots.label_of(n), "n": cut["n"], "value": cut["models"][n]["mrr@20"], "lo": cut["models"][n]["ci95"]["mrr@20"][0], "hi": cut["models"][n]["ci95"]["mrr@20"][1]}
-    for cut in cuts.values() for n in shown
-])  # fmt: skip
+rows = pd.concat(
+    metrics.tidy({n: cut["models"][n] for n in shown}, ["mrr@20"]).assign(
+        slice=cut["cut"], group=cut["group"], n=cut["n"]
+    )
+    for cut in cuts.values()
+)
+rows["label"] = rows.model.map(plots.label_of)
 
 # %%
 easiest = max(cuts, key=lambda name: cuts[name]["models"][first]["mrr@20"])
 hardest = min(cuts, key=lambda name: cuts[name]["models"][first]["mrr@20"])
 plots.show(
     plots.slices(rows),
-    caption=f"MRR@20 in parts of the test set. {plots.label_of(first)} finds it easiest for “{easiest}” and hardest for “{hardest}”.",
-    alt="Four panels with MRR@20 by history length, popularity of the target, event of the target, and whether it was seen before.",
+    caption=f"MRR@20 in parts of the test set. {plots.label_of(first)} finds it easiest for “{easiest}” and hardest "
+    f"for “{hardest}”.",
+    alt="Four panels with MRR@20 by history length, popularity of the target, event of the target, and whether it "
+    "was seen before.",
 )
 
 # %% [markdown]
 # ## Takeaways
 
 # %%
-margin = {name: metrics.difference(evaluations[first].ranks, evaluations[name].ranks, seed=seed) for name in models if name != first}
+margin = {
+    name: metrics.difference(evaluations[first].ranks, evaluations[name].ranks, seed=seed)
+    for name in models
+    if name != first
+}
 checks = runs.read_json(run / "embeddings.json")
-best = {"model": first, "runner_up": second, "embedding": choice["embedding"], "decay": choice["decay"], "decay_time": choice["decay_time"], "gain": margin}
+best = {
+    "model": first,
+    "runner_up": second,
+    "embedding": choice["embedding"],
+    "decay": choice["decay"],
+    "decay_time": choice["decay_time"],
+    "gain": margin,
+}
 runs.write_json(run / "metrics.json", {
     "protocol": data["protocol"], "target_event": data["target_event"], "best": best, "models": results, "slices": cuts,
     "unseen": fresh, "data": data | {"coverage": checks[choice["embedding"]]["coverage"]}, "embeddings": checks,
@@ -168,7 +202,9 @@ runs.write_json(run / "metrics.json", {
 
 # %%
 plots.takeaways([
-    f"{plots.label_of(first)} is best: HR@20 {results[first]['hit_rate@20']:.1%}, MRR@20 {results[first]['mrr@20']:.1%}.",
-    f"Its lead over {plots.label_of(second)} is {'clear' if lead['ci95'][0] > 0 else 'within the noise'}: {100 * lead['gain']:.2f} points of MRR@20.",
+    f"{plots.label_of(first)} is best: HR@20 {results[first]['hit_rate@20']:.1%}, MRR@20 "
+    f"{results[first]['mrr@20']:.1%}.",
+    f"Its lead over {plots.label_of(second)} is {'clear' if lead['ci95'][0] > 0 else 'within the noise'}: "
+    f"{100 * lead['gain']:.2f} points of MRR@20.",
     f"Most popular reaches {results['popular']['mrr@20']:.1%}; anything worth running must be far above it.",
 ])  # fmt: skip

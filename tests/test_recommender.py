@@ -25,7 +25,9 @@ def trained(seed=0, epochs=12, **options):
     recommender.deterministic(seed)
     network = recommender.dense(users, 12, hidden=(32,), dropout=0.1)
     options = {"learning_rate": 0.01, "progress": False, "batch": 64} | options
-    return network, recommender.train(network, users[:500], targets[:500], users[500:], targets[500:], epochs=epochs, **options)
+    return network, recommender.train(
+        network, users[:500], targets[:500], users[500:], targets[500:], epochs=epochs, **options
+    )
 
 
 def test_learns_and_keeps_the_best_epoch():
@@ -75,5 +77,10 @@ def test_recommendations_are_ranked_rows_per_user(tmp_path):
     model = lambda part: scores[: len(part)]  # noqa: E731
     recommender.write_recommendations(model, seen, np.array(["a", "b", "c"]), tmp_path / "r.parquet", k=2)
     rows = pq.read_table(tmp_path / "r.parquet").to_pylist()
-    assert [(r["user_id"], r["rank"], r["product_id"]) for r in rows] == [("u", 1, "b"), ("u", 2, "c"), ("v", 1, "a"), ("v", 2, "b")]
+    assert [(r["user_id"], r["rank"], r["product_id"]) for r in rows] == [
+        ("u", 1, "b"),
+        ("u", 2, "c"),
+        ("v", 1, "a"),
+        ("v", 2, "b"),
+    ]
     assert rows[0]["score"] == pytest.approx(0.9)

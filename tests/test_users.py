@@ -78,7 +78,9 @@ def test_relational_form_agrees_with_the_array_kernel(decay, decay_time):
     known = rng.random(40) < 0.9
     lengths = rng.integers(1, 30, size=50)
     rows = pd.DataFrame({"user": np.repeat(np.arange(50), lengths), "item": rng.integers(40, size=lengths.sum())})
-    rows["timestamp"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(60 * 86_400, size=len(rows)), unit="s")
+    rows["timestamp"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(
+        rng.integers(60 * 86_400, size=len(rows)), unit="s"
+    )
     rows = rows.sort_values(["user", "timestamp"], kind="stable").reset_index(drop=True)
     rows["position"] = rows.groupby("user").cumcount()
     ends = np.cumsum(lengths)
@@ -89,7 +91,9 @@ def test_relational_form_agrees_with_the_array_kernel(decay, decay_time):
     )  # fmt: skip
     kernel = users.user_embeddings(seen, vectors, decay, decay_time, known)
     history_table = ibis.memtable(rows.assign(user_id=rows.user.astype(str), product_id=rows.item.astype(str)))
-    table = ibis.memtable(pd.DataFrame({"product_id": np.flatnonzero(known).astype(str), "vector": list(vectors[known])}))
+    table = ibis.memtable(
+        pd.DataFrame({"product_id": np.flatnonzero(known).astype(str), "vector": list(vectors[known])})
+    )
     relational = users.relational(history_table, table, 6, decay, decay_time).to_pandas().set_index("user_id")
     assert len(relational) == 50 - (~np.isin(seen.user_ids, relational.index)).sum()
     for user, vector in relational.vector.items():

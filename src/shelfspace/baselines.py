@@ -57,7 +57,8 @@ def cooccurrence(corpus: Corpus, product_ids: np.ndarray, power: float = 0.5) ->
     place = np.searchsorted(product_ids, corpus.product_ids)
     users = np.repeat(np.arange(len(corpus)), np.diff(corpus.offsets))
     seen = sp.csr_matrix(
-        (np.ones(len(corpus.items), dtype=np.float32), (users, place[corpus.items])), shape=(len(corpus), len(product_ids))
+        (np.ones(len(corpus.items), dtype=np.float32), (users, place[corpus.items])),
+        shape=(len(corpus), len(product_ids)),
     )
     seen.data[:] = 1  # a user counts once, however often the product was seen
     together = (seen.T @ seen).tocsr()

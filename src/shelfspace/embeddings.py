@@ -39,7 +39,10 @@ class Embeddings:
         count, dim = self.vectors.shape
         flat = pa.array(np.ascontiguousarray(self.vectors, dtype=np.float32).reshape(-1))
         table = pa.table(
-            {"product_id": pa.array(self.product_ids.astype(object)), "vector": pa.FixedSizeListArray.from_arrays(flat, dim)}
+            {
+                "product_id": pa.array(self.product_ids.astype(object)),
+                "vector": pa.FixedSizeListArray.from_arrays(flat, dim),
+            }
         )
         with runs.atomic(path) as temporary:
             pq.write_table(table, temporary)
@@ -238,6 +241,11 @@ def tsne(vectors: np.ndarray, perplexity: float = 30.0, seed: int = 0, threads: 
 
     perplexity = min(perplexity, max(1.0, (len(vectors) - 1) / 3))
     fitted = TSNE(
-        perplexity=perplexity, metric="cosine", random_state=seed, n_jobs=threads, neighbors="exact", initialization="pca"
+        perplexity=perplexity,
+        metric="cosine",
+        random_state=seed,
+        n_jobs=threads,
+        neighbors="exact",
+        initialization="pca",
     ).fit(vectors)
     return np.asarray(fitted)

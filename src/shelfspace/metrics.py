@@ -140,7 +140,9 @@ def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 def summary(rank: np.ndarray, seed: int = 0) -> dict:
     """HR@K and MRR@K of one model with 95 % bootstrap intervals over users, in the layout of ``metrics.json``."""
-    columns = {f"hit_rate@{k}": hit_rate(rank, k) for k in CUTOFFS} | {f"mrr@{k}": reciprocal_rank(rank, k) for k in CUTOFFS}
+    columns = {f"hit_rate@{k}": hit_rate(rank, k) for k in CUTOFFS} | {
+        f"mrr@{k}": reciprocal_rank(rank, k) for k in CUTOFFS
+    }
     values = np.stack(list(columns.values()), axis=1)
     low, high = np.quantile(bootstrap(values, seed=seed), [0.025, 0.975], axis=0)
     means = values.mean(axis=0)
@@ -154,6 +156,16 @@ def difference(rank: np.ndarray, other: np.ndarray, k: int = 20, seed: int = 0) 
     gain = reciprocal_rank(rank, k) - reciprocal_rank(other, k)
     low, high = interval(gain, seed)
     return {"gain": float(gain.mean()), "ci95": [low, high]}
+
+
+def tidy(results: Mapping[str, Mapping], metrics: Sequence[str] = ("hit_rate@20", "mrr@20")) -> pd.DataFrame:
+    """Results in the layout of ``metrics.json`` as rows: model, metric, value, lo, hi (the 95 % interval)."""
+    rows = [
+        {"model": model, "metric": metric, "value": found[metric]} | dict(zip(("lo", "hi"), found["ci95"][metric]))
+        for model, found in results.items()
+        for metric in metrics
+    ]
+    return pd.DataFrame(rows, columns=["model", "metric", "value", "lo", "hi"])
 
 
 def rank_all(model: Model, examples: Examples, block: int = 512) -> np.ndarray:

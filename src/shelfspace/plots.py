@@ -48,6 +48,7 @@ __all__ = [
     "model_comparison",
     "note",
     "product_labels",
+    "results_table",
     "sequence_lengths",
     "short",
     "show",
@@ -636,3 +637,19 @@ def coverage_by_count(df: pd.DataFrame) -> Figure:
     if len(embeddings) > 1:
         axes.legend(loc="lower right")
     return fig
+
+
+def results_table(results: Mapping[str, Mapping], metrics: Sequence[str]) -> pd.DataFrame:
+    """A table of models, the best MRR@20 first, with each metric and its interval in percent: "12.3 (11.8–12.9)".
+
+    Parameters
+    ----------
+    results : mapping of model name to results
+        In the layout of ``metrics.json``.
+    metrics : sequence of str
+    """
+    rows = {
+        label_of(name): {metric_label(m): with_interval(found[m], found["ci95"][m]) for m in metrics}
+        for name, found in sorted(results.items(), key=lambda item: -item[1]["mrr@20"])
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model").reset_index()

@@ -137,12 +137,16 @@ def recommend(network: keras.Model, vectors: np.ndarray, decay: float, decay_tim
     return scores
 
 
-def write_recommendations(model: Model, examples: Examples, product_ids: np.ndarray, path: str | Path, k: int = 20) -> None:
+def write_recommendations(
+    model: Model, examples: Examples, product_ids: np.ndarray, path: str | Path, k: int = 20
+) -> None:
     """Write the k best products of every user to ``recommendations.parquet``, a block of users at a time, atomically.
 
     Columns: user_id, rank (1 the best), product_id, score.
     """
-    schema = pa.schema([("user_id", pa.string()), ("rank", pa.int16()), ("product_id", pa.string()), ("score", pa.float32())])
+    schema = pa.schema(
+        [("user_id", pa.string()), ("rank", pa.int16()), ("product_id", pa.string()), ("score", pa.float32())]
+    )
     block = 2048
     with runs.atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for first in range(0, len(examples), block):

@@ -120,8 +120,9 @@ def sequences(
     -------
     ibis.Table
         user_id, position (int, the visit's place among the user's), product_id, timestamp, event, session, role
-        ("history" | "target"), split ("train" | "valid" | "test"), ordered by user and position. Embeddings may be trained on the rows that are history *and* train, and on
-        no others. A target's history is all rows of the same user above it.
+        ("history" | "target"), split ("train" | "valid" | "test"), ordered by user and position. Embeddings may be
+        trained on the rows that are history *and* train, and on no others. A target's history is all rows of the same
+        user above it.
 
     Raises
     ------
@@ -191,12 +192,15 @@ def _check(protocol, target_event, min_products, test_days, test_share, valid_sh
     if target_event not in ("", *EVENT_LEVELS):
         raise ValueError(f"target_event is {target_event!r}; it must be empty or one of {', '.join(EVENT_LEVELS)}.")
     if min_products < 2:
-        raise ValueError(f"min_products is {min_products}; it must be at least 2, one product to learn from and one to find.")
+        raise ValueError(
+            f"min_products is {min_products}; it must be at least 2, one product to learn from and one to find."
+        )
     if test_days <= 0:
         raise ValueError(f"test_days is {test_days}; it must be a positive number of days.")
     if test_share <= 0 or valid_share <= 0 or test_share + valid_share >= 1:
         raise ValueError(
-            f"test_share is {test_share} and valid_share is {valid_share}; both must be positive and leave some users to train."
+            f"test_share is {test_share} and valid_share is {valid_share}; both must be positive and leave some "
+            "users to train."
         )
 
 
@@ -212,7 +216,8 @@ def check(table: pa.Table, events: ibis.Table, min_products: int, target_event: 
         per_user = events.group_by("user_id").agg(products=events.product_id.nunique())
         longest = per_user.products.max().execute()
         raise ValueError(
-            f"No user has {min_products} distinct products (the longest history has {longest}), so no sequence is left; "
+            f"No user has {min_products} distinct products (the longest history has {longest}), so no sequence is "
+            "left; "
             f"give a longer log or lower min_products."
         )
     if len(_codes(table["product_id"])[1]) < 2:
@@ -368,9 +373,7 @@ def examples(table: pa.Table, product_ids: np.ndarray, split: str, *, prefixes: 
         so_far = np.cumsum(trains)
         chosen |= trains & (so_far[last] - so_far < prefixes)
     rows = np.flatnonzero(chosen & (np.arange(len(items)) > first))  # a user's first visit has no history
-    return Examples(
-        items, times, events, first[rows], rows, items[rows], events[rows], user_ids[users[rows]]
-    )
+    return Examples(items, times, events, first[rows], rows, items[rows], events[rows], user_ids[users[rows]])
 
 
 def latest(table: pa.Table, product_ids: np.ndarray) -> Examples:

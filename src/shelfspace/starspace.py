@@ -103,8 +103,22 @@ def train(
             rates = learning_rate * (1 - np.array([epoch, epoch + 1]) / epochs)
             losses.append(
                 _epoch(
-                    table, squares, corpus.items, corpus.offsets, usable, rng.permutation(usable), int(rng.integers(2**31)),
-                    rates[0], rates[1], similarity == "cosine", loss == "hinge", margin, negatives, max_kept, window, p,
+                    table,
+                    squares,
+                    corpus.items,
+                    corpus.offsets,
+                    usable,
+                    rng.permutation(usable),
+                    int(rng.integers(2**31)),
+                    rates[0],
+                    rates[1],
+                    similarity == "cosine",
+                    loss == "hinge",
+                    margin,
+                    negatives,
+                    max_kept,
+                    window,
+                    p,
                 )  # fmt: skip
             )
             table *= np.minimum(1, max_norm / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12))

@@ -112,7 +112,9 @@ def user_embeddings(
     return history_weights(examples, len(vectors), decay, decay_time, known) @ vectors
 
 
-def relational(history: ibis.Table, embeddings: ibis.Table, dim: int, decay: float, decay_time: str = "days") -> ibis.Table:
+def relational(
+    history: ibis.Table, embeddings: ibis.Table, dim: int, decay: float, decay_time: str = "days"
+) -> ibis.Table:
     """The same formula as one relational expression, for engines that hold the log (DuckDB, Spark, BigQuery).
 
     Parameters

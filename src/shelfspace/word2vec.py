@@ -102,7 +102,12 @@ def train(
     )  # fmt: skip
     model.build_vocab(corpus)
     model.train(
-        corpus, total_examples=len(corpus), total_words=len(corpus.items), epochs=epochs, compute_loss=True, callbacks=[watch]
+        corpus,
+        total_examples=len(corpus),
+        total_words=len(corpus.items),
+        epochs=epochs,
+        compute_loss=True,
+        callbacks=[watch],
     )
     product_ids = corpus.product_ids[counts >= min_count]
     return Embeddings(product_ids, model.wv[product_ids.tolist()], tuple(watch.losses))
