@@ -143,8 +143,8 @@ plots.table(
 )
 
 # %% [markdown]
-# A curve that is flat at its top says that the exact decay matters little; what matters is to be neither at the plain
-# mean nor at the last product alone. Small differences between neighbouring decays are noise: see the intervals.
+# A curve that is flat at its top says that the exact decay matters little. Small differences between neighbouring
+# decays are noise: see the intervals.
 
 # %%
 best_decay = {
