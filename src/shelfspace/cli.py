@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+INTERRUPTED = 130  # typer's exit code after Ctrl-C
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -116,8 +118,10 @@ def main() -> None:
     """Run the command line; errors that the user can mend are one sentence."""
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
-        _stop("stopped; the next call picks up where this one was.", 130)
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        _stop("stopped; the next call picks up where this one was.", INTERRUPTED)
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("SHELFSPACE_DEBUG"):
             raise

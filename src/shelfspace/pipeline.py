@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -38,6 +39,7 @@ QUIET = {
     "TF_ENABLE_ONEDNN_OPTS": "0",
     "CUDA_VISIBLE_DEVICES": "",
     "PYTHONHASHSEED": "0",
+    "TQDM_NCOLS": "54",  # progress bars fit behind the stage's name, and look the same in every terminal
     "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one that the user registered by the same name
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
@@ -375,11 +377,12 @@ def _execute(stage: Stage, values: Mapping[str, object], key: str, out: Path) ->
     before = _files(out)
     started = time.perf_counter()
     try:
-        with runs.atomic(final) as temporary, _terminated_like_ctrl_c():
+        with runs.atomic(final) as temporary, _terminated_like_ctrl_c(), _terminal_line(stage.name) as line:
             try:
                 papermill.execute_notebook(
-                    stage.notebook, str(temporary), dict(values), kernel_name="python3", progress_bar=False, cwd=str(ROOT)
-                )
+                    stage.notebook, str(temporary), dict(values), kernel_name="python3", progress_bar=False, cwd=str(ROOT),
+                    stderr_file=line, extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+                )  # fmt: skip
             except papermill.PapermillExecutionError as error:
                 shutil.copyfile(temporary, final.with_suffix(".failed"))
                 raise StageError(_cause(stage, error, final)) from None
@@ -415,6 +418,40 @@ def _cause(stage: Stage, error, final: Path) -> str:
     where = f"{stage.name} stopped in cell [{error.exec_count}]" + (f", “{headings[-1]}”" if headings else "")
     why = error.evalue if error.ename == "ValueError" else f"{error.ename}: {error.evalue}"
     return f"{where}: {' '.join(why.split())} (The executed notebook is {final}.)"
+
+
+class _TerminalLine:
+    """A file that shows the newest progress bar of a notebook on the terminal's current line, behind the stage's name."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def write(self, text: str) -> None:
+        newest = re.split(r"[\r\n]", text.strip())[-1]
+        if "%|" in newest:
+            self._show(f"{self.name:<24}{newest}")
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def clear(self) -> None:
+        self._show(f"{self.name:<24}")
+
+    def _show(self, text: str) -> None:
+        sys.stdout.write(f"\r\x1b[K{text}")
+
+
+@contextmanager
+def _terminal_line(name: str) -> Iterator[_TerminalLine | None]:
+    """Where a notebook's progress bars go: to the terminal while it runs; nowhere when the output is no terminal."""
+    if not sys.stdout.isatty():
+        yield None
+        return
+    line = _TerminalLine(name)
+    try:
+        yield line
+    finally:
+        line.clear()
 
 
 @contextmanager

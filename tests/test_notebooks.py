@@ -1,0 +1,62 @@
+"""The notebooks: paired, without outputs, and as a reader should find them."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import jupytext
+import nbformat
+import pytest
+
+from shelfspace import pipeline
+
+STAGES = pipeline.stages()
+SCRIPTS = [pipeline.NOTEBOOKS / f"{stage.name}.py" for stage in STAGES]
+each_stage = pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_script_and_notebook_are_in_step_and_carry_no_outputs(script):
+    paired = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
+    source = jupytext.read(script)
+    told = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in source.cells]
+    assert told == [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in paired.cells], (
+        "out of step: jupytext --sync notebooks/*.py"
+    )
+    assert paired.metadata.kernelspec == source.metadata.kernelspec and paired.metadata.kernelspec.name == "python3"
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in paired.cells)
+
+
+@each_stage
+def test_a_notebook_says_what_it_will_do_and_what_it_found(stage):
+    cells = stage.notebook.cells
+    number = int(stage.name[:2])
+    assert cells[0].cell_type == "markdown" and cells[0].source.startswith(f"# {number}. ")
+    assert "In this notebook you will" in cells[0].source
+    headings = [line for c in cells if c.cell_type == "markdown" for line in c.source.splitlines() if line.startswith("## ")]
+    assert "## Takeaways" in headings
+    assert "plots.takeaways(" in cells[-1].source
+
+
+@each_stage
+def test_cells_are_short_and_logic_lives_in_modules(stage):
+    code = [cell for cell in stage.notebook.cells if cell.cell_type == "code"]
+    for cell in code:
+        assert len(cell.source.splitlines()) <= 25, cell.source
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source))), cell.source
+    assert [cell.metadata.get("tags") for cell in code].count(["parameters"]) == 1
+
+
+@each_stage
+def test_the_parameters_cell_holds_typed_literals_with_comments_and_nothing_derived(stage):
+    (cell,) = [cell for cell in stage.notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+    for node, line in zip(ast.parse(cell.source).body, cell.source.splitlines(), strict=True):
+        assert isinstance(node, ast.Assign) and len(node.targets) == 1
+        ast.literal_eval(node.value)
+        assert re.search(r"  # \S", line), f"{line} has no comment"
+
+
+def test_notebooks_are_counted_without_gaps():
+    assert [int(stage.name[:2]) for stage in STAGES] == list(range(1, len(STAGES) + 1))

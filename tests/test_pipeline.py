@@ -1,0 +1,420 @@
+"""The pipeline: what is run, what is reused, what a failure or an interruption leaves, and what a real run writes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import nbformat
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from conftest import make_run
+
+from shelfspace import embeddings, pipeline, runs, sequences
+
+HEADER = """# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+"""
+FIRST = """# %% [markdown]
+# # 1. First
+
+# %% tags=["parameters"]
+run_dir = ""  # folder that this run writes to
+data = "shop"  # the log
+columns = ""  # names of its columns
+size = 3  # how many
+share = 0.5  # a share
+kind = "a"  # which; one of: a, b
+maybe = None  # a number
+wide = False  # a switch
+
+# %% [markdown]
+# ## Count to the size
+
+# %%
+from shelfspace import runs
+
+run = runs.run_folder(run_dir)
+runs.write_json(run / "first.json", {"size": size, "data": data})
+"""
+SECOND = """# %% [markdown]
+# # 2. Second
+
+# %% tags=["parameters"]
+run_dir = ""  # folder that this run writes to
+factor = 2  # times
+seed = 0  # of everything random
+
+# %% [markdown]
+# ## Multiply
+
+# %%
+from shelfspace import runs
+
+run = runs.run_folder(run_dir)
+value = runs.read_json(run / "first.json")["size"] * factor
+
+# %%
+model = {"hit_rate@20": value / 100, "mrr@20": value / 200, "label": "Popular", "kind": "baseline"}
+runs.write_json(run / "metrics.json", {"models": {"popular": model}, "data": {}})
+"""
+
+
+@pytest.fixture
+def notebooks(tmp_path) -> Path:
+    """Two notebooks that take no time: the first writes a number, the second multiplies it."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    (folder / "01_first.py").write_text(HEADER + FIRST)
+    (folder / "02_second.py").write_text(HEADER + SECOND)
+    return folder
+
+
+def run(notebooks: Path, out: Path, **options) -> list[str]:
+    """Run the pipeline on the two notebooks; what each stage said, by line."""
+    said: list[str] = []
+    pipeline.run("shop", out, folder=notebooks, say=said.append, **options)
+    return [line.split(maxsplit=1)[1].strip() for line in "".join(said).strip().splitlines()]
+
+
+def reused(lines: list[str]) -> list[bool]:
+    return [line == "reused" for line in lines]
+
+
+# --- what is run and what is reused ---
+
+
+def test_stages_run_in_order_then_are_reused_until_something_they_depend_on_changes(notebooks, tmp_path):
+    out = tmp_path / "run"
+    assert reused(run(notebooks, out)) == [False, False, False]
+    assert runs.read_json(out / "metrics.json")["models"]["popular"]["hit_rate@20"] == 0.06
+    page = (out / "report.html").read_bytes()
+
+    assert reused(run(notebooks, out)) == [True, True, True]
+    assert reused(run(notebooks, out, given={"factor": 5})) == [True, False, False]  # only what the parameter touches
+    assert (out / "report.html").read_bytes() != page
+    assert reused(run(notebooks, out, given={"factor": 5, "size": "4"})) == [False, False, False]
+    assert runs.read_json(out / "metrics.json")["models"]["popular"]["hit_rate@20"] == 0.2
+
+    given = {"factor": 5, "size": 4}
+    (out / "first.json").write_text("{}")  # somebody meddled with an output
+    assert reused(run(notebooks, out, given=given)) == [False, True, False]  # the same bytes again: 02 stands
+    text = (notebooks / "02_second.py").read_text()
+    (notebooks / "02_second.py").write_text(text.replace("## Multiply", "## Times"))
+    assert reused(run(notebooks, out, given=given)) == [True, False, False]
+    assert reused(run(notebooks, out, given=given, start="02")) == [True, False, False]
+    assert reused(run(notebooks, out, given=given, start="1")) == [False, False, False]
+
+
+def test_timings_are_written_and_do_not_count_as_a_change(notebooks, tmp_path):
+    run(notebooks, tmp_path / "run")
+    timings = runs.read_json(tmp_path / "run" / "metrics.json")["timings"]
+    assert list(timings) == ["01_first", "02_second"] and all(seconds > 0 for seconds in timings.values())
+
+
+def test_a_changed_module_makes_its_stages_stale_also_when_imported_by_another_one(tmp_path, monkeypatch):
+    for name, text in {"a": "from shelfspace import b", "b": "", "c": ""}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(pipeline, "PACKAGE", tmp_path)
+    assert pipeline.imported("from shelfspace import a, nothing\nimport shelfspace.c") == ["a", "b", "c"]
+    assert pipeline.imported("from shelfspace.a import x") == ["a", "b"]
+
+
+def test_a_file_as_input_is_told_apart_by_its_content(notebooks, tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,product_id,timestamp\nu,p,2024-01-01\n")
+    out = tmp_path / "run"
+
+    def again():
+        said: list[str] = []
+        pipeline.run(str(log), out, folder=notebooks, say=said.append)
+        return "reused" in "".join(said)
+
+    assert not again()
+    assert again()
+    log.write_text("user_id,product_id,timestamp\nu,q,2024-01-01\n")
+    assert not again()
+    assert runs.read_json(out / "first.json")["data"] == str(log)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        ({"sise": 3}, r"no parameter 'sise'\. Did you mean size\? Valid ones are: factor, kind, maybe, seed"),
+        ({"size": "many"}, "size is 'many'; it must be a whole number: how many"),
+        ({"size": 2.5}, "a whole number"),
+        ({"size": True}, "a whole number"),
+        ({"size": "1e999"}, "a whole number"),
+        ({"share": "nan"}, "share is 'nan'; it must be a number"),
+        ({"share": None}, "a number"),
+        ({"maybe": "soon"}, "a number or none"),
+        ({"kind": "c"}, "kind is 'c'; it must be one of a, b"),
+        ({"kind": ["a"]}, "kind is .* it must be text"),
+        ({"wide": "perhaps"}, "true or false"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(notebooks, tmp_path, given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        run(notebooks, tmp_path / "run", given=given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_parameters_are_read_as_what_their_defaults_are(notebooks):
+    given = {"size": "4", "share": "1", "kind": "b", "maybe": "0.5", "wide": "yes"}
+    found = pipeline.resolve(given, notebooks)
+    assert [found[name] for name in given] == [4, 1.0, "b", 0.5, True]
+    assert pipeline.resolve({"maybe": "none", "size": 3.0}, notebooks)["maybe"] is None
+
+
+def test_two_notebooks_must_agree_on_a_default(notebooks):
+    text = (notebooks / "02_second.py").read_text()
+    (notebooks / "02_second.py").write_text(text.replace("factor = 2", "size = 2"))
+    with pytest.raises(ValueError, match="size is 3 in 01_first and 2 in 02_second"):
+        pipeline.parameters(notebooks)
+
+
+@pytest.mark.parametrize("start", ["07", "third"])
+def test_an_unknown_stage_is_refused(notebooks, tmp_path, start):
+    with pytest.raises(ValueError, match="--from takes one of 01_first, 02_second"):
+        run(notebooks, tmp_path / "run", start=start)
+
+
+def test_folders_that_are_not_a_runs_are_left_alone(notebooks, tmp_path):
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("")
+    for out, sentence in (
+        (full, "is not empty and was not written by Shelfspace"),
+        (tmp_path / "file", "is a file, and a run needs a folder"),
+        (tmp_path / "file" / "below", "is a file|cannot be made"),
+        (notebooks / "run", "belongs to the project itself"),
+        (pipeline.ROOT, "belongs to the project itself"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            run(notebooks, out)
+    assert os.listdir(full) == ["thesis.txt"]
+    with pytest.raises(ValueError, match="holds no notebook"):
+        pipeline.stages(full)
+
+
+def test_two_runs_at_once_do_not_meet_in_one_folder(notebooks, tmp_path):
+    with pipeline._lock(runs.run_folder(tmp_path / "run")):
+        with pytest.raises(ValueError, match="Another run is writing to"):
+            run(notebooks, tmp_path / "run")
+    assert reused(run(notebooks, tmp_path / "run")) == [False, False, False]
+
+
+# --- failures and interruptions ---
+
+
+def test_a_failing_notebook_stops_the_run_and_is_kept(notebooks, tmp_path):
+    out = tmp_path / "run"
+    run(notebooks, out)
+    broken = (notebooks / "02_second.py").read_text().replace("* factor", '* undefined')
+    whole = (notebooks / "02_second.py").read_text()
+    (notebooks / "02_second.py").write_text(broken)
+    with pytest.raises(pipeline.StageError) as caught:
+        run(notebooks, out)
+    sentence = str(caught.value)
+    assert "02_second stopped in cell [" in sentence and "“Multiply”: NameError: name 'undefined' is not defined" in sentence
+    assert not (out / "report.html").exists()  # neither half a report nor one of another run
+    kept = nbformat.read(out / "notebooks" / "02_second.ipynb", as_version=4)
+    assert any(o.output_type == "error" for cell in kept.cells for o in cell.get("outputs", []))
+    assert not temporary_files(out)
+
+    (notebooks / "02_second.py").write_text(whole)
+    assert reused(run(notebooks, out)) == [True, False, False]
+
+
+def test_a_sentence_of_a_module_is_passed_on_as_it_is(notebooks, tmp_path):
+    text = (notebooks / "01_first.py").read_text()
+    (notebooks / "01_first.py").write_text(text.replace("run = ", 'raise ValueError("No users; give a longer log.")\nrun = '))
+    with pytest.raises(pipeline.StageError, match=r"“Count to the size”: No users; give a longer log\. \(The executed"):
+        run(notebooks, tmp_path / "run")
+
+
+def test_a_kernel_that_dies_is_told(notebooks, tmp_path):
+    text = (notebooks / "01_first.py").read_text()
+    (notebooks / "01_first.py").write_text(text + "import os\nos._exit(9)\n")
+    with pytest.raises(pipeline.StageError, match="01_first stopped because its kernel died"):
+        run(notebooks, tmp_path / "run")
+    assert not temporary_files(tmp_path / "run")
+
+
+def temporary_files(out: Path) -> list[Path]:
+    return [path for path in out.rglob("*") if path.name.startswith(runs.TEMPORARY) or path.suffix == ".failed"]
+
+
+def start(notebooks: Path, out: Path, limit: int | None = None) -> subprocess.Popen:
+    """The same run in a process of its own."""
+    code = (
+        "import sys; from shelfspace import cli, pipeline; pipeline.NOTEBOOKS = sys.argv[1]; "
+        "pipeline.run.__kwdefaults__['folder'] = __import__('pathlib').Path(sys.argv[1]); "
+        "sys.argv = ['shelfspace', 'report', '--out', sys.argv[2]]; cli.main()"
+    )
+    restrict = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit else None
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(notebooks), str(out)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=restrict, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_interrupts_a_run_the_next_call_picks_up(notebooks, tmp_path, sent):
+    out, mark = tmp_path / "run", tmp_path / "mark"
+    whole = (notebooks / "02_second.py").read_text()
+    slow = f"import os, time\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    (notebooks / "02_second.py").write_text(whole.replace("# %%\nmodel", f"# %%\n{slow}model"))
+    process = start(notebooks, out)
+    while not mark.exists() or not mark.read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    assert not (out / "report.html").exists() and not (out / "metrics.json").exists()
+    if sent != signal.SIGKILL:
+        assert process.returncode == 130 and errors.strip().splitlines()[-1].startswith("shelfspace: stopped; the next call")
+        assert not temporary_files(out)
+    kernel, deadline = int(mark.read_text()), time.monotonic() + 30
+    while Path(f"/proc/{kernel}").exists() and "Z" not in Path(f"/proc/{kernel}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "the kernel outlived the run"
+        time.sleep(0.2)
+
+    (notebooks / "02_second.py").write_text(whole)
+    assert reused(run(notebooks, out)) == [True, False, False]
+    assert not temporary_files(out)
+
+
+def test_a_full_disk_leaves_no_half_file(notebooks, tmp_path):
+    out = tmp_path / "run"
+    text = (notebooks / "01_first.py").read_text()
+    (notebooks / "01_first.py").write_text(text + 'runs.write_json(run / "big.json", "x" * 400_000)\n')
+    process = start(notebooks, out, limit=100_000)  # no file may grow beyond it, as on a disk that is full
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "File too large" in errors and "Traceback" not in errors
+    assert not (out / "big.json").exists() and not (out / "report.html").exists() and not temporary_files(out)
+    assert reused(run(notebooks, out)) == [False, False, False]
+
+
+# --- what the real notebooks write ---
+
+
+def test_a_run_writes_what_the_design_promises(small_run):
+    out = small_run.folder
+    lines = small_run.said.strip().splitlines()
+    assert [line.split()[0] for line in lines] == [stage.name for stage in pipeline.stages()] + ["report"]
+    table = pq.read_table(out / "sequences.parquet")
+    expected = {"user_id", "product_id", "timestamp", "event", "session", "role", "split"}
+    assert expected <= set(table.column_names)
+    products = pd.read_parquet(out / "products.parquet")
+    assert {"product_id", "name", "category", "brand", "price", "count"} <= set(products)
+    for name in ("word2vec", "starspace"):
+        found = embeddings.load(out / "product_embeddings" / f"{name}.parquet")
+        assert found.vectors.shape[1] == 50 and embeddings.align(found, products.product_id.to_numpy().astype(str))[1].mean() >= 0.98
+    users = embeddings.load(out / "user_embeddings.parquet", key="user_id")
+    assert len(users.vectors) == len(set(table["user_id"].to_pylist()))
+    rows = pd.read_parquet(out / "recommendations.parquet")
+    assert list(rows) == ["user_id", "rank", "product_id", "score"] and (rows.groupby("user_id").size() == 20).all()
+    metrics = runs.read_json(out / "metrics.json")
+    for model in metrics["models"].values():
+        for name in ("hit_rate", "mrr"):
+            for k in (5, 10, 20):
+                low, high = model["ci95"][f"{name}@{k}"]
+                assert 0 <= low <= model[f"{name}@{k}"] <= high <= 1
+    assert set(metrics["timings"]) == {stage.name for stage in pipeline.stages()}
+    params = runs.read_json(out / "params.json")
+    assert params["seed"] == 0 and params["parameters"]["shop_users"] == 600 and params["versions"]["gensim"]
+    assert (out / "recommender.keras").stat().st_size > 0 and (out / "report.html").stat().st_size < 5_000_000
+    assert len(list((out / "notebooks").glob("*.ipynb"))) == len(pipeline.stages())
+
+
+def test_no_target_reaches_what_was_trained(small_run):
+    table = sequences.load(small_run.folder / "sequences.parquet")
+    frame = table.to_pandas()
+    targets = frame[frame.role == "target"]
+    corpus = sequences.corpus(table)
+    history = frame[(frame.role == "history") & (frame.split == "train")]
+    assert len(corpus.items) == len(history) == len(frame) - len(targets)
+    last = frame[frame.role == "history"].groupby("user_id", observed=True).position.max()
+    assert (targets.set_index("user_id").position > last.reindex(targets.user_id)).all()
+
+
+def figures(folder: Path) -> dict:
+    return {name: value for name, value in runs.read_json(folder / "metrics.json").items() if name != "timings"}
+
+
+def test_the_same_run_again_gives_the_same_bytes(small_run, tmp_path):
+    again = make_run(tmp_path / "again").folder
+    assert json.dumps(figures(again)) == json.dumps(figures(small_run.folder))
+    for name in (
+        *("product_embeddings/word2vec.parquet", "product_embeddings/starspace.parquet", "user_embeddings.parquet"),
+        *("sequences.parquet", "products.parquet", "recommendations.parquet", "tsne.parquet"),
+    ):
+        assert runs.sha256_file(again / name) == runs.sha256_file(small_run.folder / name), name
+
+
+def test_a_log_of_three_columns_by_time(small_run, tmp_path):
+    log = pd.read_parquet(small_run.folder / "shop" / "events.parquet")
+    log = log[log.product_id.notna()].rename(columns={"user_id": "shopper", "product_id": "thing", "timestamp": "at"})
+    log[["shopper", "thing", "at"]].to_csv(tmp_path / "log.csv", index=False)
+    said: list[str] = []
+    given = {"protocol": "time", "test_days": 7, "epochs": 2, "w2v_epochs": 5, "ss_epochs": 5, "sweep_users": 60}
+    page = pipeline.run(
+        str(tmp_path / "log.csv"), tmp_path / "run", columns="user_id=shopper,product_id=thing,timestamp=at", given=given,
+        say=said.append,
+    )  # fmt: skip
+    metrics = runs.read_json(tmp_path / "run" / "metrics.json")
+    assert metrics["protocol"] == "time" and metrics["data"]["events_by_type"] == {"view": len(log)}
+    assert page.exists() and not {"name", "category"} & set(pd.read_parquet(tmp_path / "run" / "products.parquet"))
+
+
+def test_papermill_by_hand_on_a_finished_run(small_run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(small_run.folder, copy)
+    notebook = pipeline.NOTEBOOKS / "04_user_embeddings.ipynb"
+    subprocess.run(
+        [Path(sys.executable).parent / "papermill", notebook, tmp_path / "out.ipynb", "-p", "run_dir", copy, "-p", "decay", "0.2"],
+        check=True, capture_output=True, cwd=pipeline.ROOT,
+    )  # fmt: skip
+    assert runs.read_json(copy / "decay.json")["decay"] == 0.2
+    assert (out := nbformat.read(tmp_path / "out.ipynb", as_version=4)).cells and out.metadata.papermill.exception is None
+    # What was made by hand is not taken for the pipeline's own: the stage is run again.
+    users = np.abs(embeddings.load(small_run.folder / "user_embeddings.parquet", key="user_id").vectors)
+    assert not np.array_equal(users, np.abs(embeddings.load(copy / "user_embeddings.parquet", key="user_id").vectors))
+
+
+def test_an_input_that_does_not_fit_is_one_sentence_and_leaves_no_report(tmp_path):
+    log = tmp_path / "short.csv"
+    log.write_text("user_id,product_id,timestamp\nu,p,2024-01-01\nu,q,2024-01-02\nv,p,2024-01-03\n")
+    with pytest.raises(pipeline.StageError, match="No user has 5 distinct products .the longest history has 2."):
+        make_run(tmp_path / "run", data=str(log))
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_every_declared_parameter_is_used_and_explained():
+    for stage in pipeline.stages():
+        code = "\n".join(c.source for c in stage.notebook.cells if c.cell_type == "code")
+        names = [node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+        for parameter in stage.parameters.values():
+            assert parameter.help, f"{parameter.name} in {stage.name} says nothing of itself"
+            assert parameter.name in names, f"{parameter.name} in {stage.name} is used nowhere"
