@@ -14,7 +14,7 @@ report: .venv/ready
 	$(BIN)/shelfspace report --data "$(DATA)" --out "$(OUT)" $(foreach p,$(PARAMS),-p "$(p)")
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov=shelfspace --cov-report=term:skip-covered --cov-fail-under=90
 
 lab: .venv/ready
 	$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks
