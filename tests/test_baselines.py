@@ -1,5 +1,7 @@
 """Baselines on a shop small enough to check by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,21 @@ SEEN = Examples(
     np.array([0, 1], dtype=np.int32), np.array([0.0, 1.0]), np.zeros(2, np.int8), np.array([0]), np.array([2]),
     np.array([2], dtype=np.int32), np.zeros(1, np.int8), np.array(["u"]),
 )  # fmt: skip
+
+
+TIMED = replace(CORPUS, times=np.array([0.0, 1.0, 10.0, 11.0, 12.0, 20.0, 21.0]))
+
+
+def one_history(items, times) -> Examples:
+    n = len(items)
+    return Examples(
+        np.array(items, np.int32), np.array(times, float), np.zeros(n, np.int8), np.array([0]), np.array([n]),
+        np.array([2], np.int32), np.zeros(1, np.int8), np.array(["u"]),
+    )  # fmt: skip
+
+
+def test_visit_counts():
+    assert baselines.visit_counts(CORPUS, IDS).tolist() == [3, 2, 2, 0]
 
 
 def test_popular_ranks_by_count_for_everybody():
@@ -43,3 +60,96 @@ def test_nearest_models_rank_products_without_embedding_last():
     for model in (baselines.nearest_to_last(vectors, known), baselines.nearest_to_user(vectors, known, decay=0.1)):
         assert np.argsort(-model(SEEN)[0]).tolist()[-2:] == [2, 3]
     assert baselines.nearest_to_last(vectors, known)(SEEN)[0].argmax() == 1
+
+
+def test_recently_popular_counts_what_came_before_and_fades():
+    model = baselines.recently_popular(TIMED, IDS, decay=np.log(2))
+    # Before day 12: a on days 0 and 10, b on days 1 and 11; a day halves a visit, counted from the start of day 12.
+    scores = model(one_history([0], [12.5]))[0]
+    np.testing.assert_allclose(scores[:2], [2**-12 + 2**-2, 2**-11 + 2**-1], rtol=1e-4)
+    assert scores[2] < 1e-5  # c came on day 12 itself
+    late = model(one_history([0], [40.0]))[0]  # after the log's end, all count: c on days 12 and 21, a on 20 last
+    assert np.argsort(-late).tolist() == [2, 0, 1, 3]
+    assert np.argsort(-model(one_history([0], [0.0]))[0], kind="stable").tolist() == [0, 1, 2, 3]  # most visited of all
+
+
+def test_recently_popular_is_the_same_in_longer_buckets_without_decay():
+    model = baselines.recently_popular(TIMED, IDS, decay=0.0, buckets=3)  # of 10.5 days
+    np.testing.assert_allclose(model(one_history([0], [11.0]))[0], [2, 1, 0, 0], atol=1e-5)  # days 0, 1 and 10
+
+
+def test_recently_popular_needs_times():
+    with pytest.raises(ValueError, match="needs the times"):
+        baselines.recently_popular(CORPUS, IDS, 0.1)
+
+
+def test_transitions_by_hand():
+    one = baselines.transitions(CORPUS, IDS).toarray()
+    assert one.tolist() == [[0, 2, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    two = baselines.transitions(CORPUS, IDS, steps=2).toarray()
+    assert (two - one).tolist() == [[0, 0, 0.5, 0]] + [[0] * 4] * 3  # a, then c two visits later
+    with pytest.raises(ValueError, match="1 .the next product. or more"):
+        baselines.transitions(CORPUS, IDS, steps=0)
+
+
+def test_markov_follows_the_last_product_and_breaks_ties_by_popularity():
+    model = baselines.markov(baselines.transitions(CORPUS, IDS), baselines.visit_counts(CORPUS, IDS))
+    assert np.argsort(-model(SEEN)[0], kind="stable").tolist() == [2, 0, 1, 3]  # after b came c; then a, b, d by visits
+    assert (np.argsort(-model(one_history([3], [0]))[0], kind="stable") == [0, 1, 2, 3]).all()  # nothing came after d
+
+
+def slow_session_knn(corpus, history, neighbours, sample, weights):
+    """The definition, one sequence at a time; `weights` of the history's products."""
+    alike = []
+    for number, (start, end) in enumerate(zip(corpus.offsets[:-1], corpus.offsets[1:])):
+        held = set(corpus.items[start:end].tolist())
+        if held & set(history):
+            alike.append((sum(weights[i] for i in held & set(history)), number, held))
+    alike = sorted(alike, key=lambda found: -found[1])[:sample]
+    scores = np.zeros(len(corpus.product_ids))
+    for similarity, _, held in sorted(alike, key=lambda found: (-found[0], -found[1]))[:neighbours]:
+        scores[list(held)] += similarity
+    return scores
+
+
+@pytest.mark.parametrize("neighbours, sample", [(1, 3), (5, 8), (5, 1000), (1000, 1000)])
+def test_session_knn_equals_its_definition(neighbours, sample):
+    rng = np.random.default_rng(neighbours)
+    lengths = rng.integers(1, 9, size=60)
+    ids = np.array([f"{i:02d}" for i in range(20)])
+    corpus = Corpus(ids, rng.integers(20, size=lengths.sum()).astype(np.int32), np.append(0, np.cumsum(lengths)))
+    model = baselines.session_knn(corpus, ids, neighbours, sample)
+    for n in (1, 2, 4, 8):
+        history = rng.integers(20, size=n).tolist()
+        weights = {item: (i + 1) / n for i, item in enumerate(history)}  # a repeat: the newest visit counts
+        np.testing.assert_allclose(
+            model(one_history(history, range(n)))[0],
+            slow_session_knn(corpus, history, neighbours, sample, weights),
+            rtol=1e-5, atol=1e-5,
+        )  # fmt: skip
+
+
+def test_session_knn_takes_recent_sequences_by_their_times_and_weights_by_the_decay():
+    times = CORPUS.items * 0.0 + np.repeat([2.0, 1.0, 0.0], [2, 3, 2])  # the first sequence is the newest
+    newest = baselines.session_knn(replace(CORPUS, times=times), IDS, neighbours=1, sample=1)
+    assert (newest(one_history([0], [5.0]))[0] > 0.5).tolist() == [True, True, False, False]
+    decayed = baselines.session_knn(CORPUS, IDS, decay=np.log(2), decay_time="rank")(SEEN)[0]
+    # Weights 1/3 on a and 2/3 on b: similarities 1 (a b), 1 (a b c), 1/3 (a c).
+    np.testing.assert_allclose(decayed, [7 / 3, 2, 4 / 3, 0], atol=1e-5)
+    with pytest.raises(ValueError, match="both must be 1 or more"):
+        baselines.session_knn(CORPUS, IDS, neighbours=0)
+
+
+def test_session_knn_gives_the_same_scores_whatever_the_block():
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(1, 9, size=200)
+    ids = np.array([f"{i:02d}" for i in range(30)])
+    corpus = Corpus(ids, rng.integers(30, size=lengths.sum()).astype(np.int32), np.append(0, np.cumsum(lengths)))
+    end = np.cumsum(lengths)
+    examples = Examples(
+        corpus.items, np.zeros(end[-1]), np.zeros(end[-1], np.int8), end - lengths, end, np.zeros(200, np.int32),
+        np.zeros(200, np.int8), np.arange(200).astype(str),
+    )  # fmt: skip
+    model = baselines.session_knn(corpus, ids, neighbours=10, sample=30)
+    whole = model(examples)
+    assert np.array_equal(whole, np.concatenate([model(examples[i : i + 37]) for i in range(0, 200, 37)]))

@@ -1,12 +1,17 @@
 """Recommenders without a network, against which the network has to earn its place.
 
-All but the popular one are the same thing: the history's decayed weights W (`shelfspace.users.history_weights`) times
-an item-to-item similarity. Own products: the identity. Co-occurrence: how often two products were seen together.
-Nearest products: the cosine of their embeddings. Each function returns a `shelfspace.metrics.Model`.
+Most are the same thing: the history's decayed weights W (`shelfspace.users.history_weights`) times an item-to-item
+table. Own products: the identity. Co-occurrence: how often two products were seen together. Markov: how often one
+followed the other. Nearest products: the cosine of their embeddings. Popular products look at no history, and
+session-KNN at the training sequences that are like it. Each model function returns a `shelfspace.metrics.Model`; none
+needs the times of visits but `recently_popular` and a decay counted in days.
 """
 
 from __future__ import annotations
 
+import importlib.util
+
+import numba as nb
 import numpy as np
 import scipy.sparse as sp
 
@@ -16,16 +21,72 @@ from shelfspace.sequences import Corpus, Examples
 from shelfspace.users import history_weights, user_embeddings
 
 
+def visit_counts(corpus: Corpus, product_ids: np.ndarray) -> np.ndarray:
+    """Training visits of each product of the (sorted) product table; float64, shape (n_products,)."""
+    place = np.searchsorted(product_ids, corpus.product_ids)
+    return np.bincount(place[corpus.items], minlength=len(product_ids)).astype(float)
+
+
 def popular(counts: np.ndarray) -> Model:
     """The same most visited products for everybody.
 
     Parameters
     ----------
     counts : ndarray, shape (n_products,)
-        Training visits of each product.
+        Training visits of each product (`visit_counts`).
     """
     row = np.asarray(counts, dtype=np.float32)
     return lambda examples: np.broadcast_to(row, (len(examples), len(row)))
+
+
+def recently_popular(corpus: Corpus, product_ids: np.ndarray, decay: float, buckets: int = 256) -> Model:
+    """The products most visited of late, as of each user's newest visit.
+
+    A training visit that is t days older than the user's newest one counts exp(-decay t). Time is cut into buckets of a
+    day, or longer ones if there were more than `buckets`; only those before the user's own count, so that nothing
+    is known from the future. Whom nothing precedes gets the most visited products of the whole log.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The training sequences, with times.
+    product_ids : ndarray of str, shape (n_products,)
+        The product table, sorted.
+    decay : float
+        Per day, at least 0.
+    buckets : int
+        Memory is `buckets` x n_products floats.
+
+    Raises
+    ------
+    ValueError
+        If the corpus has no times, or the decay is negative.
+    """
+    if corpus.times is None:
+        raise ValueError("Recent popularity needs the times of the training visits, and these sequences have none.")
+    if decay < 0:
+        raise ValueError(f"decay is {decay}; it must be 0 (all visits so far count the same) or more.")
+    first, n_products = corpus.times.min(), len(product_ids)
+    width = max(1.0, (corpus.times.max() - first) / (buckets - 1))
+    bucket = ((corpus.times - first) // width).astype(np.int64)
+    place = np.searchsorted(product_ids, corpus.product_ids)[corpus.items]
+    so_far = np.zeros((bucket.max() + 2, n_products), dtype=np.float32)  # row b: all that came before bucket b
+    np.add.at(so_far, (bucket + 1, place), np.exp(-decay * (first + (bucket + 1) * width - corpus.times)))
+    for b in range(1, len(so_far)):
+        so_far[b] += np.float32(np.exp(-decay * width)) * so_far[b - 1]
+    so_far += _tie_break(visit_counts(corpus, product_ids)) * 1e-6
+
+    def scores(examples: Examples) -> np.ndarray:
+        now = (examples.times[examples.end - 1] - first) // width
+        return so_far[np.clip(now, 0, len(so_far) - 1).astype(np.int64)]
+
+    return scores
+
+
+def _tie_break(counts: np.ndarray) -> np.ndarray:
+    """A score below 1 that grows with popularity, to order products that a model cannot tell apart; float32."""
+    grows = np.log1p(np.asarray(counts, dtype=float))  # a logarithm, so that float32 tells the rare ones apart too
+    return (0.9 * grows / max(grows.max(), 1e-12)).astype(np.float32)
 
 
 def own_products(counts: np.ndarray, decay: float, decay_time: str = "days") -> Model:
@@ -36,6 +97,18 @@ def own_products(counts: np.ndarray, decay: float, decay_time: str = "days") -> 
         return 1e-6 * row + history_weights(examples, len(row), decay, decay_time).toarray()
 
     return scores
+
+
+def _seen(corpus: Corpus, product_ids: np.ndarray) -> sp.csr_matrix:
+    """1 where a sequence holds a product, however often: csr_matrix of float32, shape (n_sequences, n_products)."""
+    place = np.searchsorted(product_ids, corpus.product_ids)
+    seen = sp.csr_matrix(
+        (np.ones(len(corpus.items), dtype=np.float32), place[corpus.items], corpus.offsets),
+        shape=(len(corpus), len(product_ids)),
+    )
+    seen.sum_duplicates()
+    seen.data[:] = 1
+    return seen
 
 
 def cooccurrence(corpus: Corpus, product_ids: np.ndarray, power: float = 0.5) -> sp.csr_matrix:
@@ -54,19 +127,61 @@ def cooccurrence(corpus: Corpus, product_ids: np.ndarray, power: float = 0.5) ->
     -------
     csr_matrix of float32, shape (n_products, n_products)
     """
-    place = np.searchsorted(product_ids, corpus.product_ids)
-    users = np.repeat(np.arange(len(corpus)), np.diff(corpus.offsets))
-    seen = sp.csr_matrix(
-        (np.ones(len(corpus.items), dtype=np.float32), (users, place[corpus.items])),
-        shape=(len(corpus), len(product_ids)),
-    )
-    seen.data[:] = 1  # a user counts once, however often the product was seen
+    seen = _seen(corpus, product_ids)
     together = (seen.T @ seen).tocsr()
     count = together.diagonal()
     scale = sp.diags_array((1 / np.maximum(count, 1) ** power).astype(np.float32))
     together.setdiag(0)
     together.eliminate_zeros()
     return (scale @ together @ scale).tocsr()
+
+
+def transitions(corpus: Corpus, product_ids: np.ndarray, steps: int = 1) -> sp.csr_matrix:
+    """How often product b came after product a, up to `steps` visits later: the sum of 1 / distance over all pairs.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The training sequences.
+    product_ids : ndarray of str, shape (n_products,)
+        The product table, sorted.
+    steps : int
+        1 is the first-order Markov chain; more are the sequential rules of Ludewig & Jannach (2018).
+
+    Returns
+    -------
+    csr_matrix of float32, shape (n_products, n_products)
+        Row a, column b.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; it must be 1 (the next product) or more.")
+    places = np.searchsorted(product_ids, corpus.product_ids)[corpus.items]
+    sequence = np.repeat(np.arange(len(corpus)), np.diff(corpus.offsets))
+    table = sp.csr_matrix((len(product_ids),) * 2, dtype=np.float32)
+    for step in range(1, steps + 1):
+        same = sequence[step:] == sequence[:-step]
+        pairs = (places[:-step][same], places[step:][same])
+        table += sp.csr_matrix((np.full(same.sum(), 1 / step, dtype=np.float32), pairs), shape=table.shape)
+    return table
+
+
+def markov(table: sp.csr_matrix, counts: np.ndarray) -> Model:
+    """What came most often after the last product seen; the most visited products break ties and follow.
+
+    Parameters
+    ----------
+    table : csr_matrix, shape (n_products, n_products)
+        From `transitions`.
+    counts : ndarray, shape (n_products,)
+        Training visits of each product (`visit_counts`).
+    """
+    least = table.data.min() if table.nnz else 1.0
+    row = np.float32(least * 1e-2) * _tie_break(counts)
+
+    def scores(examples: Examples) -> np.ndarray:
+        return table[examples.items[examples.end - 1]].toarray() + row
+
+    return scores
 
 
 def item_to_item(similarity: sp.csr_matrix, decay: float, decay_time: str = "days") -> Model:
@@ -106,3 +221,133 @@ def _cosines(query: np.ndarray, unit: np.ndarray, known: np.ndarray) -> np.ndarr
     cosines = normalise(query) @ unit.T
     cosines[:, ~known] = -2.0
     return cosines
+
+
+def session_knn(
+    corpus: Corpus,
+    product_ids: np.ndarray,
+    neighbours: int = 500,
+    sample: int = 5000,
+    decay: float | None = None,
+    decay_time: str = "rank",
+) -> Model:
+    """What the training sequences most like the history hold: V-SKNN of Ludewig & Jannach (2018).
+
+    The history is a vector of weights that grow with recency; a training sequence is a vector of ones. Their dot product
+    is the similarity. Of the training sequences that share a product with the history, the `sample` most recent are
+    compared and the `neighbours` most similar add their similarity to the score of each of their products. Ties
+    go to the more recent sequence; the most visited products follow.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The training sequences; without times, later ones are taken to be more recent.
+    product_ids : ndarray of str, shape (n_products,)
+        The product table, sorted.
+    neighbours, sample : int
+        At least 1.
+    decay : float, optional
+        Weigh the history by `shelfspace.users.history_weights`. None: linearly, as in the paper, the i-th of n visits
+        by i / n.
+    decay_time : {"days", "log_days", "rank"}
+        How `decay` counts age.
+    """
+    if neighbours < 1 or sample < 1:
+        raise ValueError(f"neighbours is {neighbours} and sample is {sample}; both must be 1 or more.")
+    seen = _seen(corpus, product_ids)
+    if corpus.times is not None:  # sequences in order of their newest visit
+        seen = seen[np.argsort(np.maximum.reduceat(corpus.times, corpus.offsets[:-1]), kind="stable")]
+    holders = seen.T.tocsr()
+    holders.sort_indices()
+    row = 1e-6 * _tie_break(visit_counts(corpus, product_ids))
+
+    def scores(examples: Examples) -> np.ndarray:
+        if decay is None:
+            weights = _linear_weights(examples, len(product_ids))
+        else:
+            weights = history_weights(examples, len(product_ids), decay, decay_time)
+        found = np.tile(row, (len(examples), 1))
+        _add_neighbours(
+            weights.indptr, weights.indices, weights.data, holders.indptr, holders.indices, seen.indptr, seen.indices,
+            neighbours, sample, found,
+        )  # fmt: skip
+        return found
+
+    return scores
+
+
+def _linear_weights(examples: Examples, n_products: int) -> sp.csr_matrix:
+    """i / n for the i-th of a history's n visits; a product seen twice counts by its newest visit."""
+    positions, offsets = examples.flat()
+    lengths = np.repeat(examples.lengths, examples.lengths)
+    place = (positions - np.repeat(examples.start, examples.lengths) + 1) / lengths
+    row = np.repeat(np.arange(len(examples)), examples.lengths)
+    items = examples.items[positions]
+    order = np.lexsort((place, items, row))
+    last = np.append((np.diff(row[order]) != 0) | (np.diff(items[order]) != 0), True)
+    keep = order[last]
+    return sp.csr_matrix((place[keep].astype(np.float32), (row[keep], items[keep])), shape=(len(examples), n_products))
+
+
+@nb.njit(parallel=True, cache=True)
+def _add_neighbours(
+    starts, items, weights, holder_starts, holders, sequence_starts, sequence_items, neighbours, sample, scores
+):  # fmt: skip
+    """Add to each row of `scores` what its history's neighbours hold; rows are independent, so threads change nothing."""
+    n, n_sequences = len(starts) - 1, len(sequence_starts) - 1
+    chunk = 32  # rows that share scratch memory
+    for c in nb.prange((n + chunk - 1) // chunk):
+        similarity = np.zeros(n_sequences, dtype=np.float32)
+        bits = similarity.view(np.int32)  # of positive floats: in the same order
+        found = np.empty(n_sequences, dtype=np.int64)
+        keys = np.empty(n_sequences, dtype=np.int64)
+        for row in range(c * chunk, min(n, (c + 1) * chunk)):
+            size = 0
+            for place in range(starts[row], starts[row + 1]):
+                item = items[place]
+                for other in holders[holder_starts[item] : holder_starts[item + 1]]:
+                    if similarity[other] == 0:
+                        found[size] = other
+                        size += 1
+                    similarity[other] += weights[place]
+            keys[:size] = found[:size]  # later sequences have larger numbers
+            oldest = _nth_largest(keys, size, sample)
+            kept = 0
+            for other in found[:size]:
+                if other >= oldest:
+                    keys[kept] = (np.int64(bits[other]) << 32) | other  # the more similar, then the more recent
+                    kept += 1
+            least = _nth_largest(keys, kept, neighbours)
+            for other in found[:size]:
+                if other >= oldest and ((np.int64(bits[other]) << 32) | other) >= least:
+                    for place in range(sequence_starts[other], sequence_starts[other + 1]):
+                        scores[row, sequence_items[place]] += similarity[other]
+            for other in found[:size]:
+                similarity[other] = 0
+
+
+@nb.njit(cache=True)
+def _nth_largest(keys, size, n):
+    """The n-th largest of the first `size` distinct non-negative keys, -1 if there are fewer; reorders them."""
+    if size < n:
+        return np.int64(-1)
+    low, high, nth = 0, size - 1, size - n
+    while low < high:  # quickselect (Hoare 1961)
+        pivot = keys[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while keys[i] < pivot:
+                i += 1
+            while keys[j] > pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if nth <= j:
+            high = j
+        elif nth >= i:
+            low = i
+        else:
+            break
+    return keys[nth]

@@ -244,11 +244,14 @@ class Corpus:
         Index into `product_ids`, all sequences one after the other.
     offsets : ndarray of int64, shape (n_sequences + 1,)
         Sequence s is ``items[offsets[s]:offsets[s + 1]]``.
+    times : ndarray of float64, shape (n_visits,), optional
+        Time of each visit in days since 1970 (UTC), where the sequences have times.
     """
 
     product_ids: np.ndarray
     items: np.ndarray
     offsets: np.ndarray
+    times: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -337,7 +340,7 @@ def corpus(table: pa.Table) -> Corpus:
     order = np.argsort(dictionary[used])  # the dictionary is in order of appearance; the vocabulary is sorted
     place = np.empty(len(order), dtype=np.int32)
     place[order] = np.arange(len(order), dtype=np.int32)
-    return Corpus(dictionary[used][order], place[items], _offsets(_codes(rows["user_id"])[0]))
+    return Corpus(dictionary[used][order], place[items], _offsets(_codes(rows["user_id"])[0]), _days(rows["timestamp"]))
 
 
 def examples(table: pa.Table, product_ids: np.ndarray, split: str, *, prefixes: int = 0) -> Examples:
@@ -399,10 +402,15 @@ def _columns(table: pa.Table, product_ids: np.ndarray):
     place = np.searchsorted(product_ids, names).clip(max=len(product_ids) - 1)
     if not np.array_equal(product_ids[place], names):
         raise ValueError("The sequences hold products that products.parquet lacks; run 01_prepare again.")
-    times = table["timestamp"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy() / 86_400e6
+    times = _days(table["timestamp"])
     codes, event_names = _codes(table["event"])
     events = np.array([EVENT_LEVELS.index(name) for name in event_names], dtype=np.int8)[codes]
     return place[products].astype(np.int32), times, events, user_ids, users
+
+
+def _days(column: pa.ChunkedArray) -> np.ndarray:
+    """Timestamps as days since 1970 (UTC), float64."""
+    return column.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy() / 86_400e6
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
