@@ -153,3 +153,26 @@ def test_session_knn_gives_the_same_scores_whatever_the_block():
     model = baselines.session_knn(corpus, ids, neighbours=10, sample=30)
     whole = model(examples)
     assert np.array_equal(whole, np.concatenate([model(examples[i : i + 37]) for i in range(0, 200, 37)]))
+
+
+def two_tastes(n=200, seed=0) -> Corpus:
+    """Half of the users see products a–e, the other half f–j, three each."""
+    rng = np.random.default_rng(seed)
+    items = np.stack([rng.permutation(5)[:3] + 5 * (user % 2) for user in range(n)])
+    return Corpus(np.array(list("abcdefghij")), items.reshape(-1).astype(np.int32), np.arange(0, 3 * n + 1, 3))
+
+
+def test_matrix_factorisation_tells_two_tastes_apart():
+    pytest.importorskip("implicit", reason="the extra mf is not installed")
+    corpus = two_tastes()
+    model = baselines.matrix_factorisation(corpus, corpus.product_ids, decay=0.0, dim=2)
+    for history, taste in (([0, 1], range(5)), ([7], range(5, 10))):
+        assert set(np.argsort(-model(one_history(history, range(len(history))))[0])[:5]) == set(taste)
+    again = baselines.matrix_factorisation(corpus, corpus.product_ids, decay=0.0, dim=2)
+    assert np.array_equal(model(SEEN), again(SEEN))
+
+
+def test_matrix_factorisation_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs the library implicit"):
+        baselines.matrix_factorisation(CORPUS, IDS, 0.0)

@@ -223,6 +223,72 @@ def _cosines(query: np.ndarray, unit: np.ndarray, known: np.ndarray) -> np.ndarr
     return cosines
 
 
+def matrix_factorisation(
+    corpus: Corpus,
+    product_ids: np.ndarray,
+    decay: float,
+    decay_time: str = "days",
+    *,
+    dim: int = 64,
+    alpha: float = 10.0,
+    regularisation: float = 0.1,
+    epochs: int = 15,
+    seed: int = 0,
+) -> Model:
+    """Users and products as factors of the table of who saw what (Hu, Koren & Volinsky 2008), with the library implicit.
+
+    A user to recommend to is folded in: given the products' factors, the best factors for the decayed history.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The training sequences.
+    product_ids : ndarray of str, shape (n_products,)
+        The product table, sorted.
+    decay, decay_time
+        How visits fade in the history of a user to recommend to; see `shelfspace.users.history_weights`. 0: each
+        counts once, as in training.
+    dim : int
+        Factors of each user and product.
+    alpha : float
+        How much more certain a visit is than no visit.
+    regularisation : float
+        Of the alternating least squares.
+    epochs : int
+        Rounds of them.
+    seed : int
+        Of the factors' start.
+
+    Raises
+    ------
+    ValueError
+        If implicit is not installed.
+    """
+    if importlib.util.find_spec("implicit") is None:
+        raise ValueError("Matrix factorisation needs the library implicit; install it with: pip install 'shelfspace[mf]'.")
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    place = np.searchsorted(product_ids, corpus.product_ids)
+    shape = (len(corpus), len(product_ids))
+    visits = sp.csr_matrix((np.ones(len(corpus.items), np.float32), place[corpus.items], corpus.offsets), shape=shape)
+    visits.sum_duplicates()
+    fitted = AlternatingLeastSquares(
+        factors=dim, alpha=alpha, regularization=regularisation, iterations=epochs, random_state=seed
+    )
+    with threadpool_limits(1, "blas"):  # its own threads are enough
+        fitted.fit(visits, show_progress=False)
+
+    def scores(examples: Examples) -> np.ndarray:
+        weights = history_weights(examples, len(product_ids), decay, decay_time)
+        weights.data *= np.repeat(examples.lengths, np.diff(weights.indptr))
+        with threadpool_limits(1, "blas"):
+            folded = fitted.recalculate_user(np.arange(len(examples)), weights)
+        return folded @ fitted.item_factors.T
+
+    return scores
+
+
 def session_knn(
     corpus: Corpus,
     product_ids: np.ndarray,
