@@ -17,7 +17,7 @@ from pathlib import Path
 
 import jinja2
 
-from shelfspace import chapters, runs
+from shelfspace import chapters, playground, runs
 from shelfspace.exhibits import clean, short
 from shelfspace.palette import color_of, decay_unit, label_of
 
@@ -30,17 +30,21 @@ QUESTIONS = {
 }
 SMALL_TEST, LOW_COVERAGE, MANY_REPEATS, SHORT_DAYS, MANY_DROPPED = 500, 0.98, 0.4, 7, 0.1
 """Limits of the alerts: targets, share of products, share of visits, days, share of rows."""
+BUDGETS, MANY_PRODUCTS = (5_000_000, 8_000_000), 10_000
+"""Bytes that the page may take: with at most, and with more than, so many products."""
+PAGE_ITSELF = 200_000
+"""Bytes that the page takes besides its chapters and the toys' data: first screen, style, scripts."""
 
 
-def render(run_dir: str | Path, max_bytes: int = 5_000_000) -> Path:
+def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
     """Write RUN/report.html from the executed notebooks, metrics.json and params.json of a run.
 
     Parameters
     ----------
     run_dir : path
         The run's folder.
-    max_bytes : int
-        The page's size budget.
+    max_bytes : int, optional
+        The page's size budget; see `BUDGETS`. The toys' data take what the chapters leave of it.
 
     Returns
     -------
@@ -62,7 +66,14 @@ def render(run_dir: str | Path, max_bytes: int = 5_000_000) -> Path:
         raise ValueError(f"{run_dir / 'notebooks'} holds no executed notebook; run the pipeline first.")
     stems = [path.stem for path in paths]
     told = [chapters.read(path, stems) for path in paths]
-    html = page("page.html.j2", **summary(metrics, params, told), chapters=told)
+    if max_bytes is None:
+        max_bytes = BUDGETS[metrics.get("data", {}).get("products", 0) > MANY_PRODUCTS]
+    room = max_bytes - sum(len(chapter.html.encode()) for chapter in told) - PAGE_ITSELF
+    play = playground.read(run_dir, room)
+    html = page(
+        "page.html.j2", scripts=("page.js", "play.js"), **summary(metrics, params, told), chapters=told, play=play,
+        play_json=playground.to_json(play) if play else "",
+    )  # fmt: skip
     size = len(html.encode())
     if size > max_bytes:
         figures = sorted(((n, caption) for chapter in told for n, caption in chapter.figures), reverse=True)[
@@ -79,7 +90,7 @@ def render(run_dir: str | Path, max_bytes: int = 5_000_000) -> Path:
     return path
 
 
-def page(template: str, **values) -> str:
+def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
     """Fill a template of ``page/`` in; style and script go into the page, and nothing else may run or load in
     it."""
     environment = jinja2.Environment(
@@ -90,9 +101,10 @@ def page(template: str, **values) -> str:
         "clean": clean,
         "short": short,
         "count": "{:,}".format,
+        "zip": zip,
         "color": color_of,
     }
-    script = (PAGE / "page.js").read_text(encoding="utf-8")
+    script = "".join((PAGE / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     style = (PAGE / "style.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(
