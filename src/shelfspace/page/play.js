@@ -109,7 +109,7 @@
     ...marks.map((mark) => make("span", { class: `mark ${mark}`, text: mark })),
     make("span", { class: "cosine" },
       make("span", { class: "bar", style: `--c: ${color}; --w: ${Math.max(0, 100 * score).toFixed(1)}%` }), make("span", { text: score.toFixed(3) })));
-  const side = (space, children, note) => make("section", { class: "side-list", "aria-label": space.label, "data-space": space.name },
+  const side = (space, children, note) => make("div", { class: "side-list", "data-space": space.name },
     make("h4", {}, make("span", { class: "swatch", style: `--c: ${space.color}`, "aria-hidden": "true" }), space.label),
     ...(note ? [make("p", { class: "quiet", text: note })] : []), make("ol", {}, ...children));
 
