@@ -34,14 +34,15 @@ def test_every_dependency_is_pinned_and_allowed_by_the_pin():
 
 def test_whatever_is_imported_is_declared():
     provides = importlib.metadata.packages_distributions()
-    declared = {Requirement(text).name.lower() for text in PROJECT["dependencies"]}
+    extras = [text for name, texts in PROJECT["optional-dependencies"].items() if name != "test" for text in texts]
+    declared = {Requirement(text).name.lower() for text in [*PROJECT["dependencies"], *extras]}
     declared |= {"keras"}  # comes with TensorFlow
     for path in [*(ROOT / "src").rglob("*.py"), *pipeline.NOTEBOOKS.glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             for name in {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"shelfspace"}:
-                assert {found.lower().replace("_", "-") for found in provides[name]} & declared, f"{path.name} imports {name}"
+                assert {found.lower().replace("_", "-") for found in provides.get(name, [name])} & declared, f"{path.name} imports {name}"
 
 
 def test_conda_uses_the_same_pins_and_python():
