@@ -104,25 +104,115 @@ def test_top_k_breaks_ties_by_product_number():
     assert metrics.top_k(np.array([[1.0, 2.0]]), 5)[0].tolist() == [[1, 0]]
 
 
-def test_rank_all_is_what_evaluate_ranks():
-    rng = np.random.default_rng(6)
-    table = rng.integers(9, size=(30, 12)).astype(np.float32)
-    data = examples([rng.integers(12, size=3) for _ in range(30)], rng.integers(12, size=30))
-    model = lambda part: table[part.user_ids.astype(int)]  # noqa: E731
-    assert np.array_equal(metrics.rank_all(model, data, block=7), metrics.evaluate(model, data).ranks)
+def test_top_k_equals_a_stable_sort():
+    rng = np.random.default_rng(8)
+    for n_products in (3, 19, 511, 512, 513, 1500):  # around the number of lanes, and few
+        for spread in (2, 1000):  # many ties and few
+            scores = rng.integers(spread, size=(40, n_products)).astype(np.float32)
+            scores[rng.random(scores.shape) < 0.1] = -np.inf
+            index, value = metrics.top_k(scores, 20)
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :20]
+            assert np.array_equal(index, order)
+            assert np.array_equal(value, np.take_along_axis(scores, order, axis=1))
 
 
-def test_sweep_tries_every_model_decay_and_clock():
+def test_a_nan_anywhere_is_refused_by_every_reader():
+    rng = np.random.default_rng(9)
+    data = examples([[0]] * 4, [1, 2, 3, 1])
+    for place in (0, 1, 511, 512, 1299):
+        scores = rng.random((4, 1300), dtype=np.float32)
+        scores[2, place] = np.nan
+        for read in (lambda: metrics.evaluate(lambda part: scores, data), lambda: metrics.top_k(scores, 3)):
+            with pytest.raises(ValueError, match="NaN"):
+                read()
+
+
+def test_evaluate_against_a_slow_count_with_ties_and_seen_products():
+    rng = np.random.default_rng(10)
+    n, n_products = 150, 700
+    table = rng.integers(40, size=(n, n_products)).astype(np.float32)
+    histories = [rng.integers(n_products, size=rng.integers(1, 40)) for _ in range(n)]
+    targets = np.where(rng.random(n) < 0.3, [h[0] for h in histories], rng.integers(n_products, size=n))
+    found = metrics.evaluate(lambda part: table[part.user_ids.astype(int)], examples(histories, targets), block=16)
+    for row in range(n):
+        for ranks, candidates in (
+            (found.ranks, np.ones(n_products, bool)),
+            (found.ranks_new, ~np.isin(np.arange(n_products), histories[row])),
+        ):
+            others = table[row][candidates & (np.arange(n_products) != targets[row])]
+            own = table[row, targets[row]]
+            slow = 1 + (others > own).sum() + -(-(others == own).sum() // 2)
+            assert ranks[row] == (slow if candidates[targets[row]] else 0)
+
+
+def test_evaluate_gives_the_same_on_any_number_of_threads():
+    rng = np.random.default_rng(11)
+    users, products = rng.standard_normal((500, 8), np.float32), rng.standard_normal((8, 900), np.float32)
+    data = examples([rng.integers(900, size=3) for _ in range(500)], rng.integers(900, size=500))
+    model = lambda part: users[part.user_ids.astype(int)] @ products  # noqa: E731
+    one, three = (metrics.evaluate(model, data, block=32, probabilities=True, threads=t) for t in (1, 3))
+    for name in ("ranks", "ranks_new", "top", "top_scores", "log_total"):
+        assert np.array_equal(getattr(one, name), getattr(three, name))
+
+
+def test_metrics_equal_ranx():
+    """Against another implementation, on scores full of ties; ranx breaks these by a sort, so we break them by our rule."""
+    ranx = pytest.importorskip("ranx", reason="ranx is not installed")
+    rng = np.random.default_rng(12)
+    n, n_products = 120, 60
+    scores = rng.integers(25, size=(n, n_products)).astype(float)
+    targets = rng.integers(n_products, size=n)
+    apart = np.zeros_like(scores)  # of the others that tie with the target, half, rounded up, go before it
+    for row, target in enumerate(targets):
+        tied = np.flatnonzero((scores[row] == scores[row, target]) & (np.arange(n_products) != target))
+        apart[row, tied] = np.where(np.arange(len(tied)) < -(-len(tied) // 2), 0.25, -0.25)
+    qrels = ranx.Qrels({f"u{row}": {f"p{target}": 1} for row, target in enumerate(targets)})
+    run = ranx.Run({f"u{row}": {f"p{i}": s for i, s in enumerate(line)} for row, line in enumerate(scores + apart)})
+    found = metrics.summary(metrics.evaluate(lambda part: scores[part.user_ids.astype(int)], examples(
+        [[0]] * n, targets)).ranks)  # fmt: skip
+    assert (apart != 0).sum() > n  # ties there were
+    names = [f"{metric}@{k}" for metric in ("hit_rate", "mrr") for k in metrics.CUTOFFS]
+    expected = ranx.evaluate(qrels, run, names)
+    assert {name: found[name] for name in names} == pytest.approx(expected, abs=1e-12)
+
+
+def test_bootstrap_draws_users_with_replacement():
+    rng = np.random.default_rng(13)
+    users = rng.choice([0.0, 0.2, 1.0], p=[0.5, 0.3, 0.2], size=400)
+    slow = [rng.choice(users, size=400).mean() for _ in range(4000)]
+    fast = metrics.bootstrap(*np.unique(users, return_counts=True), draws=4000)
+    assert fast.mean() == pytest.approx(users.mean(), abs=3 * fast.std() / 4000**0.5)
+    np.testing.assert_allclose(np.quantile(fast, [0.025, 0.5, 0.975]), np.quantile(slow, [0.025, 0.5, 0.975]), atol=0.005)
+
+
+def test_difference_gives_p_values_that_are_fair_without_a_difference_and_small_with_one():
+    rng = np.random.default_rng(14)
+    ps = []
+    for trial in range(200):
+        one, other = rng.integers(1, 40, size=(2, 300))
+        ps.append(metrics.difference(one, other, seed=trial)["p"])
+    assert 0.02 <= np.mean(np.array(ps) < 0.05) <= 0.09 and 0.4 < np.mean(ps) < 0.6
+    worse = rng.integers(1, 15, size=300)
+    assert metrics.difference(np.maximum(1, worse - 1), worse)["p"] == pytest.approx(2 / 1001)
+    assert metrics.difference(worse, worse)["p"] == 1
+
+
+def test_sweep_tries_all_settings_and_finds_the_best():
     data = examples([[0, 1], [2]], [1, 0])
 
     def first(decay, decay_time):
         return lambda part: np.tile([1 + decay, 1.0, 0.0], (len(part), 1))
 
-    found = metrics.sweep({"a": first, "b": first}, [0.0, 0.5], ["days", "rank"], data)
-    assert len(found) == 8
+    def only(size):
+        return lambda part: np.tile([1.0, size, 0.0], (len(part), 1))
+
+    grids = {"a": {"decay": [0.5, 0.0], "decay_time": ["days", "rank"]}, "b": {"size": [0, 2, 3]}}
+    found, best = metrics.sweep({"a": first, "b": only}, grids, data)
+    assert len(found) == 7
     row = found[(found.model == "a") & (found.decay == 0.5) & (found.decay_time == "rank")].iloc[0]
     assert row["hit_rate@20"] == 1 and row["mrr@20"] == pytest.approx((1 / 2 + 1) / 2)
     assert row["mrr@20_lo"] <= row["mrr@20"] <= row["mrr@20_hi"]
+    assert best == {"a": {"decay": 0.5, "decay_time": "days"}, "b": {"size": 2}}  # equals: the first
 
 
 def test_parts_and_slices():
@@ -142,3 +232,62 @@ def test_parts_and_slices():
 
 def test_catalogue_coverage():
     assert metrics.catalogue_coverage(np.array([[0, 1], [1, 2]]), 6) == 0.5
+
+
+def test_gini_by_hand():
+    assert metrics.gini(np.array([[0, 1], [2, 3]]), 4) == 0
+    assert metrics.gini(np.array([[0, 0], [0, 0]]), 4) == pytest.approx(3 / 4)  # all on one of four
+    # Counts 1 and 3: the mean difference of all pairs, 2 * 2 / 4, by twice the mean of 2.
+    assert metrics.gini(np.array([[0, 1], [1, 1]]), 2) == pytest.approx(0.25)
+
+
+def test_novelty_by_hand():
+    counts = np.array([4, 2, 1, 1, 0])
+    assert metrics.novelty(np.array([[0, 1]]), counts[:4]) == pytest.approx((1 + 2) / 2)
+    assert metrics.novelty(np.array([[4]]), counts) == pytest.approx(np.log2(9))  # never visited: as if once
+
+
+def test_intra_list_diversity_is_one_minus_the_mean_cosine_of_pairs():
+    rng = np.random.default_rng(15)
+    vectors = rng.standard_normal((30, 5)).astype(np.float32)
+    vectors[7] = 0  # without an embedding
+    top = np.array([rng.permutation(30)[:6] for _ in range(9)] + [[7, 7, 7, 7, 7, 1]])
+    slow = []
+    for line in top[:9]:
+        unit = [vectors[i] / np.linalg.norm(vectors[i]) for i in line if i != 7]
+        slow.append(np.mean([1 - a @ b for i, a in enumerate(unit) for b in unit[:i]]))
+    assert metrics.intra_list_diversity(top, vectors, block=4) == pytest.approx(np.mean(slow), abs=1e-6)
+    assert metrics.intra_list_diversity(np.array([[0, 0]]), vectors) == pytest.approx(0, abs=1e-6)
+
+
+def test_calibration_of_honest_and_of_boastful_probabilities():
+    rng = np.random.default_rng(16)
+    logits = rng.standard_normal((20_000, 6)) * 2
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    targets = (probability.cumsum(axis=1) > rng.random((20_000, 1))).argmax(axis=1)
+    data = examples([[0]] * 20_000, targets)
+    model = lambda scale: lambda part: scale * logits[part.user_ids.astype(int)]  # noqa: E731
+    table, honest = metrics.calibration(metrics.evaluate(model(1), data, probabilities=True), targets)
+    assert honest < 0.02 and table.n.sum() == 20_000 and len(table) == 10
+    assert ((table.lo <= table.probability) & (table.probability <= table.hi)).mean() >= 0.7
+    assert table.probability.to_numpy()[-1] == pytest.approx(np.sort(probability.max(axis=1))[-2000:].mean(), rel=1e-4)
+    _, boastful = metrics.calibration(metrics.evaluate(model(3), data, probabilities=True), targets)
+    assert boastful > 0.1
+    with pytest.raises(ValueError, match="probabilities=True"):
+        metrics.calibration(metrics.evaluate(model(1), data), targets)
+
+
+def test_wilson_interval_by_hand():
+    assert metrics.wilson(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)
+    assert metrics.wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+
+
+def test_latency_is_per_user_and_goes_round_few_examples():
+    data = examples([[0], [1], [2]], [1, 2, 0])
+    sizes = []
+
+    def model(part):
+        sizes.append(len(part))
+        return np.zeros((len(part), 5), dtype=np.float32)
+
+    assert metrics.latency(model, data, batch=8, repeats=3) > 0 and sizes == [8] * 4

@@ -203,24 +203,24 @@ def nearest_to_last(vectors: np.ndarray, known: np.ndarray) -> Model:
     known : ndarray of bool, shape (n_products,)
         Products without an embedding come last.
     """
-    unit = normalise(vectors)
-    return lambda examples: _cosines(unit[examples.items[examples.end - 1]], unit, known)
+    unit, table = normalise(vectors), _cosine_table(vectors, known)
+    return lambda examples: _cosines(unit[examples.items[examples.end - 1]], table)
 
 
 def nearest_to_user(vectors: np.ndarray, known: np.ndarray, decay: float, decay_time: str = "days") -> Model:
     """Products nearest by cosine to the decayed user embedding; see `nearest_to_last` for the parameters."""
-    unit = normalise(vectors)
-
-    def scores(examples: Examples) -> np.ndarray:
-        return _cosines(user_embeddings(examples, vectors, decay, decay_time, known), unit, known)
-
-    return scores
+    table = _cosine_table(vectors, known)
+    return lambda examples: _cosines(user_embeddings(examples, vectors, decay, decay_time, known), table)
 
 
-def _cosines(query: np.ndarray, unit: np.ndarray, known: np.ndarray) -> np.ndarray:
-    cosines = normalise(query) @ unit.T
-    cosines[:, ~known] = -2.0
-    return cosines
+def _cosine_table(vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Unit vectors as columns, and below them a row of -2 where there is none, else 0: shape (dim + 1, n_products)."""
+    return np.ascontiguousarray(np.column_stack([normalise(vectors), np.where(known, 0, -2)]).T, dtype=np.float32)
+
+
+def _cosines(query: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Cosines to all products, -2 to those without an embedding, in one product of matrices."""
+    return np.column_stack([normalise(query), np.ones(len(query), dtype=np.float32)]) @ table
 
 
 def matrix_factorisation(
@@ -355,44 +355,42 @@ def _linear_weights(examples: Examples, n_products: int) -> sp.csr_matrix:
     return sp.csr_matrix((place[keep].astype(np.float32), (row[keep], items[keep])), shape=(len(examples), n_products))
 
 
-@nb.njit(parallel=True, cache=True)
+@nb.njit(nogil=True, cache=True)
 def _add_neighbours(
     starts, items, weights, holder_starts, holders, sequence_starts, sequence_items, neighbours, sample, scores
 ):  # fmt: skip
-    """Add to each row of `scores` what its history's neighbours hold; rows are independent, so threads change nothing."""
-    n, n_sequences = len(starts) - 1, len(sequence_starts) - 1
-    chunk = 32  # rows that share scratch memory
-    for c in nb.prange((n + chunk - 1) // chunk):
-        similarity = np.zeros(n_sequences, dtype=np.float32)
-        bits = similarity.view(np.int32)  # of positive floats: in the same order
-        found = np.empty(n_sequences, dtype=np.int64)
-        keys = np.empty(n_sequences, dtype=np.int64)
-        for row in range(c * chunk, min(n, (c + 1) * chunk)):
-            size = 0
-            for place in range(starts[row], starts[row + 1]):
-                item = items[place]
-                for other in holders[holder_starts[item] : holder_starts[item + 1]]:
-                    if similarity[other] == 0:
-                        found[size] = other
-                        size += 1
-                    similarity[other] += weights[place]
-            keys[:size] = found[:size]  # later sequences have larger numbers
-            oldest = _nth_largest(keys, size, sample)
-            kept = 0
-            for other in found[:size]:
-                if other >= oldest:
-                    keys[kept] = (np.int64(bits[other]) << 32) | other  # the more similar, then the more recent
-                    kept += 1
-            least = _nth_largest(keys, kept, neighbours)
-            for other in found[:size]:
-                if other >= oldest and ((np.int64(bits[other]) << 32) | other) >= least:
-                    for place in range(sequence_starts[other], sequence_starts[other + 1]):
-                        scores[row, sequence_items[place]] += similarity[other]
-            for other in found[:size]:
-                similarity[other] = 0
+    """Add to each row of `scores` what its history's neighbours hold. Without the GIL, for threads."""
+    n_sequences = len(sequence_starts) - 1
+    similarity = np.zeros(n_sequences, dtype=np.float32)
+    bits = similarity.view(np.int32)  # of positive floats: in the same order
+    found = np.empty(n_sequences, dtype=np.int64)
+    keys = np.empty(n_sequences, dtype=np.int64)
+    for row in range(len(starts) - 1):
+        size = 0
+        for place in range(starts[row], starts[row + 1]):
+            item = items[place]
+            for other in holders[holder_starts[item] : holder_starts[item + 1]]:
+                if similarity[other] == 0:
+                    found[size] = other
+                    size += 1
+                similarity[other] += weights[place]
+        keys[:size] = found[:size]  # later sequences have larger numbers
+        oldest = _nth_largest(keys, size, sample)
+        kept = 0
+        for other in found[:size]:
+            if other >= oldest:
+                keys[kept] = (np.int64(bits[other]) << 32) | other  # the more similar, then the more recent
+                kept += 1
+        least = _nth_largest(keys, kept, neighbours)
+        for other in found[:size]:
+            if other >= oldest and ((np.int64(bits[other]) << 32) | other) >= least:
+                for place in range(sequence_starts[other], sequence_starts[other + 1]):
+                    scores[row, sequence_items[place]] += similarity[other]
+        for other in found[:size]:
+            similarity[other] = 0
 
 
-@nb.njit(cache=True)
+@nb.njit(nogil=True, cache=True)
 def _nth_largest(keys, size, n):
     """The n-th largest of the first `size` distinct non-negative keys, -1 if there are fewer; reorders them."""
     if size < n:

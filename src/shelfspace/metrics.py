@@ -3,21 +3,32 @@
 Rules that hold for every number of the report: all products are candidates, those that the user already saw too; a
 second set of ranks leaves the seen ones out. Ties share the places they take: a target's rank is 1 + the number of
 products scored strictly higher + half of the others scored equal, rounded up.
+
+Users x products is never in memory: `evaluate` scores a block of users, and one compiled pass over each row counts what
+is above the target and picks the best products, while the row is still in the cache.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numba as nb
 import numpy as np
 import pandas as pd
+from scipy.special import logsumexp
+from threadpoolctl import threadpool_limits
 
+from shelfspace.embeddings import normalise
 from shelfspace.sequences import Examples
 
 Model = Callable[[Examples], np.ndarray]
-"""Scores of all products for each example: float array of shape (len(examples), n_products), higher is better."""
+"""Scores of all products for each example: float array of shape (len(examples), n_products), higher is better. It may be
+called from several threads at once."""
 
 CUTOFFS = (5, 10, 20)
 
@@ -41,12 +52,112 @@ def ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     ValueError
         If a score is NaN: no rank follows from it.
     """
-    own = scores[np.arange(len(targets)), targets][:, None]
-    higher = (scores > own).sum(axis=1)
-    equal = (scores == own).sum(axis=1) - 1
-    if (equal < 0).any() or np.isnan(scores).any():
+    return _read(scores, targets, *_nothing_seen(len(targets)), k=1)[0]
+
+
+def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best products of each row, best first, ties by product number; int32 and float, shape (n, min(k, M)).
+
+    Scores must be as in `ranks`.
+    """
+    return _read(scores, np.zeros(len(scores), np.int32), *_nothing_seen(len(scores)), k=k)[2:]
+
+
+def _nothing_seen(n: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(0, dtype=np.int32), np.zeros(n + 1, dtype=np.int64)
+
+
+def _read(scores: np.ndarray, targets: np.ndarray, seen: np.ndarray, offsets: np.ndarray, k: int):
+    """Ranks, ranks without seen products, best products and their scores of a block; see `_pass` and `Evaluation`."""
+    kind = np.float32 if scores.dtype == np.float32 else np.float64
+    scores = np.require(scores, kind, ("C", "W"))
+    targets = targets.astype(np.int32, copy=False)
+    n, k = len(scores), min(k, scores.shape[1])
+    rank, rank_new = np.empty(n, np.int64), np.empty(n, np.int64)
+    top, top_scores = np.empty((n, k), np.int32), np.empty((n, k), kind)
+    if not _pass(scores, targets, seen, offsets, rank, rank_new, top, top_scores):
         raise ValueError("A model scored a product NaN; scores must be numbers, or -inf to leave a product out.")
-    return 1 + higher + (equal + 1) // 2
+    return rank, rank_new, top, top_scores
+
+
+LANES = 1024  # the i-th lane of a row is every 512th score from the i-th on: the largest of each comes cheap
+
+
+@nb.njit(nogil=True, cache=True)
+def _pass(scores, targets, seen, offsets, rank, rank_new, top, top_scores):
+    """Fill the last four arrays, row by row; False if a score is NaN. Without the GIL, for threads."""
+    n, n_products = scores.shape
+    seen_by = np.full(n_products, -1, dtype=np.int32)
+    largest = np.empty(min(LANES, n_products), dtype=scores.dtype)
+    for row in range(n):
+        line, target = scores[row], targets[row]
+        own = line[target]
+        lower, equal, above = _scan(line, own, largest)
+        if lower + equal + above != n_products:
+            return False
+        equal -= 1
+        rank[row] = 1 + above + (equal + 1) // 2
+        for item in seen[offsets[row] : offsets[row + 1]]:
+            if seen_by[item] != row:  # each product once
+                seen_by[item] = row
+                above -= line[item] > own
+                equal -= line[item] == own
+        rank_new[row] = 0 if seen_by[target] == row else 1 + above + (equal + 1) // 2
+        _best(line, largest, top[row], top_scores[row])
+    return True
+
+
+@nb.njit(nogil=True, cache=True)
+def _scan(line, own, largest):
+    """How many scores are lower than, equal to, and above `own`; fills in the largest score of each lane."""
+    lanes, n = len(largest), len(line)
+    lower, equal, above = 0, 0, 0
+    largest[:] = -np.inf
+    for first in range(0, n - n % lanes, lanes):
+        part = line[first : first + lanes]
+        for i in range(lanes):  # by index, so that it becomes vector code
+            lower += part[i] < own
+            equal += part[i] == own
+            above += part[i] > own
+            largest[i] = part[i] if part[i] > largest[i] else largest[i]
+    for i in range(n % lanes):
+        score = line[n - n % lanes + i]
+        lower += score < own
+        equal += score == own
+        above += score > own
+        largest[i] = max(score, largest[i])
+    return lower, equal, above
+
+
+@nb.njit(nogil=True, cache=True)
+def _best(line, largest, index, value):
+    """The best of a row in order. A lane whose largest score is below the k-th of the largest ones holds none of them."""
+    k, size = len(index), 0
+    for lane in range(len(largest)):
+        if size < k or largest[lane] > value[k - 1]:
+            size = _insert(largest[lane], lane, index, value, size)
+    least, size = value[size - 1] if size == k else -np.inf, 0
+    for lane in range(len(largest)):
+        if largest[lane] >= least:
+            for place in range(lane, len(line), len(largest)):
+                if line[place] >= least:
+                    size = _insert(line[place], place, index, value, size)
+
+
+@nb.njit(nogil=True, cache=True)
+def _insert(score, place, index, value, size):
+    """Put a score into a sorted list of at most k, equal ones by place; the new size."""
+    k = len(index)
+    at = size
+    while at > 0 and (value[at - 1] < score or value[at - 1] == score and index[at - 1] > place):
+        at -= 1
+    if at == k:
+        return size
+    size = min(size + 1, k)
+    for i in range(size - 1, at, -1):
+        index[i], value[i] = index[i - 1], value[i - 1]
+    index[at], value[at] = place, score
+    return size
 
 
 def hit_rate(ranks: np.ndarray, k: int) -> np.ndarray:
@@ -59,23 +170,31 @@ def reciprocal_rank(ranks: np.ndarray, k: int) -> np.ndarray:
     return np.where(ranks <= k, 1.0 / ranks, 0.0)
 
 
-def bootstrap(values: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
-    """Means of `values` over resampled users: float64, shape (draws,) + values.shape[1:].
+def bootstrap(values: np.ndarray, counts: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """Means over resampled users of something that takes few distinct values, as all that follows from a rank does.
 
-    All columns of `values` (shape (n,) or (n, columns)) are resampled together, so that differences are paired.
+    To draw n users with replacement is to draw how many of them have each value: a multinomial, however many users.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n_values,) or (n_values, columns)
+        The distinct values; the columns of one are drawn together.
+    counts : ndarray of int, shape (n_values,)
+        How many users have each.
+    draws : int
+    seed : int
+
+    Returns
+    -------
+    ndarray of float64, shape (draws,) + values.shape[1:]
     """
-    rng = np.random.default_rng(seed)
-    n = len(values)
-    means = np.empty((draws, *values.shape[1:]))
-    for draw in range(draws):  # how often each user is drawn, as weights: no copy of the values
-        weights = np.bincount(rng.integers(n, size=n), minlength=n)
-        means[draw] = weights @ values / n
-    return means
+    n = counts.sum()
+    return np.random.default_rng(seed).multinomial(n, counts / n, size=draws) @ values / n
 
 
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % bootstrap interval over users of the mean of `values`, shape (n,)."""
-    low, high = np.quantile(bootstrap(values, seed=seed), [0.025, 0.975])
+    low, high = np.quantile(bootstrap(*np.unique(values, return_counts=True), seed=seed), [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -92,16 +211,25 @@ class Evaluation:
     top : ndarray of int32, shape (n, 20)
         The recommended products, best first; ties by product number.
     top_scores : ndarray of float32, shape (n, 20)
+    log_total : ndarray of float32, shape (n,), optional
+        Logarithm of the sum of exp(score) over all products, where it was asked for: exp(score - log_total) is a
+        softmax's probability.
     """
 
     ranks: np.ndarray
     ranks_new: np.ndarray
     top: np.ndarray
     top_scores: np.ndarray
+    log_total: np.ndarray | None = None
 
 
-def evaluate(model: Model, examples: Examples, block: int = 512) -> Evaluation:
+def evaluate(
+    model: Model, examples: Examples, block: int = 128, *, probabilities: bool = False, threads: int | None = None
+) -> Evaluation:
     """Score all products for each example, a block of examples at a time, and keep only what the metrics need.
+
+    Each thread scores and reads blocks of its own, with BLAS held to one thread: faster than to share every product
+    between threads, and the same to the bit for any number of them.
 
     Parameters
     ----------
@@ -109,53 +237,68 @@ def evaluate(model: Model, examples: Examples, block: int = 512) -> Evaluation:
         See `Model`.
     examples : Examples
     block : int
-        Examples scored at once; memory is about 3 × block × n_products floats.
+        Examples scored at once; memory is about threads x block x n_products floats, and what the model needs itself.
+    probabilities : bool
+        Also keep `Evaluation.log_total`.
+    threads : int, optional
+        None: one per core, at most four.
+
+    Raises
+    ------
+    ValueError
+        If a score is NaN.
     """
-    parts: list[tuple] = []
-    for first in range(0, len(examples), block):
+
+    def one(first: int) -> tuple:
         part = examples[first : first + block]
-        scores = np.array(model(part), dtype=np.float32)  # a copy: seen products are struck out below
-        best, best_scores = top_k(scores, max(CUTOFFS))
-        rank = ranks(scores, part.target)
+        scores = np.asarray(model(part), dtype=np.float32)
         positions, offsets = part.flat()
-        scores[np.repeat(np.arange(len(part)), part.lengths), part.items[positions]] = -np.inf
-        new = ~part.seen()
-        rank_new = np.zeros(len(part), dtype=np.int64)
-        rank_new[new] = ranks(scores[new], part.target[new])
-        parts.append((rank, rank_new, best, best_scores))
-    return Evaluation(*(np.concatenate(column) for column in zip(*parts)))
+        found = _read(scores, part.target, part.items[positions], offsets, max(CUTOFFS))
+        return (*found, logsumexp(scores, axis=1)) if probabilities else found
 
-
-def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best products of each row, best first, ties by product number; int32 and float32, shape (n, min(k, M))."""
-    k = min(k, scores.shape[1])
-    # argpartition breaks ties as it likes: take all that reach the k-th best score, in order of product number.
-    kth = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
-    index = np.empty((len(scores), k), dtype=np.int32)
-    for row, (values, least) in enumerate(zip(scores, kth)):
-        candidates = np.flatnonzero(values >= least)
-        index[row] = candidates[np.argsort(-values[candidates], kind="stable")[:k]]
-    return index, np.take_along_axis(scores, index, axis=1)
+    threads = threads or min(4, os.cpu_count() or 1)
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(one, range(0, len(examples), block)))
+    return Evaluation(*(np.concatenate(column) for column in zip(*found)))
 
 
 def summary(rank: np.ndarray, seed: int = 0) -> dict:
     """HR@K and MRR@K of one model with 95 % bootstrap intervals over users, in the layout of ``metrics.json``."""
-    columns = {f"hit_rate@{k}": hit_rate(rank, k) for k in CUTOFFS} | {
-        f"mrr@{k}": reciprocal_rank(rank, k) for k in CUTOFFS
+    distinct, counts = np.unique(np.minimum(rank, max(CUTOFFS) + 1), return_counts=True)
+    columns = {f"hit_rate@{k}": hit_rate(distinct, k) for k in CUTOFFS} | {
+        f"mrr@{k}": reciprocal_rank(distinct, k) for k in CUTOFFS
     }
     values = np.stack(list(columns.values()), axis=1)
-    low, high = np.quantile(bootstrap(values, seed=seed), [0.025, 0.975], axis=0)
-    means = values.mean(axis=0)
+    low, high = np.quantile(bootstrap(values, counts, seed=seed), [0.025, 0.975], axis=0)
+    means = counts @ values / len(rank)
     return {name: float(mean) for name, mean in zip(columns, means)} | {
         "ci95": {name: [float(a), float(b)] for name, a, b in zip(columns, low, high)}
     }
 
 
 def difference(rank: np.ndarray, other: np.ndarray, k: int = 20, seed: int = 0) -> dict:
-    """Paired gain in MRR@K of one model over another on the same examples, absolute, with its 95 % interval."""
+    """Paired test of one model against another on the same examples, by bootstrap over users.
+
+    Parameters
+    ----------
+    rank, other : ndarray of int, shape (n,)
+        Of the two models.
+    k : int
+        MRR@k is compared.
+    seed : int
+
+    Returns
+    -------
+    dict
+        "gain": mean difference in MRR@k, absolute; "ci95": its 95 % interval; "p": two-sided p-value, twice the share of
+        draws on the other side of zero (Efron & Tibshirani 1993), never below 2 / (draws + 1).
+    """
     gain = reciprocal_rank(rank, k) - reciprocal_rank(other, k)
-    low, high = interval(gain, seed)
-    return {"gain": float(gain.mean()), "ci95": [low, high]}
+    means = bootstrap(*np.unique(gain, return_counts=True), seed=seed)
+    low, high = np.quantile(means, [0.025, 0.975])
+    beyond = min((means <= 0).sum(), (means >= 0).sum())
+    p = min(1.0, 2 * (1 + beyond) / (1 + len(means)))
+    return {"gain": float(gain.mean()), "ci95": [float(low), float(high)], "p": float(p)}
 
 
 def tidy(results: Mapping[str, Mapping], metrics: Sequence[str] = ("hit_rate@20", "mrr@20")) -> pd.DataFrame:
@@ -168,46 +311,152 @@ def tidy(results: Mapping[str, Mapping], metrics: Sequence[str] = ("hit_rate@20"
     return pd.DataFrame(rows, columns=["model", "metric", "value", "lo", "hi"])
 
 
-def rank_all(model: Model, examples: Examples, block: int = 512) -> np.ndarray:
-    """Ranks of all targets among all products, a block of examples at a time; int64, shape (n,)."""
-    blocks = (examples[first : first + block] for first in range(0, len(examples), block))
-    return np.concatenate([ranks(model(part), part.target) for part in blocks])
-
-
 def sweep(
-    models: Mapping[str, Callable[..., Model]], decays: Iterable[float], decay_times: Iterable[str], examples: Examples
-) -> pd.DataFrame:
-    """Every model at every decay, counted in every way, on the same examples.
+    models: Mapping[str, Callable[..., Model]], grids: Mapping[str, Mapping[str, Sequence]], examples: Examples
+) -> tuple[pd.DataFrame, dict[str, dict]]:
+    """Every model with all combinations of its settings on the same examples, and the best settings by MRR@20.
 
     Parameters
     ----------
     models : mapping of name to callable
-        Each makes a `Model` from the keywords `decay` and `decay_time`.
-    decays : iterable of float
-    decay_times : iterable of str
-        See `shelfspace.users.ages`.
+        Each makes a `Model` from the keywords of its grid.
+    grids : mapping of name to mapping of keyword to values
+        What to try.
     examples : Examples
-        The valid ones, when the decay is chosen by them.
+        The valid ones, when a setting is chosen by them.
 
     Returns
     -------
-    DataFrame
-        model, decay, decay_time, hit_rate@20, mrr@20, and their intervals: hit_rate@20_lo, hit_rate@20_hi, …
+    table : DataFrame
+        model, the settings (missing where a model has no such), hit_rate@20, mrr@20, and their intervals:
+        hit_rate@20_lo, hit_rate@20_hi, …
+    best : dict of name to dict
+        Settings of the highest MRR@20 of each model; the first of equals.
     """
-    rows = []
-    for name, decay_time, decay in itertools.product(models, decay_times, decays):
-        found = summary(rank_all(models[name](decay=decay, decay_time=decay_time), examples))
-        row = {"model": name, "decay": float(decay), "decay_time": decay_time}
-        for metric in ("hit_rate@20", "mrr@20"):
-            row[metric] = found[metric]
-            row[f"{metric}_lo"], row[f"{metric}_hi"] = found["ci95"][metric]
-        rows.append(row)
-    return pd.DataFrame(rows)
+    rows, best = [], {}
+    for name, grid in grids.items():
+        top = -1.0
+        for values in itertools.product(*grid.values()):
+            settings = dict(zip(grid, values))
+            found = summary(evaluate(models[name](**settings), examples).ranks)
+            row = {"model": name} | settings
+            for metric in ("hit_rate@20", "mrr@20"):
+                row[metric] = found[metric]
+                row[f"{metric}_lo"], row[f"{metric}_hi"] = found["ci95"][metric]
+            rows.append(row)
+            if found["mrr@20"] > top:
+                top, best[name] = found["mrr@20"], settings
+    return pd.DataFrame(rows), best
 
 
 def catalogue_coverage(top: np.ndarray, n_products: int) -> float:
     """Share of all products that anybody is recommended: distinct products in `top`, shape (n, k), by `n_products`."""
     return len(np.unique(top)) / n_products
+
+
+def gini(top: np.ndarray, n_products: int) -> float:
+    """How unevenly recommendations fall on the products: 0 all alike, towards 1 all on one (Gini coefficient).
+
+    `top`, of shape (n, k), holds the recommended products; those that nobody is recommended count too.
+    """
+    shown = np.sort(np.bincount(top.reshape(-1), minlength=n_products))
+    place = 2 * np.arange(1, n_products + 1) - n_products - 1
+    return float(place @ shown / (n_products * shown.sum()))
+
+
+def novelty(top: np.ndarray, counts: np.ndarray) -> float:
+    """How little known what is recommended is: mean self-information -log2(share of training visits), in bits.
+
+    Zhou et al. (2010). `top`, of shape (n, k), holds the recommended products, `counts`, of shape (n_products,), the
+    training visits of each; a product without any counts as visited once.
+    """
+    known = np.maximum(counts, 1)
+    return float(-np.log2(known / known.sum())[top].mean())
+
+
+def intra_list_diversity(top: np.ndarray, vectors: np.ndarray, block: int = 4096) -> float:
+    """How different the products in one list are: 1 - mean cosine of all pairs, averaged over lists (Ziegler et al. 2005).
+
+    Parameters
+    ----------
+    top : ndarray of int, shape (n, k)
+        The recommended products.
+    vectors : ndarray of float32, shape (n_products, dim)
+        Embeddings by which products are alike. Rows of zeros (products without one) are left out of their lists, and
+        lists with fewer than two others out of the mean.
+    block : int
+        Lists at once; memory is block x k x dim floats.
+
+    Returns
+    -------
+    float
+        NaN if there is no pair.
+    """
+    unit = normalise(vectors)
+    known = vectors.any(axis=1)
+    total, lists = 0.0, 0
+    for first in range(0, len(top), block):
+        part = top[first : first + block]
+        size = known[part].sum(axis=1)
+        alike = (unit[part].sum(axis=1, dtype=np.float64) ** 2).sum(axis=1) - size  # twice the sum over pairs
+        usable = size > 1
+        total += (1 - alike[usable] / (size * (size - 1))[usable]).sum()
+        lists += usable.sum()
+    return float(total / lists) if lists else float("nan")
+
+
+def calibration(evaluation: Evaluation, targets: np.ndarray, bins: int = 10) -> tuple[pd.DataFrame, float]:
+    """Is a product that is given 20 % the target in 20 % of cases? For models whose scores are logits of a softmax.
+
+    Looks at each user's first product: its probability, and whether it was the target. Users are put into bins of equal
+    size by this probability, as few products ever get a large one.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        With `log_total`.
+    targets : ndarray of int, shape (n,)
+    bins : int
+
+    Returns
+    -------
+    table : DataFrame
+        Per bin: probability (mean), hits (share), lo, hi (95 % Wilson interval of the share), n.
+    error : float
+        Expected calibration error, the mean over users of their bin's |hits - probability| (Guo et al. 2017).
+    """
+    if evaluation.log_total is None:
+        raise ValueError("Calibration needs probabilities; evaluate the model with probabilities=True.")
+    probability = np.exp(evaluation.top_scores[:, 0].astype(float) - evaluation.log_total)
+    hit = evaluation.top[:, 0] == targets
+    rows = []
+    for members in np.array_split(np.argsort(probability, kind="stable"), min(bins, len(hit))):
+        low, high = wilson(hit[members].sum(), len(members))
+        rows.append((probability[members].mean(), hit[members].mean(), low, high, len(members)))
+    table = pd.DataFrame(rows, columns=["probability", "hits", "lo", "hi", "n"])
+    return table, float((table.n * (table.hits - table.probability).abs()).sum() / table.n.sum())
+
+
+def wilson(hits: float, n: float) -> tuple[float, float]:
+    """95 % interval of a share of which `hits` of `n` were seen (Wilson 1927)."""
+    z = 1.959964
+    centre, spread = hits + z * z / 2, z * np.sqrt(hits * (n - hits) / n + z * z / 4)
+    return float((centre - spread) / (n + z * z)), float((centre + spread) / (n + z * z))
+
+
+def latency(model: Model, examples: Examples, batch: int, repeats: int = 7) -> float:
+    """Seconds per user to score all products and pick the best 20, `batch` users at a time: the median of `repeats` batches.
+
+    Depends on the machine and on what else it does, so it is no figure that two runs share. Batches go round the
+    examples; the first, untimed, lets the model warm up.
+    """
+    seconds = []
+    for repeat in range(repeats + 1):
+        part = examples[np.arange(repeat * batch, (repeat + 1) * batch) % len(examples)]
+        started = time.perf_counter()
+        top_k(model(part), max(CUTOFFS))
+        seconds.append((time.perf_counter() - started) / batch)
+    return float(np.median(seconds[1:]))
 
 
 def parts(examples: Examples, counts: np.ndarray, event_names: Sequence[str]) -> dict[tuple[str, str], np.ndarray]:
