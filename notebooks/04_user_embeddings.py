@@ -102,11 +102,9 @@ plots.show(
 # are tried: own products, co-occurrence, and the neighbours of the user embedding in both spaces.
 
 # %%
-counts = np.zeros(len(product_ids))
-counts[np.searchsorted(product_ids, corpus.product_ids)] = np.bincount(corpus.items)
 similarity = baselines.cooccurrence(corpus, product_ids)
 methods = {
-    "own_products": partial(baselines.own_products, counts),
+    "own_products": partial(baselines.own_products, baselines.visit_counts(corpus, product_ids)),
     "cooccurrence": partial(baselines.item_to_item, similarity),
     "word2vec_user": partial(baselines.nearest_to_user, *aligned["word2vec"]),
     "starspace_user": partial(baselines.nearest_to_user, *aligned["starspace"]),
@@ -116,13 +114,14 @@ methods = {
 tried = [float(d) for d in decays.split(",")] if decay is None else [decay]
 clocks = [decay_time] if decay_time else list(users.DECAY_TIMES)
 judges = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:sweep_users])]
-sweep = metrics.sweep(methods, tried, clocks, judges)
-best = sweep.loc[sweep.groupby("model", sort=False)["mrr@20"].idxmax()].set_index("model")
+grids = dict.fromkeys(methods, {"decay": tried, "decay_time": clocks})
+sweep, best = metrics.sweep(methods, grids, judges)
+top = sweep.groupby("model")["mrr@20"].max()
 
 # %%
-winner = max(("word2vec", "starspace"), key=lambda name: best.loc[f"{name}_user", "mrr@20"])
+winner = max(("word2vec", "starspace"), key=lambda name: top[f"{name}_user"])
 chosen = embedding or winner
-user_decay, clock = best.loc[f"{chosen}_user", ["decay", "decay_time"]]
+user_decay, clock = best[f"{chosen}_user"].values()
 plots.show(
     plots.decay_sweep(sweep[sweep.decay_time == clock], unit=plots.decay_unit(clock)),
     caption=f"HR@20 and MRR@20 of {len(judges):,} valid users against the decay, ages counted as {clock}, with 95 % "
@@ -147,12 +146,7 @@ plots.table(
 # decays are noise: see the intervals.
 
 # %%
-best_decay = {
-    name: {"decay": float(best.loc[name, "decay"]), "decay_time": best.loc[name, "decay_time"]} for name in methods
-}
-runs.write_json(
-    run / "decay.json", {"embedding": chosen, "decay": float(user_decay), "decay_time": clock, "best": best_decay}
-)
+runs.write_json(run / "decay.json", {"embedding": chosen, "decay": user_decay, "decay_time": clock, "best": best})
 with runs.atomic(run / "decay_sweep.parquet") as temporary:
     sweep.to_parquet(temporary, index=False)
 
@@ -206,7 +200,7 @@ else:
 
 # %%
 at_zero = sweep[(sweep.model == f"{chosen}_user") & (sweep.decay == 0) & (sweep.decay_time == clock)]
-gain = best.loc[f"{chosen}_user", "mrr@20"] / at_zero["mrr@20"].iloc[0] - 1 if len(at_zero) else 0.0
+gain = top[f"{chosen}_user"] / at_zero["mrr@20"].iloc[0] - 1 if len(at_zero) else 0.0
 half_life = (
     f"a half-life of {np.log(2) / user_decay:.1f} days"
     if user_decay and clock == "days"

@@ -341,7 +341,7 @@ def test_a_run_writes_what_the_design_promises(small_run):
             for k in (5, 10, 20):
                 low, high = model["ci95"][f"{name}@{k}"]
                 assert 0 <= low <= model[f"{name}@{k}"] <= high <= 1
-    assert set(metrics["timings"]) == {stage.name for stage in pipeline.stages()}
+    assert set(metrics["timings"]) == {stage.name for stage in pipeline.stages()} | {"latency"}
     params = runs.read_json(out / "params.json")
     assert params["seed"] == 0 and params["parameters"]["shop_users"] == 600 and params["versions"]["gensim"]
     assert (out / "recommender.keras").stat().st_size > 0 and (out / "report.html").stat().st_size < 5_000_000

@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from shelfspace import exhibits, plots
+from shelfspace import exhibits, palette, plots
 
 HOSTILE = "<script>alert(1)</script>\u202e$x$\x07"
 
@@ -71,6 +71,22 @@ def slice_table():
     return pd.DataFrame(rows + [rows[0] | {"slice": "popularity"}])
 
 
+def latencies():
+    return pd.DataFrame(
+        {"model": model, "batch": batch, "seconds": seconds / batch**0.5, "value": value, "kind": kind}
+        for model, seconds, value, kind in (
+            ("popular", 1e-4, 0.02, "baseline"),
+            (HOSTILE, 1e-3, 0.01, "embedding"),
+            ("dense", 2e-3, 0.1, "recommender"),
+        )
+        for batch in (1, 1024)
+    )
+
+
+def reliabilities():
+    return pd.DataFrame({"probability": [0.1, 0.4], "hits": [0.12, 0.3], "lo": [0.1, 0.2], "hi": [0.2, 0.35]})
+
+
 RNG = np.random.default_rng(0)
 FIGURES = {
     "sequence_lengths": lambda: plots.sequence_lengths(RNG.integers(5, 300, 500)),
@@ -105,6 +121,8 @@ FIGURES = {
     ),
     "model_comparison": lambda: plots.model_comparison(comparison()),
     "slices": lambda: plots.slices(slice_table()),
+    "latency": lambda: plots.latency(latencies()),
+    "reliability": lambda: plots.reliability({"dense": reliabilities(), HOSTILE: reliabilities()}),
     "learning_curve": lambda: plots.learning_curve(
         pd.DataFrame({"epoch": [1, 2, 3], "train": [3, 2, 1], "valid": [3, 2.5, 2.7]})
     ),
@@ -249,3 +267,18 @@ def test_labels():
 def test_what_does_not_fit_is_said(call, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         call()
+
+
+def test_latency_joins_the_models_that_nothing_beats():
+    axes = plots.latency(latencies()).axes
+    assert [a.get_title(loc="left") for a in axes] == ["1 user at a time", "1,024 users at a time"]
+    front = next(line for line in axes[0].lines if len(line.get_xdata()) > 1)
+    assert front.get_xdata() == pytest.approx([0.1, 2]) and front.get_ydata() == pytest.approx([0.02, 0.1])
+
+
+def test_models_differ_in_colour_or_marker():
+    models = ["popular", "recently_popular", "own_products", "cooccurrence", "markov", "session_knn"]
+    models += ["matrix_factorisation", "dense", "tied", *(f"{e}_{how}" for e in ("word2vec", "starspace") for how in ("last", "user"))]
+    looks = {(plots.color_of(name), palette.marker_of(name)) for name in models}
+    assert len(looks) == len(models) and all(plots.label_of(name) != name for name in models)
+    assert plots.color_of("recently_popular") != plots.color_of("popular")

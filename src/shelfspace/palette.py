@@ -20,7 +20,11 @@ COLORS = {
     "starspace": "#d55e00",
     "cooccurrence": "#aa4499",
     "own": "#b8860b",
+    "recently_popular": "#4a4a4a",
     "popular": "#7a7a7a",
+    "markov": "#332288",
+    "session_knn": "#1a9a8a",
+    "matrix_factorisation": "#999933",
     "tied": "#882255",
     "dense": "#117733",
     "recommender": "#117733",
@@ -37,8 +41,14 @@ COLORS = {
 ("nearest_last_word2vec")."""
 
 PALETTE = tuple("#0072b2 #e69f00 #117733 #cc79a7 #56b4e9 #d55e00 #332288 #999933 #44aa99 #882255".split())
-MARKERS = {"last": "s", "user": "^", "own": "D", "popular": "X", "cooccurrence": "v"}
-METRICS = {"hit_rate": "HR", "mrr": "MRR", "catalogue_coverage": "Catalogue coverage"}
+MARKERS = {
+    "last": "s", "user": "^", "own": "D", "recently": "p", "popular": "X", "cooccurrence": "v", "markov": ">",
+    "session": "P", "factorisation": "*",
+}  # fmt: skip
+METRICS = {
+    "hit_rate": "HR", "mrr": "MRR", "catalogue_coverage": "Catalogue coverage", "gini": "Gini", "novelty": "Novelty",
+    "diversity": "Diversity",
+}  # fmt: skip
 
 
 def color_of(name: str) -> str:
@@ -77,7 +87,11 @@ LABELS = {
     "starspace": "StarSpace",
     "popular": "Most popular",
     "own_products": "Own products",
+    "recently_popular": "Recently popular",
     "cooccurrence": "Co-occurrence",
+    "markov": "Markov, after the last product",
+    "session_knn": "Session-KNN",
+    "matrix_factorisation": "Matrix factorisation",
     "word2vec_last": "word2vec, near the last product",
     "starspace_last": "StarSpace, near the last product",
     "word2vec_user": "word2vec, near the user",

@@ -492,9 +492,14 @@ def _read(path: Path) -> dict | None:
 
 
 def _add_timings(path: Path, seconds: Mapping[str, float]) -> None:
+    """Put the seconds of each stage beside the latencies that 06_evaluate measured."""
     metrics = _read(path)
-    if metrics is not None and metrics.get("timings") != dict(seconds):
-        runs.write_json(path, metrics | {"timings": dict(seconds)})
+    if metrics is None:
+        return
+    known = metrics.get("timings", {})
+    timings = dict(seconds) | {name: value for name, value in known.items() if name == "latency"}
+    if known != timings:
+        runs.write_json(path, metrics | {"timings": timings})
 
 
 def _report(out: Path, about: Mapping, say: Callable[[str], None]) -> Path:

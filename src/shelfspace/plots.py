@@ -15,7 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from shelfspace.exhibits import clean, note, short, show, table, table_html, takeaways, with_interval
 from shelfspace.palette import (
@@ -43,11 +43,13 @@ __all__ = [
     "decay_weights",
     "events_per_day",
     "label_of",
+    "latency",
     "learning_curve",
     "metric_label",
     "model_comparison",
     "note",
     "product_labels",
+    "reliability",
     "results_table",
     "sequence_lengths",
     "short",
@@ -491,6 +493,75 @@ def model_comparison(table: pd.DataFrame) -> Figure:
         _percent(axes.xaxis)
         axes.grid(axis="y", visible=False)
     fig.supxlabel("dot: mean, line: 95 % interval, hollow: baseline", fontsize=9.5, color=MUTED)
+    return fig
+
+
+def latency(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
+    """Quality against the time that a recommendation takes, on a logarithmic axis, a panel for each batch size.
+
+    Up and to the left is better: nothing beats a model that has nothing above and left of it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        model (str), batch (int, users at a time), seconds (per user), value (0–1), kind ("baseline" | …).
+    metric : str
+        Name of the quality, for the axis.
+    """
+    _need(table, ("model", "batch", "seconds", "value", "kind"), "latency")
+    batches = sorted(table["batch"].unique())
+    fig, panels = _figure(1, len(batches), height=4.6, sharex=True, sharey=True)
+    for axes, batch in zip(panels, batches):
+        part = table[table["batch"] == batch].sort_values("seconds", kind="stable")
+        for row in part.itertuples():
+            axes.plot(
+                1000 * row.seconds,
+                row.value,
+                linestyle="none",
+                color=color_of(row.model),
+                marker=marker_of(row.model),
+                markersize=9,
+                markerfacecolor=PAPER if row.kind == "baseline" else color_of(row.model),
+                markeredgewidth=1.6,
+                label=label_of(row.model),
+            )
+        best = part[part["value"] > part["value"].cummax().shift(fill_value=-1)]
+        axes.plot(1000 * best["seconds"], best["value"], color=MUTED, linewidth=1, zorder=0, drawstyle="steps-post")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(title=f"{batch:,} {'users' if batch > 1 else 'user'} at a time", xlabel="ms per user")
+        axes.margins(x=0.12, y=0.1)
+        _thousands(axes.xaxis)
+    panels[0].set_ylabel(metric_label(metric))
+    _percent(panels[0].yaxis)
+    handles, labels = panels[0].get_legend_handles_labels()
+    order = np.argsort([-table.loc[table["model"].map(label_of) == label, "value"].iloc[0] for label in labels], kind="stable")
+    fig.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", ncols=2)
+    return fig
+
+
+def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """How often the first product is the right one, against the probability that the model gave it; the diagonal is honest.
+
+    Parameters
+    ----------
+    tables : mapping of model name to DataFrame
+        probability, hits, lo, hi (0–1), a row for each bin (`shelfspace.metrics.calibration`).
+    """
+    fig, (axes,) = _figure(height=3.4)
+    right = max(float(table[["probability", "hi"]].to_numpy().max()) for table in tables.values())
+    axes.plot([0, right], [0, right], color=MUTED, linewidth=1, linestyle="--", label="honest")
+    for name, table in tables.items():
+        _need(table, ("probability", "hits", "lo", "hi"), "reliability")
+        _interval(
+            axes, table["probability"], table["hits"], table["lo"], table["hi"], color_of(name),
+            marker=marker_of(name), linewidth=1.4, label=label_of(name),
+        )  # fmt: skip
+    axes.set(xlabel="probability given to the first product", ylabel="share of users whose target it was")
+    _percent(axes.xaxis)
+    _percent(axes.yaxis)
+    axes.legend(loc="upper left")
     return fig
 
 

@@ -116,7 +116,7 @@ def summary(metrics: Mapping, params: Mapping, told: Sequence[chapters.Chapter])
     """All that the first screen shows, ready for the template."""
     data = metrics.get("data", {})
     best = metrics.get("best", {})
-    timings = metrics.get("timings", {})
+    timings = {stage: seconds for stage, seconds in metrics.get("timings", {}).items() if stage != "latency"}
     labels = {name: values.get("label") for name, values in metrics["models"].items()}
     declared = {p.name: p.default for chapter in told for p in chapter.parameters}
     return {
