@@ -63,34 +63,3 @@ def test_word2vec_leaves_out_rare_products_on_request():
     assert word2vec.train(sequences, min_count=2, epochs=1, progress=False).product_ids.tolist() == ["a", "b"]
     with pytest.raises(ValueError, match="lower min_count"):
         word2vec.train(sequences, min_count=9, progress=False)
-
-
-@pytest.mark.parametrize("wrong", [{"similarity": "euclid"}, {"loss": "triplet"}])
-def test_starspace_refuses_unknown_choices(wrong):
-    with pytest.raises(ValueError, match="must be one of"):
-        starspace.train(corpus(), progress=False, **wrong)
-
-
-def test_starspace_needs_a_sequence_of_two():
-    with pytest.raises(ValueError, match="two visits"):
-        starspace.train(Corpus(np.array(["a"]), np.zeros(2, np.int32), np.array([0, 1, 2])), progress=False)
-
-
-@pytest.mark.parametrize("similarity", starspace.SIMILARITIES)
-@pytest.mark.parametrize("loss", starspace.LOSSES)
-def test_starspace_learns_with_every_similarity_and_loss(similarity, loss):
-    found = starspace.train(corpus(), dim=8, epochs=25, similarity=similarity, loss=loss, progress=False)
-    categories = np.repeat(list("abcd"), 10).astype(object)
-    check = embeddings.triplet_check(found.vectors, *embeddings.category_triplets(categories, np.ones(40, bool)))
-    assert check.auc > 0.95
-    assert np.linalg.norm(found.vectors, axis=1).max() <= 1 + 1e-5
-
-
-def test_starspace_window_keeps_the_bag_to_the_neighbourhood():
-    # A walk a-b-c-d-e-f: with a window of 1 neighbours meet, with the whole sequence all meet all.
-    ids = np.array(list("abcdef"))
-    walk = Corpus(ids, np.tile(np.arange(6, dtype=np.int32), 400), np.arange(401) * 6)
-    near = starspace.train(walk, dim=8, window=1, epochs=10, negatives=5, progress=False).vectors
-    unit = embeddings.normalise(near)
-    cosine = unit @ unit.T
-    assert cosine[0, 1] > cosine[0, 5]

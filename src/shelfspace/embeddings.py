@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shelfspace import runs
+from shelfspace.features import Features, select
 from shelfspace.sequences import Examples
 
 
@@ -28,11 +29,39 @@ class Embeddings:
     vectors : ndarray of float32, shape (n_products, dim)
     losses : tuple of float
         Mean training loss of each epoch, where the trainer reports one.
+    scores : tuple of float
+        What `validate` gave after each epoch, where training was given one.
+    features : Embeddings, optional
+        The vectors of the features, their names in place of the product ids, where the trainer was given features.
     """
 
     product_ids: np.ndarray
     vectors: np.ndarray
     losses: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
+    features: Embeddings | None = None
+
+    def embed_products(self, features: Features) -> np.ndarray:
+        """Vectors of products, or of queries, by their features alone.
+
+        Parameters
+        ----------
+        features : Features
+            Those that training did not see are passed over.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_products, dim)
+            The sum of the features' vectors; zero where none is known.
+
+        Raises
+        ------
+        ValueError
+            If these embeddings were trained without features.
+        """
+        if self.features is None:
+            raise ValueError("These embeddings have no features; train StarSpace with features to embed by them.")
+        return select(features, self.features.product_ids).matrix @ self.features.vectors
 
     def save(self, path: str | Path) -> None:
         """Write product_id and vector (fixed-size list of float32) to a Parquet file, atomically."""

@@ -2,43 +2,58 @@
 
 Wu et al. 2017, "StarSpace: Embed All The Things!" (arXiv 1709.03856), sections 3 and 4, for collections of items. For
 a sequence, one product is the label b and the others are the bag a. With sim the similarity (cosine, or a dot product
-of sums over n ** p products) and b1 … bK sampled negatives,
+of sums over n ** p rows) and b1 … bK sampled negatives,
 
     hinge      sum_k max(0, margin - sim(a, b) + sim(a, b_k))
-    softmax    -log( exp sim(a, b) / (exp sim(a, b) + sum_k exp sim(a, b_k)) )
+    softmax    -log( exp(sim(a, b) / t) / (exp(sim(a, b) / t) + sum_k exp(sim(a, b_k) / t)) )
 
-is lowered by Adagrad. Both sides share one table, with an Adagrad accumulator per row for each side.
+is lowered by Adagrad. Both sides share one table, with an Adagrad accumulator per row for each side. A product may be
+the sum of several rows of the table: its own and those of its features (`shelfspace.features`), which other products
+share; so a product that nobody clicked has a vector, too.
+
+One thread does it all, and so one seed gives the same bytes. It is fast because the rows are padded to whole vector
+registers, nothing is allocated on the way, and all that a batch reads from the table is read before it is used.
 """
 
 from __future__ import annotations
+
+import time
+from collections.abc import Callable
 
 import numba
 import numpy as np
 from tqdm.auto import tqdm
 
 from shelfspace.embeddings import Embeddings
+from shelfspace.features import Features
 from shelfspace.sequences import Corpus, passes
 
 SIMILARITIES = ("cosine", "dot")
 LOSSES = ("hinge", "softmax")
 EXAMPLES = 2_000_000  # trained on in all, when the number of epochs is left to the size of the log
-BATCH = 5  # examples that share their negatives, as in the original
+LANES = 16  # floats of a vector register; rows are padded to a multiple of it
+FAST = {"cache": True, "fastmath": True, "error_model": "numpy"}
 
 
 def train(
     corpus: Corpus,
     *,
+    features: Features | None = None,
     dim: int = 50,
     similarity: str = "cosine",
     loss: str = "hinge",
     margin: float = 0.2,
+    temperature: float = 1.0,
     negatives: int = 50,
     max_kept: int = 10,
+    batch: int = 10,
     window: int = 0,
     epochs: int = 0,
     learning_rate: float = 0.05,
     p: float = 0.5,
     max_norm: float = 1.0,
+    validate: Callable[[Embeddings], float] | None = None,
+    patience: int = 0,
     seed: int = 0,
     progress: bool = True,
 ) -> Embeddings:
@@ -47,20 +62,29 @@ def train(
     Parameters
     ----------
     corpus : Corpus
-        The training sequences (`shelfspace.sequences.corpus`); those with a single visit are skipped.
+        The training sequences (`shelfspace.sequences.corpus`); those with a single visit are skipped. What stands in
+        them may be any entity that has an id: with `features`, also a search query that is the sum of its words.
+    features : Features, optional
+        A product's row is then added to those of its features. Products with features but without a visit get a
+        vector as well.
     dim : int
         Length of the vectors.
     similarity : {"cosine", "dot"}
         Of the sums of both sides.
     loss : {"hinge", "softmax"}
-        Margin ranking or softmax over the label and its negatives.
+        Margin ranking, or softmax over the label and its negatives.
     margin : float
         By how much the label must be more similar than a negative (hinge).
+    temperature : float
+        t of the softmax; about 0.1 goes with the cosine, 1 with the dot product. The step is that of t times the loss,
+        so that the learning rate need not change with it.
     negatives : int
-        K, drawn for every five examples: a uniformly drawn sequence, then a uniformly drawn visit of it, so that
-        products are drawn about as often as they occur.
+        K, drawn for every batch: a uniformly drawn sequence, then the product that is its label in this epoch, so
+        that products are drawn about as often as they occur.
     max_kept : int
         Use at most so many of the negatives that violate the margin (hinge).
+    batch : int
+        Examples that share their negatives and are scored before any of them moves a vector. The original's is 5.
     window : int
         Take only the products up to this many places from the label into the bag; 0 takes all of the sequence.
     epochs : int
@@ -71,170 +95,253 @@ def train(
     p : float
         Sums are divided by n ** p (dot).
     max_norm : float
-        Vectors longer than this are shortened to it after every epoch.
+        Rows longer than this are shortened to it after every epoch.
+    validate : callable, optional
+        Takes the `Embeddings` after each epoch and returns a number, the higher the better, say a hit rate; they are
+        kept as `Embeddings.scores`.
+    patience : int
+        Stop after so many epochs without a better score, and return the best epoch's vectors; 0 never stops.
     seed : int
-        One thread and one seed: the same bytes in every process.
+        One seed: the same bytes in every process.
     progress : bool
-        Show a progress bar.
+        Show a progress bar with the loss, the examples per second and the score.
 
     Returns
     -------
     Embeddings
+        Of the products (with features: also of those without a visit), with the mean loss per example of each epoch.
+        `Embeddings.features` holds the vectors of the features.
 
     Raises
     ------
     ValueError
-        If `similarity` or `loss` is unknown, or no sequence has two visits.
+        If a parameter is out of its range, or no sequence has two visits.
     """
-    if similarity not in SIMILARITIES:
-        raise ValueError(f"similarity is {similarity!r}; it must be one of {', '.join(SIMILARITIES)}.")
-    if loss not in LOSSES:
-        raise ValueError(f"loss is {loss!r}; it must be one of {', '.join(LOSSES)}.")
+    _check(similarity, loss, locals())
     usable = np.flatnonzero(np.diff(corpus.offsets) > 1)
     if len(usable) == 0:
         raise ValueError("No training sequence has two visits, so there is nothing to place near each other.")
     epochs = epochs or passes(len(usable), EXAMPLES)
+    product_ids, starts, rows, n_rows = _rows(corpus, features)
+    items = np.searchsorted(product_ids, corpus.product_ids).astype(np.int32)[corpus.items] if features else corpus.items
+
     rng = np.random.default_rng(seed)
-    table = rng.normal(0.0, 0.001, (len(corpus.product_ids), dim)).astype(np.float32)
-    squares = np.zeros((2, len(table)), dtype=np.float32)  # Adagrad: of the rows as bag, and as label
-    losses = []
+    table = np.zeros((n_rows, -(-dim // LANES) * LANES), dtype=np.float32)
+    table[:, :dim] = rng.normal(0.0, 0.001, (n_rows, dim))
+    squares = np.zeros((n_rows, 2), dtype=np.float32)  # Adagrad: of the rows in a bag, and in a label
+    losses, scores, best = [], [], None
     with tqdm(total=epochs, desc="StarSpace", unit="epoch", disable=not progress) as bar:
         for epoch in range(epochs):
-            rates = learning_rate * (1 - np.array([epoch, epoch + 1]) / epochs)
-            losses.append(
-                _epoch(
-                    table,
-                    squares,
-                    corpus.items,
-                    corpus.offsets,
-                    usable,
-                    rng.permutation(usable),
-                    int(rng.integers(2**31)),
-                    rates[0],
-                    rates[1],
-                    similarity == "cosine",
-                    loss == "hinge",
-                    margin,
-                    negatives,
-                    max_kept,
-                    window,
-                    p,
-                )  # fmt: skip
-            )
+            started = time.perf_counter()
+            order = rng.permutation(usable)
+            total = _epoch(
+                table, squares, starts, rows, items, corpus.offsets, order, rng.integers(1, 2**63, size=1, dtype=np.uint64), dim,
+                learning_rate * (1 - epoch / epochs), learning_rate * (1 - (epoch + 1) / epochs),
+                similarity == "cosine", loss == "hinge", margin, temperature, negatives, max_kept, batch, window, p,
+            )  # fmt: skip
+            losses.append(total / len(order))
             table *= np.minimum(1, max_norm / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12))
+            shown = {"loss": f"{losses[-1]:.5f}", "examples/s": f"{len(order) / (time.perf_counter() - started):,.0f}"}
+            if validate:
+                made = _embeddings(product_ids, table, dim, starts, rows, features, losses, scores)
+                scores.append(float(validate(made)))
+                shown["score"] = f"{scores[-1]:.4f}"
+                if scores[-1] == max(scores):
+                    best = table.copy()
             bar.update()
-            bar.set_postfix(loss=f"{losses[-1]:.5f}")
-    return Embeddings(corpus.product_ids, table, tuple(losses))
+            bar.set_postfix(shown)
+            if patience and len(scores) - 1 - int(np.argmax(scores)) >= patience:
+                break
+    table = best if patience else table
+    return _embeddings(product_ids, table, dim, starts, rows, features, losses, scores)
 
 
-@numba.njit(cache=True)
+def _check(similarity: str, loss: str, given: dict) -> None:
+    if similarity not in SIMILARITIES:
+        raise ValueError(f"similarity is {similarity!r}; it must be one of {', '.join(SIMILARITIES)}.")
+    if loss not in LOSSES:
+        raise ValueError(f"loss is {loss!r}; it must be one of {', '.join(LOSSES)}.")
+    for name in ("dim", "negatives", "max_kept", "batch"):
+        if given[name] < 1:
+            raise ValueError(f"{name} is {given[name]}; it must be at least 1.")
+    for name in ("epochs", "window", "patience", "margin", "p"):
+        if given[name] < 0:
+            raise ValueError(f"{name} is {given[name]}; it must be 0 or more.")
+    for name in ("learning_rate", "temperature", "max_norm"):
+        if given[name] <= 0:
+            raise ValueError(f"{name} is {given[name]}; it must be more than 0.")
+    if given["patience"] and not given["validate"]:
+        raise ValueError("patience needs a score to watch; give validate as well.")
+
+
+def _rows(corpus: Corpus, features: Features | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """All product ids, the rows of the table that each is the sum of, and the number of rows.
+
+    Product i is the sum of ``rows[starts[i]:starts[i + 1]]``: its own row, if it has a visit, and its features'.
+    """
+    if features is None:
+        count = len(corpus.product_ids)
+        return corpus.product_ids, np.arange(count + 1), np.arange(count, dtype=np.int32), count
+    product_ids = np.union1d(corpus.product_ids, features.product_ids)
+    own = np.searchsorted(product_ids, corpus.product_ids)
+    described = np.repeat(np.searchsorted(product_ids, features.product_ids), np.diff(features.matrix.indptr))
+    product = np.concatenate([own, described])
+    row = np.concatenate([np.arange(len(own)), len(own) + features.matrix.indices]).astype(np.int32)
+    order = np.argsort(product, kind="stable")
+    starts = np.searchsorted(product[order], np.arange(len(product_ids) + 1))
+    return product_ids, starts, row[order], len(own) + len(features.names)
+
+
+def _embeddings(product_ids, table, dim, starts, rows, features, losses, scores) -> Embeddings:
+    """Sum the rows of each product."""
+    if features is None:
+        return Embeddings(product_ids, table[:, :dim].copy(), tuple(losses), tuple(scores))
+    vectors = np.add.reduceat(np.vstack([table[rows, :dim], np.zeros((1, dim), np.float32)]), starts[:-1])
+    vectors[starts[:-1] == starts[1:]] = 0  # neither a visit nor a feature
+    of_features = Embeddings(features.names, table[len(table) - len(features.names) :, :dim].copy())
+    return Embeddings(product_ids, vectors, tuple(losses), tuple(scores), of_features)
+
+
+@numba.njit(**FAST)
 def _epoch(
-    table, squares, items, offsets, usable, order, seed, rate_start, rate_end, cosine, hinge, margin, negatives, max_kept,
-    window, p,
+    table, squares, starts, rows, items, offsets, order, state, dim, rate_start, rate_end, cosine, hinge,
+    margin, temperature, negatives, max_kept, batch, window, p,
 ):  # fmt: skip
-    """One pass over the sequences in `order`, in batches that share negatives; returns the mean loss per example."""
-    np.random.seed(seed)
-    dim = table.shape[1]
+    """One pass over the sequences in `order`, in batches that share negatives; returns the sum of the losses."""
+    labels = _draw_labels(offsets, order, state)
+    width = table.shape[1]
     drawn = np.empty(negatives, np.int64)
-    noise = np.empty((negatives, dim), np.float32)
-    labels = np.empty(BATCH, np.int64)
-    bags = np.empty((BATCH, 2), np.int64)  # where the bag's visits begin and end, the label's own among them
-    left = np.empty((BATCH, dim), np.float32)
-    right = np.empty((BATCH, dim), np.float32)
-    scores = np.empty(negatives, np.float32)
+    noise = np.empty((negatives, width), np.float32)
+    bags = np.empty((batch, 2), np.int64)  # where the bag's visits begin and end, the label's own among them
+    left = np.empty((batch, width), np.float32)
+    right = np.empty((batch, width), np.float32)
+    weights = np.empty(negatives, np.float32)  # how strongly each kept negative repels
     kept = np.empty(negatives, np.int64)
-    gradient = np.empty(dim, np.float32)
-    total = 0.0
-    for first in range(0, len(order), BATCH):
-        size = min(BATCH, len(order) - first)
-        rate = rate_start + (rate_end - rate_start) * first / len(order)
+    gradient = np.empty(width, np.float32)
+    one, total = np.float32(1), 0.0
+    for first in range(0, len(order), batch):
+        size = min(batch, len(order) - first)
+        rate = np.float32(rate_start + (rate_end - rate_start) * first / len(order))
         for k in range(negatives):
-            s = usable[np.random.randint(len(usable))]
-            drawn[k] = items[np.random.randint(offsets[s], offsets[s + 1])]
-            _project(table, drawn[k : k + 1], -1, cosine, p, noise[k])
-        for b in range(size):  # all projections are those of the batch's start
-            s = order[first + b]
-            place = np.random.randint(offsets[s], offsets[s + 1])
-            begin, end = offsets[s], offsets[s + 1]
-            if window > 0:
-                begin, end = max(begin, place - window), min(end, place + window + 1)
-            labels[b], bags[b, 0], bags[b, 1] = place, begin, end
-            _project(table, items[begin:end], place - begin, cosine, p, left[b])
-            _project(table, items[place : place + 1], -1, cosine, p, right[b])
+            drawn[k] = items[labels[_draw(state, len(order))]]
         for b in range(size):
-            label = items[labels[b]]
-            positive = np.float32(0)
-            for i in range(dim):
-                positive += left[b, i] * right[b, i]
+            begin, end = offsets[order[first + b]], offsets[order[first + b] + 1]
+            if window > 0:
+                place = labels[first + b]
+                begin, end = max(begin, place - window), min(end, place + window + 1)
+            bags[b, 0], bags[b, 1] = begin, end
+        for k in range(negatives):  # all projections are those of the batch's start
+            _project(table, starts, rows, drawn, k, k + 1, -1, cosine, p, noise[k])
+        for b in range(size):
+            place = labels[first + b]
+            _project(table, starts, rows, items, bags[b, 0], bags[b, 1], place, cosine, p, left[b])
+            _project(table, starts, rows, items, place, place + 1, -1, cosine, p, right[b])
+
+        for b in range(size):
+            label, bag = items[labels[first + b]], left[b]
+            positive = _dot(bag, right[b])
             count = 0
-            for k in range(negatives):
-                if drawn[k] == label:
-                    continue
-                score = np.float32(0)
-                for i in range(dim):
-                    score += left[b, i] * noise[k, i]
-                if hinge:
-                    excess = margin - positive + score
-                    if excess <= 0 or count == max_kept:
-                        continue
-                    total += excess / negatives
-                    scores[count] = 1.0  # divided by the number kept below
-                else:
-                    scores[count] = score
-                kept[count] = k
-                count += 1
+            if hinge:
+                bound = positive - np.float32(margin)
+                for k in range(negatives):
+                    score = _dot(bag, noise[k])
+                    if score > bound and drawn[k] != label:
+                        total += (score - bound) / negatives
+                        kept[count] = k
+                        count += 1
+                        if count == max_kept:
+                            break
+                pull = one  # how strongly the label attracts
+                weights[:count] = one / np.float32(max(1, count))
+            else:
+                sharpness = np.float32(1 / temperature)
+                top = positive
+                for k in range(negatives):
+                    if drawn[k] != label:
+                        weights[count] = _dot(bag, noise[k])
+                        top = max(top, weights[count])
+                        kept[count] = k
+                        count += 1
+                own = np.exp((positive - top) * sharpness)
+                weights[:count] = np.exp((weights[:count] - top) * sharpness)
+                mass = own + weights[:count].sum()
+                total -= np.log(own / mass)
+                pull = one - own / mass
+                weights[:count] /= mass
             if count == 0:
                 continue
-            pull = np.float32(1.0)  # how strongly the label attracts: the derivative of the loss by -positive
-            if hinge:
-                scores[:count] /= count
-            else:
-                top = max(positive, scores[:count].max())
-                own = np.exp(positive - top)
-                scores[:count] = np.exp(scores[:count] - top)
-                all_of_it = own + scores[:count].sum()
-                total -= np.log(own / all_of_it)
-                scores[:count] /= all_of_it
-                pull = 1 - own / all_of_it
-            for i in range(dim):
+
+            for i in range(width):
                 gradient[i] = -pull * right[b, i]
             for j in range(count):
-                for i in range(dim):
-                    gradient[i] += scores[j] * noise[kept[j], i]
+                weight, k = weights[j], kept[j]
+                for i in range(width):
+                    gradient[i] += weight * noise[k, i]
             # The projections' scale is held constant, so that every row of the bag gets the same gradient.
+            square = _dot(gradient, gradient) / np.float32(dim)
             for at in range(bags[b, 0], bags[b, 1]):
-                if at != labels[b]:
-                    _step(table, squares[0], items[at], gradient, np.float32(-1), rate)
-            _step(table, squares[1], label, left[b], pull, rate)
+                if at != labels[first + b]:
+                    _move(table, squares, 0, starts, rows, items[at], gradient, square, -rate)
+            square = _dot(bag, bag) / np.float32(dim)
+            _move(table, squares, 1, starts, rows, label, bag, square, rate * pull)
             for j in range(count):
-                _step(table, squares[1], drawn[kept[j]], left[b], -scores[j], rate)
-    return total / len(order)
+                _move(table, squares, 1, starts, rows, drawn[kept[j]], bag, square, -rate * weights[j])
+    return total
 
 
-@numba.njit(cache=True, inline="always")
-def _project(table, rows, leave_out, cosine, p, out):
-    """Sum the rows (but the one at place `leave_out`), scaled to length 1 (cosine) or by 1 / n ** p (dot)."""
+@numba.njit(**FAST)
+def _draw_labels(offsets, order, state):
+    """Where the label of each sequence in `order` stands among the items, drawn uniformly."""
+    labels = np.empty(len(order), np.int64)
+    for n in range(len(order)):
+        begin, end = offsets[order[n]], offsets[order[n] + 1]
+        labels[n] = begin + _draw(state, end - begin)
+    return labels
+
+
+@numba.njit(forceinline=True, **FAST)
+def _draw(state, n):
+    """A whole number below n (xorshift64*, Vigna 2016); `state` is one uint64, never 0."""
+    x = state[0]
+    x ^= x >> np.uint64(12)
+    x ^= x << np.uint64(25)
+    x ^= x >> np.uint64(27)
+    state[0] = x
+    high = (x * np.uint64(2685821657736338717)) >> np.uint64(32)
+    return np.int64((high * np.uint64(n)) >> np.uint64(32))
+
+
+@numba.njit(forceinline=True, **FAST)
+def _dot(a, b):
+    result = np.float32(0)
+    for i in range(len(a)):
+        result += a[i] * b[i]
+    return result
+
+
+@numba.njit(forceinline=True, **FAST)
+def _project(table, starts, rows, items, begin, end, leave_out, cosine, p, out):
+    """Sum the rows of ``items[begin:end]`` (but the one at `leave_out`), scaled to length 1 or by 1 / n ** p."""
     out[:] = 0
-    for place in range(len(rows)):
-        if place != leave_out:
-            for i in range(len(out)):
-                out[i] += table[rows[place], i]
-    if cosine:
-        scale = np.sqrt((out * out).sum()) + 1e-12
-    else:
-        scale = max(1, len(rows) - (leave_out >= 0)) ** p
+    count = 0
+    for at in range(begin, end):
+        if at != leave_out:
+            for r in range(starts[items[at]], starts[items[at] + 1]):
+                row = rows[r]
+                count += 1
+                for i in range(len(out)):
+                    out[i] += table[row, i]
+    scale = np.float32(1) / (np.sqrt(_dot(out, out)) + np.float32(1e-12)) if cosine else np.float32(max(1, count) ** -p)
     for i in range(len(out)):
-        out[i] /= np.float32(scale)
+        out[i] *= scale
 
 
-@numba.njit(cache=True, inline="always")
-def _step(table, squares, row, direction, weight, rate):
-    """Adagrad with one accumulator per row: move by weight × direction, scaled by the row's history of squares."""
-    dim = table.shape[1]
-    square = np.float32(0)
-    for i in range(dim):
-        square += direction[i] * direction[i]
-    squares[row] += square / dim
-    step = np.float32(rate * weight / np.sqrt(squares[row] + 1e-6))
-    for i in range(dim):
-        table[row, i] += step * direction[i]
+@numba.njit(forceinline=True, **FAST)
+def _move(table, squares, side, starts, rows, item, direction, square, weight):
+    """Adagrad with one accumulator per row and side: move the item's rows by weight × direction over its root."""
+    for r in range(starts[item], starts[item + 1]):
+        row = rows[r]
+        squares[row, side] += square
+        step = weight / np.sqrt(squares[row, side] + np.float32(1e-6))
+        for i in range(len(direction)):
+            table[row, i] += step * direction[i]

@@ -1,0 +1,286 @@
+"""StarSpace: the gradient against automatic differentiation, an update by hand, and what its parameters promise."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_trainers import corpus
+
+from shelfspace import embeddings, features, starspace
+from shelfspace.sequences import Corpus
+
+WIDTH, DIM = 16, 12
+
+
+def small(sequences: int = 6, products: int = 9, seed: int = 0) -> Corpus:
+    """Short random sequences in which products repeat."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, 6, sequences)
+    ids = np.array([f"p{i}" for i in range(products)])
+    return Corpus(ids, rng.integers(products, size=lengths.sum()).astype(np.int32), np.append(0, lengths.cumsum()))
+
+
+def one_batch(given: Corpus, table, starts, rows, *, cosine, hinge, seed=5, **changed):
+    """Run the kernel for a single batch of all sequences; return the loss, the table after it, and what was drawn."""
+    settings = {"margin": 0.3, "temperature": 0.5, "negatives": 7, "max_kept": 4, "batch": 10, "window": 0, "p": 0.5}
+    settings |= changed
+    order = np.random.default_rng(seed).permutation(len(given))
+    state = np.array([seed + 1], dtype=np.uint64)
+    replay = state.copy()
+    labels = starspace._draw_labels.py_func(given.offsets, order, replay)
+    drawn = [given.items[labels[starspace._draw(replay, len(order))]] for _ in range(settings["negatives"])]
+    after, squares = table.copy(), np.zeros((len(table), 2), np.float32)
+    loss = starspace._epoch(
+        after, squares, starts, rows, given.items, given.offsets, order, state, DIM, 0.1, 0.1, cosine, hinge,
+        settings["margin"], settings["temperature"], settings["negatives"], settings["max_kept"], settings["batch"],
+        settings["window"], settings["p"],
+    )  # fmt: skip
+    return loss, after, order, labels, drawn, settings
+
+
+@pytest.mark.parametrize("several_rows", [False, True])
+@pytest.mark.parametrize("window", [0, 1])
+@pytest.mark.parametrize("similarity", starspace.SIMILARITIES)
+@pytest.mark.parametrize("loss", starspace.LOSSES)
+def test_one_batch_is_the_gradient_of_automatic_differentiation(loss, similarity, window, several_rows):
+    """The oracle builds each example's loss from both sides' rows, holding the projections' scales constant."""
+    import tensorflow as tf
+
+    given, rng = small(), np.random.default_rng(1)
+    members = [[i, 9 + i % 3] if several_rows else [i] for i in range(9)]  # products that share a feature's row
+    starts, rows = np.cumsum([0] + [len(m) for m in members]), np.concatenate(members).astype(np.int32)
+    table = np.zeros((12, WIDTH), np.float32)
+    table[:, :DIM] = rng.normal(0, 0.5, (12, DIM))
+    cosine, hinge = similarity == "cosine", loss == "hinge"
+    found, after, order, labels, drawn, has = one_batch(
+        given, table, starts, rows, cosine=cosine, hinge=hinge, window=window
+    )
+
+    def project(rows_table, items):
+        of = [row for item in items for row in members[item]]
+        total = tf.reduce_sum(tf.gather(rows_table, of), axis=0)
+        return total / tf.stop_gradient(tf.norm(total) if cosine else tf.constant(len(of) ** 0.5, tf.float64))
+
+    expected, squares, loss_sum = table.astype(float), np.zeros((12, 2)), 0.0
+
+    def adagrad(row, side, gradient, square):
+        squares[row, side] += square / DIM
+        expected[row] -= 0.1 * gradient / np.sqrt(squares[row, side] + 1e-6)
+
+    for sequence, place in zip(order, labels):
+        begin, end = given.offsets[sequence], given.offsets[sequence + 1]
+        if window:
+            begin, end = max(begin, place - window), min(end, place + window + 1)
+        bag = [given.items[i] for i in range(begin, end) if i != place]
+        label = given.items[place]
+        noise = [product for product in drawn if product != label]
+        left, right = tf.Variable(table, dtype=tf.float64), tf.Variable(table, dtype=tf.float64)
+        one_by_one = [tf.Variable(table, dtype=tf.float64) for _ in noise]
+        with tf.GradientTape() as tape:
+            a = project(left, bag)
+            positive = tf.tensordot(a, project(right, [label]), 1)
+            scores = [tf.tensordot(a, project(own, [item]), 1) for own, item in zip(one_by_one, noise)]
+            if hinge:
+                terms = [has["margin"] - positive + score for score in scores]
+                used = [j for j, term in enumerate(terms) if term > 0][: has["max_kept"]]
+                value = tf.add_n([terms[j] for j in used]) if used else tf.constant(0.0, tf.float64)
+                loss_sum += float(value) / has["negatives"]
+                value /= max(1, len(used))
+            else:
+                used = list(range(len(noise)))
+                value = tf.reduce_logsumexp(tf.stack([positive, *scores]) / has["temperature"])
+                value -= positive / has["temperature"]
+                loss_sum += float(value)
+                value *= has["temperature"]
+        gradients = tape.gradient(value, [left, right, *one_by_one], unconnected_gradients="zero")
+        gradients = [tf.convert_to_tensor(g).numpy() for g in gradients]
+        if not used:
+            continue
+        a = a.numpy()
+        bag_rows = [row for item in bag for row in members[item]]
+        share = 1.0 if cosine else len(bag_rows) ** -0.5  # what the projection's scale leaves of a row's gradient
+        scale = np.linalg.norm(table.astype(float)[bag_rows].sum(axis=0)) ** -1 if cosine else share
+        for row in bag_rows:  # G is the gradient by the projection, for every row that it sums, as often as it does
+            of_row = gradients[0][row] / scale / bag_rows.count(row)
+            adagrad(row, 0, of_row, of_row @ of_row)
+        for side, item in [(1, label), *((2 + j, noise[j]) for j in used)]:
+            of = members[item]
+            scale = np.linalg.norm(table.astype(float)[of].sum(axis=0)) ** -1 if cosine else len(of) ** -0.5
+            for row in of:
+                adagrad(row, 1, gradients[side][row] / scale, a @ a)
+    assert found == pytest.approx(loss_sum, rel=1e-5) and loss_sum > 0
+    np.testing.assert_allclose(after, expected, atol=2e-5)
+    assert np.abs(after - table).max() > 0.05
+
+
+def test_an_update_by_hand():
+    # Of the sequence (a, b) the label is a = (1, 0) and the bag is b = (0, 1); the only negative is c = (0.6, 0.8), the
+    # label of the sequence (c, c), which is passed over there. The cosines to the bag are 0 and 0.8.
+    given = Corpus(np.array(["a", "b", "c"]), np.array([0, 1, 2, 2], np.int32), np.array([0, 2, 4]))
+    table = np.zeros((3, WIDTH), np.float32)
+    table[:, :2] = [[1, 0], [0, 1], [0.6, 0.8]]
+    identity = np.arange(4), np.arange(3, dtype=np.int32)
+    for seed in range(100):
+        loss, after, order, labels, drawn, _ = one_batch(
+            given, table, *identity, cosine=True, hinge=True, seed=seed, margin=0.2, negatives=1
+        )
+        if labels[list(order).index(0)] == 0 and drawn == [2]:
+            break
+    else:
+        pytest.fail("no seed gave the label and the negative that the hand computed with")
+    # Hinge: 0.2 - 0 + 0.8 = 1. The bag's gradient is G = c - a = (-0.4, 0.8), of squared length 0.8, so b moves by
+    # -0.1 G / sqrt(0.8 / d); the label moves by 0.1 b / sqrt(1 / d), and the negative by as much the other way.
+    assert loss == pytest.approx(1.0)
+    of_label, of_bag = 0.1 / math.sqrt(1 / DIM), 0.1 / math.sqrt(0.8 / DIM)
+    by_hand = [[1, of_label], [0.4 * of_bag, 1 - 0.8 * of_bag], [0.6, 0.8 - of_label]]
+    np.testing.assert_allclose(after[:, :2], by_hand, atol=1e-5)
+
+
+def test_labels_and_draws_are_uniform():
+    state = np.array([3], dtype=np.uint64)
+    draws = np.array([starspace._draw(state, 7) for _ in range(14_000)])
+    assert draws.min() == 0 and draws.max() == 6
+    assert np.abs(np.bincount(draws) - 2000).max() < 5 * math.sqrt(2000)
+    offsets = np.arange(3001) * 3
+    labels = starspace._draw_labels(offsets, np.arange(3000), state)
+    assert np.abs(np.bincount(labels - offsets[:-1]) - 1000).max() < 5 * math.sqrt(1000)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"similarity": similarity, "loss": loss}
+        for similarity in starspace.SIMILARITIES
+        for loss in starspace.LOSSES
+    ]
+    + [{"loss": "softmax", "temperature": 0.1}],
+)
+def test_every_similarity_and_loss_learns(options):
+    found = starspace.train(corpus(), dim=8, epochs=25, progress=False, **options)
+    categories = np.repeat(list("abcd"), 10).astype(object)
+    check = embeddings.triplet_check(found.vectors, *embeddings.category_triplets(categories, np.ones(40, bool)))
+    assert check.auc > 0.95
+    assert np.linalg.norm(found.vectors, axis=1).max() <= 1 + 1e-5
+
+
+def test_no_vector_is_longer_than_max_norm():
+    longest = [
+        np.linalg.norm(starspace.train(corpus(), dim=8, epochs=10, max_norm=limit, progress=False).vectors, axis=1).max()
+        for limit in (0.1, 10.0)
+    ]
+    assert longest[0] == pytest.approx(0.1, rel=1e-5) and longest[1] > 0.2
+
+
+def test_window_keeps_the_bag_to_the_neighbourhood():
+    # A walk a-b-c-d-e-f: with a window of 1 neighbours meet, with the whole sequence all meet all.
+    ids = np.array(list("abcdef"))
+    walk = Corpus(ids, np.tile(np.arange(6, dtype=np.int32), 400), np.arange(401) * 6)
+    unit = embeddings.normalise(
+        starspace.train(walk, dim=8, window=1, epochs=10, negatives=5, progress=False).vectors
+    )
+    cosine = unit @ unit.T
+    assert cosine[0, 1] > cosine[0, 5]
+
+
+def test_single_visits_are_skipped_and_a_product_of_none_but_these_hardly_moves():
+    ids = np.array(["a", "b", "c"])
+    given = Corpus(ids, np.array([0, 1] * 50 + [2], np.int32), np.append(np.arange(51) * 2, 101))
+    found = starspace.train(given, dim=4, epochs=3, progress=False)
+    lengths = np.linalg.norm(found.vectors, axis=1)
+    assert lengths[2] < 0.01 < lengths[0]
+
+
+def test_patience_stops_and_gives_the_best_epochs_vectors():
+    script = iter([0.1, 0.3, 0.2, 0.25, 0.9])
+    kept = []
+
+    def validate(made):
+        kept.append(made.vectors)
+        return next(script)
+
+    found = starspace.train(corpus(), dim=4, epochs=5, validate=validate, patience=2, progress=False)
+    assert found.scores == (0.1, 0.3, 0.2, 0.25) and len(found.losses) == 4
+    assert np.array_equal(found.vectors, kept[1]) and not np.array_equal(kept[1], kept[3])
+    watched = starspace.train(corpus(), dim=4, epochs=5, validate=lambda made: 0.0, progress=False)
+    plain = starspace.train(corpus(), dim=4, epochs=5, progress=False)
+    assert watched.scores == (0.0,) * 5 and np.array_equal(watched.vectors, plain.vectors)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"similarity": "euclid"}, "must be one of cosine, dot"),
+        ({"loss": "triplet"}, "must be one of hinge, softmax"),
+        ({"negatives": 0}, "negatives is 0; it must be at least 1"),
+        ({"learning_rate": 0.0}, "must be more than 0"),
+        ({"window": -1}, "must be 0 or more"),
+        ({"patience": 2}, "give validate"),
+    ],
+)
+def test_what_does_not_fit_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        starspace.train(corpus(), progress=False, **wrong)
+
+
+def test_a_sequence_of_two_is_needed():
+    with pytest.raises(ValueError, match="two visits"):
+        starspace.train(Corpus(np.array(["a"]), np.zeros(2, np.int32), np.array([0, 1, 2])), progress=False)
+
+
+def described(hidden=()) -> tuple[pd.DataFrame, features.Features, Corpus]:
+    """The grouped corpus with a name for each product, and without the visits of the hidden products."""
+    given = corpus()
+    noun = np.repeat(["phone", "chair", "lamp", "kettle"], 10)
+    products = pd.DataFrame({"product_id": given.product_ids, "name": [f"fine {word} {i}" for i, word in enumerate(noun)]})
+    keep = ~np.isin(given.product_ids[given.items], hidden)
+    lengths = np.add.reduceat(keep, given.offsets[:-1])
+    items = given.items[keep]
+    used, items = np.unique(items, return_inverse=True)
+    left = Corpus(given.product_ids[used], items.astype(np.int32), np.append(0, lengths.cumsum()))
+    return products, features.of_products(products, max_share=0.3), left
+
+
+def test_a_product_without_a_click_lies_with_its_kind():
+    hidden = ["p03", "p17", "p25"]
+    products, made_of, seen = described(hidden)
+    assert not np.isin(hidden, seen.product_ids).any()
+    found = starspace.train(seen, features=made_of, dim=8, epochs=20, progress=False)
+    assert found.product_ids.tolist() == products.product_id.tolist()
+    place = np.searchsorted(found.product_ids, hidden)
+    np.testing.assert_allclose(found.vectors[place], found.embed_products(made_of)[place], atol=1e-6)
+    index, _ = embeddings.nearest(found.vectors, found.vectors[place], k=5, exclude=place)
+    assert (index // 10 == place[:, None] // 10).all()
+
+
+def test_a_query_finds_the_products_of_its_words():
+    _, made_of, seen = described()
+    found = starspace.train(seen, features=made_of, dim=8, epochs=20, progress=False)
+    query = found.embed_products(features.of_texts(["a fine kettle"]))
+    assert (embeddings.nearest(found.vectors, query, k=10)[0] >= 30).all()
+    assert not found.embed_products(features.of_texts(["unheard of"])).any()
+
+
+def test_queries_may_stand_in_the_sequences():
+    """A word that no product has ("cuppa") is learned from what was clicked after it."""
+    products, made_of, seen = described()
+    ids = np.append(seen.product_ids, "query: cuppa")
+    rows = [np.append(row, 40) if row[0] >= 30 else row for row in np.split(seen.items, seen.offsets[1:-1])]
+    given = Corpus(ids, np.concatenate(rows).astype(np.int32), np.append(0, np.cumsum([len(row) for row in rows])))
+    both = features.join(made_of, features.of_texts(["query: cuppa"]))
+    found = starspace.train(given, features=both, dim=8, epochs=20, progress=False)
+    is_product = np.isin(found.product_ids, products.product_id)
+    index, _ = embeddings.nearest(found.vectors[is_product], found.embed_products(features.of_texts(["cuppa"])), k=10)
+    assert (index >= 30).all()
+
+
+def test_embedding_by_features_needs_features():
+    found = starspace.train(corpus(), dim=4, epochs=1, progress=False)
+    with pytest.raises(ValueError, match="train StarSpace with features"):
+        found.embed_products(features.of_texts(["phone"]))
+
+
+def test_features_change_neither_the_seed_nor_the_bytes():
+    _, made_of, seen = described(["p03"])
+    one, two = (starspace.train(seen, features=made_of, dim=4, epochs=2, progress=False) for _ in range(2))
+    assert np.array_equal(one.vectors, two.vectors) and np.array_equal(one.features.vectors, two.features.vectors)
