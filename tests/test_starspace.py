@@ -34,7 +34,7 @@ def one_batch(given: Corpus, table, starts, rows, *, cosine, hinge, seed=5, **ch
     loss = starspace._epoch(
         after, squares, starts, rows, given.items, given.offsets, order, state, DIM, 0.1, 0.1, cosine, hinge,
         settings["margin"], settings["temperature"], settings["negatives"], settings["max_kept"], settings["batch"],
-        settings["window"], settings["p"],
+        settings["window"], settings["p"], 100.0,
     )  # fmt: skip
     return loss, after, order, labels, drawn, settings
 

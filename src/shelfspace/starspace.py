@@ -31,6 +31,7 @@ from shelfspace.sequences import Corpus, passes
 SIMILARITIES = ("cosine", "dot")
 LOSSES = ("hinge", "softmax")
 EXAMPLES = 2_000_000  # trained on in all, when the number of epochs is left to the size of the log
+SWEEP = 100  # batches in which the norms of all rows are looked at once
 LANES = 16  # floats of a vector register; rows are padded to a multiple of it
 FAST = {"cache": True, "fastmath": True, "error_model": "numpy"}
 
@@ -95,7 +96,7 @@ def train(
     p : float
         Sums are divided by n ** p (dot).
     max_norm : float
-        Rows longer than this are shortened to it after every epoch.
+        Rows longer than this are shortened to it, now and then (every hundred batches) and after every epoch.
     validate : callable, optional
         Takes the `Embeddings` after each epoch and returns a number, the higher the better, say a hit rate; they are
         kept as `Embeddings.scores`.
@@ -137,10 +138,10 @@ def train(
             total = _epoch(
                 table, squares, starts, rows, items, corpus.offsets, order, rng.integers(1, 2**63, size=1, dtype=np.uint64), dim,
                 learning_rate * (1 - epoch / epochs), learning_rate * (1 - (epoch + 1) / epochs),
-                similarity == "cosine", loss == "hinge", margin, temperature, negatives, max_kept, batch, window, p,
+                similarity == "cosine", loss == "hinge", margin, temperature, negatives, max_kept, batch, window, p, max_norm,
             )  # fmt: skip
             losses.append(total / len(order))
-            table *= np.minimum(1, max_norm / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12))
+            _shorten(table, 0, n_rows, max_norm)
             shown = {"loss": f"{losses[-1]:.5f}", "examples/s": f"{len(order) / (time.perf_counter() - started):,.0f}"}
             if validate:
                 made = _embeddings(product_ids, table, dim, starts, rows, features, losses, scores)
@@ -205,7 +206,7 @@ def _embeddings(product_ids, table, dim, starts, rows, features, losses, scores)
 @numba.njit(**FAST)
 def _epoch(
     table, squares, starts, rows, items, offsets, order, state, dim, rate_start, rate_end, cosine, hinge,
-    margin, temperature, negatives, max_kept, batch, window, p,
+    margin, temperature, negatives, max_kept, batch, window, p, max_norm,
 ):  # fmt: skip
     """One pass over the sequences in `order`, in batches that share negatives; returns the sum of the losses."""
     labels = _draw_labels(offsets, order, state)
@@ -218,8 +219,11 @@ def _epoch(
     weights = np.empty(negatives, np.float32)  # how strongly each kept negative repels
     kept = np.empty(negatives, np.int64)
     gradient = np.empty(width, np.float32)
-    one, total = np.float32(1), 0.0
+    one, total, swept = np.float32(1), 0.0, 0
     for first in range(0, len(order), batch):
+        step = 1 + len(table) // SWEEP
+        _shorten(table, swept, min(swept + step, len(table)), max_norm)
+        swept = (swept + step) % len(table)
         size = min(batch, len(order) - first)
         rate = np.float32(rate_start + (rate_end - rate_start) * first / len(order))
         for k in range(negatives):
@@ -287,6 +291,17 @@ def _epoch(
             for j in range(count):
                 _move(table, squares, 1, starts, rows, drawn[kept[j]], bag, square, -rate * weights[j])
     return total
+
+
+@numba.njit(**FAST)
+def _shorten(table, begin, end, max_norm):
+    """Shorten rows begin to end that are longer than max_norm to it."""
+    for row in range(begin, end):
+        square = _dot(table[row], table[row])
+        if square > max_norm * max_norm:
+            scale = np.float32(max_norm / np.sqrt(square))
+            for i in range(table.shape[1]):
+                table[row, i] *= scale
 
 
 @numba.njit(**FAST)
