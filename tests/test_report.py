@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from conftest import violations
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from shelfspace import chapters, exhibits, plots, report
@@ -487,49 +488,9 @@ def test_pictures_of_other_making_are_kept_as_images():
 # --- in a browser ---
 
 
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip(
-            "No chromium, chromium-browser or google-chrome on the path, "
-            "so the page is not opened in a browser."
-        )
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
-def open_page(browser, run):
-    contexts = []
-
-    def open_at(width, scheme="light", javascript=True, height=900):
-        context = browser.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme=scheme,
-            java_script_enabled=javascript,
-            offline=True,
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.noise = []
-        page.on(
-            "request",
-            lambda r: page.noise.append(r.url) if not r.url.startswith(("file:", "data:")) else None,
-        )
-        page.on("console", lambda message: page.noise.append(message.text))
-        page.on("pageerror", lambda error: page.noise.append(str(error)))
-        page.on("dialog", lambda dialog: (page.noise.append(dialog.message), dialog.dismiss()))
-        page.goto((run / "report.html").as_uri())
-        return page
-
-    yield open_at
-    for context in contexts:
-        context.close()
+def open_page(open_file, run):
+    return lambda *arguments, **options: open_file(run / "report.html", *arguments, **options)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -548,13 +509,10 @@ def test_no_request_no_error_no_sideways_scroll(open_page, width, scheme):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1440])
 def test_no_accessibility_violation(open_page, width, scheme):
-    from axe_playwright_python.sync_playwright import Axe
-
     page = open_page(width, scheme)
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     page.wait_for_timeout(100)
-    result = Axe().run(page)
-    assert result.violations_count == 0, result.generate_report()
+    assert violations(page) == ""
 
 
 def test_one_button_for_all_code_and_contents_that_follow(open_page):
