@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 from conftest import violations
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from shelfspace import chapters, exhibits, plots, report
+from shelfspace import chapters, exhibits, pipeline, plots, report
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202edesrever\x07\u0000 سماعة 🎧"
 NAMES = ["Aurora Phone 6", "Aurora Case", HOSTILE, "x" * 10_000, "Oak chair", "Desk lamp"]
@@ -552,3 +552,32 @@ def test_reads_without_javascript(open_page):
     assert not page.locator("#toggle-code").is_visible()
     page.locator("details.code summary").first.click()
     assert page.locator("details.code .highlight").first.is_visible()
+
+
+# --- the glossary and the start page of the notebooks ---
+
+
+def test_glossary_has_one_source(soup):
+    terms = report.glossary()
+    names = [term for _, term, _ in terms]
+    assert len(names) > 20 and len(set(names)) == len(names) and all(meaning.endswith(".") for _, _, meaning in terms)
+    assert names == sorted(names, key=lambda name: re.sub("[^a-z0-9]", "", name.lower()))
+    shown = {row["id"]: row.dt.get_text() for row in soup.select("#glossary dl > div")}
+    assert shown == {identity: term for identity, term, _ in terms}
+    assert [link.get_text() for link in soup.select(".key a.term")] == ["HR@20", "MRR@20"]
+
+
+def test_start_page_leads_through_the_notebooks_in_order():
+    start = report.START.read_text(encoding="utf-8")
+    assert re.findall(r"\]\((\S+)\.ipynb\)", start) == [stage.name for stage in pipeline.stages()]
+    makefile = (pipeline.ROOT / "Makefile").read_text()
+    assert "notebooks/README.md" in re.search(r"^lab:.*\n((?:\t.*\n)+)", makefile, re.M)[1]
+
+
+def test_budget_grows_with_the_products(run, monkeypatch):
+    monkeypatch.setattr(report, "BUDGETS", (20_000, 8_000_000))
+    monkeypatch.setattr(report, "MANY_PRODUCTS", metrics()["data"]["products"])
+    with pytest.raises(ValueError, match=r"more than its budget of 0\.02 MB"):
+        report.render(run)
+    monkeypatch.setattr(report, "MANY_PRODUCTS", metrics()["data"]["products"] - 1)
+    report.render(run)

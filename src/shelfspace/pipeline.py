@@ -506,7 +506,7 @@ def _report(out: Path, about: Mapping, say: Callable[[str], None]) -> Path:
     """Render the report, unless it is there and nothing it shows has changed."""
     say(f"{'report':<24}")
     sources = {name: runs.sha256_file(PACKAGE / f"{name}.py") for name in imported("from shelfspace import report")}
-    shown = [*sorted((PACKAGE / "page").iterdir()), *sorted((out / "notebooks").glob("*.ipynb")), out / "metrics.json"]
+    shown = [*sorted((PACKAGE / "page").iterdir()), *sorted((out / "notebooks").glob("*.ipynb")), out / "metrics.json", NOTEBOOKS / "README.md"]
     sources |= {path.name: runs.sha256_file(path) for path in shown if path.is_file()}
     key = hashlib.sha256(json.dumps([sources, dict(about)], sort_keys=True, default=str).encode()).hexdigest()
     record_path, page = out / ".stages" / "report.json", out / "report.html"

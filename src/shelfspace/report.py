@@ -11,17 +11,20 @@ import ast
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import jinja2
 
-from shelfspace import chapters, playground, runs
+from shelfspace import chapters, dataflow, playground, runs
 from shelfspace.exhibits import clean, short
 from shelfspace.palette import color_of, decay_unit, label_of
 
 PAGE = Path(__file__).parent / "page"
+START = Path(__file__).resolve().parents[2] / "notebooks" / "README.md"
+"""The start page of the notebooks, which holds the glossary."""
 QUESTIONS = {
     "": "What will a customer look at next?",
     "view": "What will a customer look at next?",
@@ -72,7 +75,7 @@ def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
     play = playground.read(run_dir, room)
     html = page(
         "page.html.j2", scripts=("page.js", "play.js"), **summary(metrics, params, told), chapters=told, play=play,
-        play_json=playground.to_json(play) if play else "",
+        play_json=playground.to_json(play) if play else "", flow=_flow(run_dir, params, told), glossary=glossary(),
     )  # fmt: skip
     size = len(html.encode())
     if size > max_bytes:
@@ -102,6 +105,7 @@ def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
         "short": short,
         "count": "{:,}".format,
         "zip": zip,
+        "bytes": _bytes,
         "color": color_of,
     }
     script = "".join((PAGE / name).read_text(encoding="utf-8") for name in scripts)
@@ -303,6 +307,26 @@ def percent(value: float | None) -> str:
     if value is None or value != value:
         return "–"
     return f"{value:.1%}" if value >= 0.01 or value == 0 else f"{value:.2%}"
+
+
+def glossary(path: Path = START) -> list[tuple[str, str, str]]:
+    """The terms that the start page of the notebooks explains, as (id in the page, term, meaning); none without it."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    found = re.findall(r"^- \*\*(.+?)\*\*: (.+)$", text.partition("## Glossary")[2], re.MULTILINE)
+    return [(f"glossary--{re.sub('[^a-z0-9]+', '-', term.lower())}", term, meaning) for term, meaning in found]
+
+
+def _flow(run_dir: Path, params: Mapping, told: Sequence[chapters.Chapter]) -> dict | None:
+    """The map of the data flow for the template; None for a run without records."""
+    stages, files = dataflow.read(run_dir, "" if params.get("data") == "shop" else source(params.get("data", "")))
+    titles = {chapter.id: chapter.title for chapter in told}
+    ids = [name.replace("_", "-") for name in stages]
+    return {"stages": [(i if i in titles else "", titles.get(i, "This page")) for i in ids], "files": files} if stages else None
+
+
+def _bytes(size: int) -> str:
+    """1234567 → "1.2 MB"."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _gain(winner: Mapping, other: Mapping) -> str:
