@@ -16,9 +16,11 @@ report: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest --cov=shelfspace --cov-report=term:skip-covered --cov-fail-under=90
 
-# The start page, rendered, beside the list of notebooks.
+# Opens the start page, rendered, beside the list of notebooks.
 lab: .venv/ready
-	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url="/lab/tree/notebooks/README.md?factory=Markdown%20Preview"
+	@mkdir -p .venv/share/jupyter/lab/settings
+	@cp notebooks/lab-settings.json .venv/share/jupyter/lab/settings/overrides.json
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/README.md
 
 # Set up once, and again only when a pin or the package's own metadata changed.
 .venv/ready: requirements.txt pyproject.toml
