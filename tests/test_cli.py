@@ -122,7 +122,7 @@ def test_parameters_lists_every_one(monkeypatch, capsys):
 
 def test_help_teaches_by_example():
     program = Path(sys.executable).parent / "shelfspace"
-    for words in ([], ["report"], ["simulate"], ["parameters"]):
+    for words in ([], ["report"], ["compare"], ["sweep"], ["simulate"], ["parameters"]):
         found = subprocess.run([program, *words, "--help"], capture_output=True, text=True)
         assert found.returncode == 0
         assert words in ([], ["parameters"]) or "shelfspace " + words[0] in found.stdout.replace("Usage:", "", 1)

@@ -1,8 +1,9 @@
-"""The command line: `shelfspace report`, `shelfspace simulate`, `shelfspace parameters`."""
+"""The command line: `shelfspace report`, `compare`, `sweep`, `simulate`, `parameters`."""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -43,8 +44,74 @@ def report(
     """
     from shelfspace import pipeline
 
+    given = _given(parameter, file)
+    command = shlex.join(["shelfspace", *_arguments(data, columns, out, given)])
+    page = pipeline.run(data, out, columns=columns, given=given, start=start, command=command)
+    typer.echo(f"\nThe report is {os.path.relpath(page)}")
+
+
+@app.command()
+def compare(
+    run: Annotated[list[Path], typer.Argument(help="Folders of two finished runs or more.", metavar="RUN RUN…")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("reports/compare.html"),
+) -> None:
+    """Write a page that shows several runs side by side: metrics with intervals, and what differed.
+
+    Where exactly one parameter differs, there is a curve of the metrics against it. The page says so when the runs read
+    different logs or have different targets, for then their figures cannot be compared.
+
+    Examples:
+
+    - `shelfspace compare reports/default reports/mine`
+    - `shelfspace compare reports/a reports/b reports/c --out reports/abc.html`
+    """
+    from shelfspace import comparison
+
+    typer.echo(f"The comparison is {os.path.relpath(comparison.render(run, out))}")
+
+
+@app.command(epilog="See `shelfspace parameters` for all that -p can set.")
+def sweep(
+    parameter: Annotated[list[str], typer.Option("-p", "--parameter", metavar="KEY=A,B,…", help="The parameter to try several values of; with a single value, one that all runs share.")],
+    data: Annotated[str, typer.Option(help="'shop' (simulated), or a file, folder or pattern: CSV, Parquet, JSON Lines.")] = "shop",
+    columns: Annotated[str, typer.Option(help="The log's own names: user_id=visitorid,product_id=itemid,…")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder to write the runs and the page to; reports/sweep-KEY by default.")] = None,
+    file: Annotated[Path | None, typer.Option("-f", "--file", help="YAML file of parameters that all runs share.")] = None,
+) -> None:
+    """Make one run for each value of a parameter, and a page with curves that compares them.
+
+    Stages that the parameter does not touch are made once, for the first value, and handed on. A sweep that was stopped
+    goes on where it was, and a value added later costs only its own run.
+
+    Values are separated by commas; where a value holds a comma itself, by semicolons.
+
+    Examples:
+
+    - `shelfspace sweep -p decay=0,0.05,0.1,0.2`
+    - `shelfspace sweep -p dim=25,50,100 -p decay=0.1 --data clicks.csv --out reports/dim`
+    - `shelfspace sweep -p "hidden=128;256, 128"`
+    """
+    from shelfspace import comparison
+
+    given = _given(parameter, None)
+    lists = {name: re.split(";" if ";" in value else ",", value) for name, value in given.items() if re.search("[,;]", value)}
+    if len(lists) != 1:
+        raise ValueError(
+            f"A sweep takes several values of one parameter, as in -p decay=0,0.1; it got {', '.join(lists) or 'none with several'}."
+        )
+    ((name, values),) = lists.items()
+    shared = (_given([], file) if file else {}) | {key: value for key, value in given.items() if key != name}
+    page = comparison.sweep(
+        name, [value.strip() for value in values], out or Path(f"reports/sweep-{name}"), data=data, columns=columns, given=shared,
+        command=lambda run, own: shlex.join(["shelfspace", *_arguments(data, columns, run, dict(own))]),
+    )  # fmt: skip
+    typer.echo(f"\nThe comparison is {os.path.relpath(page)}")
+
+
+def _given(pairs: list[str], file: Path | None) -> dict:
+    """Parameters from -f and -p; the latter win."""
     given = _from_file(file) if file else {}
-    for pair in parameter:
+    for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"-p takes KEY=VALUE, as in -p decay=0.2; it got {pair!r}.")
@@ -52,9 +119,7 @@ def report(
     for name, option in (("data", "--data"), ("columns", "--columns"), ("run_dir", "--out")):
         if name in given:
             raise ValueError(f"{name} is set with {option}, not with -p or -f.")
-    command = shlex.join(["shelfspace", *_arguments(data, columns, out, given)])
-    page = pipeline.run(data, out, columns=columns, given=given, start=start, command=command)
-    typer.echo(f"\nThe report is {os.path.relpath(page)}")
+    return given
 
 
 def _from_file(path: Path) -> dict:

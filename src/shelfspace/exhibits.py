@@ -34,17 +34,20 @@ def show(fig: Figure, caption: str, alt: str) -> None:
     ValueError
         If `caption` or `alt` is empty.
     """
+    display(HTML(figure_html(fig, caption, alt)))
+
+
+def figure_html(fig: Figure, caption: str, alt: str) -> str:
+    """The HTML that `show` displays."""
     for what, text in (("caption", caption), ("alt", alt)):
         if not text or not text.strip():
             raise ValueError(f"A figure needs a text for `{what}`: plots.show(fig, caption='…', alt='…').")
     kind, data = _image(fig)
     width, height = (round(inches * 96) for inches in fig.get_size_inches())
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    display(
-        HTML(
-            f'<figure class="shelf-figure"><img src="{source}" width="{width}" height="{height}" '
-            f'alt="{escape(clean(alt))}"><figcaption>{escape(clean(caption))}</figcaption></figure>'
-        )
+    return (
+        f'<figure class="shelf-figure"><img src="{source}" width="{width}" height="{height}" '
+        f'alt="{escape(clean(alt))}"><figcaption>{escape(clean(caption))}</figcaption></figure>'
     )
 
 

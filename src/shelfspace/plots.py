@@ -48,6 +48,7 @@ __all__ = [
     "metric_label",
     "model_comparison",
     "note",
+    "parameter_sweep",
     "product_labels",
     "reliability",
     "results_table",
@@ -392,22 +393,37 @@ def decay_weights(ages_days: Sequence[float], weights: Mapping[float, Sequence[f
 def decay_sweep(
     table: pd.DataFrame, metrics: Sequence[str] = ("hit_rate@20", "mrr@20"), unit: str = "per day"
 ) -> Figure:
-    """Quality against the decay, a panel for each metric, 95 % intervals as bands, the best decay ringed.
+    """Quality against the decay; see `parameter_sweep`."""
+    return parameter_sweep(table, "decay", f"decay d ({unit}), values tried", metrics)
+
+
+def parameter_sweep(
+    table: pd.DataFrame, parameter: str, label: str = "", metrics: Sequence[str] = ("hit_rate@20", "mrr@20")
+) -> Figure:
+    """Quality against a parameter, a panel for each metric, 95 % intervals as bands, the best value ringed.
 
     Parameters
     ----------
     table : DataFrame
-        decay, and for each metric NAME the columns NAME, NAME_lo, NAME_hi; optionally model (a line
-        for each).
+        A column named as the parameter (numbers, which are set in order, or texts, which keep theirs), and for each
+        metric NAME the columns NAME, NAME_lo, NAME_hi; optionally model (a line for each).
+    parameter : str
+    label : str
+        Of the axis; the parameter's name by default.
     """
-    _need(table, ["decay", *[m + end for m in metrics for end in ("", "_lo", "_hi")]], "decay_sweep")
+    what = "decay_sweep" if parameter == "decay" else "parameter_sweep"
+    _need(table, [parameter, *[m + end for m in metrics for end in ("", "_lo", "_hi")]], what)
     table = table if "model" in table else table.assign(model="recommender")
-    decays = sorted(table["decay"].unique())
+    values = list(table[parameter].unique())
+    if pd.api.types.is_numeric_dtype(table[parameter]):
+        values = sorted(values)
+    place = {value: x for x, value in enumerate(values)}
+    ticks = [short(f"{value:g}" if isinstance(value, (int, float, np.integer)) else str(value), 16) for value in values]
     fig, panels = _figure(1, len(metrics), height=3.3)
     for axes, metric in zip(panels, metrics):
         for name, part in table.groupby("model", sort=False):
-            part = part.sort_values("decay")
-            x = np.searchsorted(decays, part["decay"])
+            part = part.assign(_x=part[parameter].map(place)).sort_values("_x")
+            x = part["_x"].to_numpy()
             axes.fill_between(
                 x, part[metric + "_lo"], part[metric + "_hi"], color=color_of(name), alpha=0.18, linewidth=0
             )
@@ -428,10 +444,8 @@ def decay_sweep(
                 markerfacecolor="none",
                 markeredgecolor=color_of(name),
             )
-        axes.set_xticks(
-            range(len(decays)), [f"{decay:g}" for decay in decays], rotation=45 if len(decays) > 7 else 0
-        )
-        axes.set(title=metric_label(metric), xlabel=f"decay d ({unit}), values tried")
+        axes.set_xticks(range(len(values)), ticks, rotation=45 if len(values) > 7 or max(map(len, ticks)) > 7 else 0)
+        axes.set(title=metric_label(metric), xlabel=clean(label or parameter))
         axes.grid(axis="x", visible=False)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         _percent(axes.yaxis)
