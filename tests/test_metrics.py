@@ -127,6 +127,12 @@ def test_a_nan_anywhere_is_refused_by_every_reader():
                 read()
 
 
+@pytest.mark.parametrize("history, target, rows", [([0], 5, 1), ([5], 0, 1), ([0], -1, 1), ([0], 1, 2)])
+def test_scores_of_other_examples_or_products_are_refused(history, target, rows):
+    with pytest.raises(ValueError, match="other examples, or they name products outside"):
+        metrics.evaluate(lambda part: np.zeros((rows, 5), np.float32), examples([history], [target]))
+
+
 def test_evaluate_against_a_slow_count_with_ties_and_seen_products():
     rng = np.random.default_rng(10)
     n, n_products = 150, 700

@@ -72,7 +72,13 @@ def _read(scores: np.ndarray, targets: np.ndarray, seen: np.ndarray, offsets: np
     kind = np.float32 if scores.dtype == np.float32 else np.float64
     scores = np.require(scores, kind, ("C", "W"))
     targets = targets.astype(np.int32, copy=False)
-    n, k = len(scores), min(k, scores.shape[1])
+    n, n_products = scores.shape
+    if n != len(targets) or any(places.size and not 0 <= places.min() <= places.max() < n_products for places in (targets, seen)):
+        raise ValueError(
+            f"A model scored {n:,} examples and {n_products:,} products; these are other examples, or they name products "
+            "outside the table."
+        )
+    k = min(k, n_products)
     rank, rank_new = np.empty(n, np.int64), np.empty(n, np.int64)
     top, top_scores = np.empty((n, k), np.int32), np.empty((n, k), kind)
     if not _pass(scores, targets, seen, offsets, rank, rank_new, top, top_scores):
@@ -224,7 +230,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Model, examples: Examples, block: int = 128, *, probabilities: bool = False, threads: int | None = None
+    model: Model, examples: Examples, block: int = 64, *, probabilities: bool = False, threads: int | None = None
 ) -> Evaluation:
     """Score all products for each example, a block of examples at a time, and keep only what the metrics need.
 
