@@ -1,4 +1,4 @@
-# One command each: `make report`, `make test`, `make lab`. The first of them sets up .venv; `make clean` removes it.
+# One command each: `make report`, `make test`, `make lab`, `make sample`. The first of them sets up .venv; `make clean` removes it.
 PYTHON ?= python3.11
 DATA ?= shop
 OUT ?= reports/default
@@ -8,7 +8,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL := 3
 export TF_ENABLE_ONEDNN_OPTS := 0
 
-.PHONY: report test lab pins clean
+.PHONY: report test lab sample pins clean
 
 report: .venv/ready
 	$(BIN)/shelfspace report --data "$(DATA)" --out "$(OUT)" $(foreach p,$(PARAMS),-p "$(p)")
@@ -21,6 +21,11 @@ lab: .venv/ready
 	@mkdir -p .venv/share/jupyter/lab/settings
 	@cp notebooks/lab-settings.json .venv/share/jupyter/lab/settings/overrides.json
 	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/README.md
+
+# Render the report of the default shop anew, into reports/sample/, with its screenshots (needs chromium).
+sample: .venv/ready
+	$(BIN)/shelfspace report
+	$(BIN)/python reports/sample/make.py reports/default
 
 # Set up once, and again only when a pin or the package's own metadata changed.
 .venv/ready: requirements.txt pyproject.toml

@@ -49,6 +49,9 @@ def test_page_of_two_runs(tmp_path):
     assert len(mrr) == 8 and mrr[0].th.get_text() == "Recommender"
     assert [" ".join(cell.get_text().split()) for cell in mrr[0].select("td")] == ["8.7% 8.3–9.2%", "10.5% 10.0–11.0%"]
     assert [cell.get("class") for cell in mrr[0].select("td")] == [None, ["best"]]
+    edit(two, "metrics.json", lambda m: m["models"].update(popular=metrics()["models"]["popular"]))
+    again = BeautifulSoup(comparison.render([one, two], tmp_path / "y.html").read_text(encoding="utf-8"), "html.parser")
+    assert [cell.get("class") for cell in again.select("#table-1 tbody tr")[-1].select("td")] == [None, None]  # alike: none is best
     differing = {row.th.get_text(): [c.get_text() for c in row.select("td")] for row in soup.select("#differences tbody tr")}
     assert differing == {"dim": ["50", "64"], "seed": ["1", "2"]}
     assert [link["href"] for link in soup.select("#runs a")] == ["../one/report.html"]
@@ -63,6 +66,11 @@ def test_one_differing_parameter_gives_a_curve_in_order(tmp_path):
     assert "decay = 0.1 is best" in soup.find(class_="answer").get_text()
     assert "goes from 7.0% to 8.8%" in soup.find(class_="answer").get_text()
     assert "Recommender's at decay = 0.1" in soup.figcaption.get_text() and soup.img["alt"]
+
+
+def test_what_the_noise_may_have_done_is_not_called_best(tmp_path):
+    said = comparison.answer(comparison.read([make(tmp_path / "one", 1.02), make(tmp_path / "two", 1.0)]))
+    assert said[0].startswith("one is ahead: its Recommender") and said[1].endswith("so which is better is not settled.")
 
 
 def test_values_without_an_order_keep_theirs(tmp_path):
@@ -165,7 +173,7 @@ def test_a_sweep_runs_only_what_its_parameter_touches(notebooks, tmp_path):  # n
     assert ran == [["01_first", False], ["02_second", False], *[["01_first", True], ["02_second", False]] * 2]
     rates = [runs.read_json(out / f"factor={f}" / "metrics.json")["models"]["popular"]["hit_rate@20"] for f in (2, 3, 5)]
     assert rates == [0.08, 0.12, 0.2]
-    assert page == out / "compare.html" and "factor = 5 is best" in page.read_text(encoding="utf-8")
+    assert page == out / "compare.html" and "factor = 5 is ahead" in page.read_text(encoding="utf-8")
     _, ran = sweep(notebooks, out, "factor", ["2", "3", "5", "7"], given={"size": "4"})  # one more value
     assert [reused for _, reused in ran] == [True] * 7 + [False]
     _, ran = sweep(notebooks, tmp_path / "sizes", "size", ["1", "2"])  # the first stage has it: nothing to hand on

@@ -332,6 +332,7 @@ def test_chapters_sections_and_ids(soup):
     assert [s.h2.get_text(strip=True).rstrip("#").strip() for s in soup.select("section.chapter")] == [
         "Prepare shopping sequences",
         "Train product embeddings",
+        "Glossary",
     ]
     ids = [tag["id"] for tag in soup.find_all(id=True)]
     assert len(ids) == len(set(ids))
@@ -350,7 +351,7 @@ def test_code_is_folded_and_noise_is_gone(soup, html):
         assert noise not in html
     assert "401,234 events" in html and "done" in html
     parameters = soup.select_one("details.parameters")
-    assert "3, 2 changed" in parameters.summary.get_text() and "weight lost per day" in parameters.get_text()
+    assert "3, 1 changed" in parameters.summary.get_text() and "weight lost per day" in parameters.get_text()
 
 
 def test_maths_is_mathml(soup, html):
@@ -572,6 +573,36 @@ def test_start_page_leads_through_the_notebooks_in_order():
     assert re.findall(r"\]\((\S+)\.ipynb\)", start) == [stage.name for stage in pipeline.stages()]
     makefile = (pipeline.ROOT / "Makefile").read_text()
     assert "notebooks/README.md" in re.search(r"^lab:.*\n((?:\t.*\n)+)", makefile, re.M)[1]
+
+
+def test_no_path_of_this_machine_is_told(small_run):
+    page = (small_run.folder / "report.html").read_text(encoding="utf-8")
+    assert str(small_run.folder) not in page and str(pipeline.ROOT) not in page
+
+
+def test_what_a_page_is_made_of_is_told_by_it(small_run):
+    page = (small_run.folder / "report.html").read_text(encoding="utf-8")
+    notebooks = {stage.name: stage.notebook for stage in pipeline.stages()}
+    assert sample_is_made_of(page) == report.made_of(notebooks)
+    notebooks["01_prepare"].cells[0].source += " "
+    assert sample_is_made_of(page) != report.made_of(notebooks)
+
+
+def sample_is_made_of(page: str) -> str:
+    return re.search(r'<meta name="shelfspace-made-of" content="(\w+)">', page)[1]
+
+
+def test_the_sample_is_of_this_code_and_of_no_machine():
+    folder = pipeline.ROOT / "reports" / "sample"
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert sample_is_made_of(page) == report.made_of({stage.name: stage.notebook for stage in pipeline.stages()}), (
+        "reports/sample/report.html is older than the code; run `make sample`"
+    )
+    assert not re.search(r"/(home|root|Users|tmp|work|var|private)/\w", page)
+    assert len(page.encode()) <= 3_000_000
+    for name in ("first-screen.png", "phone-dark.png"):
+        assert (folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert f"reports/sample/{name}" in (pipeline.ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_budget_grows_with_the_products(run, monkeypatch):

@@ -15,7 +15,7 @@ import tokenize
 from collections.abc import Collection
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import unquote
 
 import nbformat
@@ -56,6 +56,7 @@ IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/
 PROGRESS = re.compile(r"\d+%\s*\||\b(it|s)/(s|it|epoch|step)\b|\d+(\.\d+)?\s*(it|epoch|step)/s")
 CELL = 160  # characters that a table's cell shows of a longer text
 PARAMETER_TAGS = ("parameters", "injected-parameters")
+PLACES = ("run_dir", "data")  # parameters that are paths: the page tells the name, not where on a machine it lies
 
 
 @dataclass(frozen=True)
@@ -329,7 +330,7 @@ def _links(page: BeautifulSoup, prefix: str, chapters: Collection[str]) -> None:
 
 
 def _parameters(notebook: nbformat.NotebookNode) -> list[Parameter]:
-    """What the notebook's `parameters` cell declares, with the values that papermill injected."""
+    """What the notebook's `parameters` cell declares, with the values that papermill injected, paths by their last name."""
     declared: dict[str, tuple[str, str]] = {}
     values: dict[str, str] = {}
     for cell in notebook.cells:
@@ -338,6 +339,8 @@ def _parameters(notebook: nbformat.NotebookNode) -> list[Parameter]:
             declared |= _assignments(cell.source)
         elif cell.cell_type == "code" and "injected-parameters" in tags:
             values |= {name: value for name, (value, _) in _assignments(cell.source).items()}
+    for name in set(PLACES) & set(values):
+        values[name] = repr(PurePath(ast.literal_eval(values[name])).name)
     return [
         Parameter(name, default, values.get(name, default), text)
         for name, (default, text) in declared.items()
@@ -363,9 +366,9 @@ def _assignments(source: str) -> dict[str, tuple[str, str]]:
 
 
 def _parameter_table(parameters: list[Parameter]) -> str:
-    changed = sum(parameter.value != parameter.default for parameter in parameters)
+    changed = sum(parameter.value != parameter.default for parameter in parameters if parameter.name != "run_dir")
     rows = "".join(
-        f"<tr{' class=changed' * (p.value != p.default)}>"
+        f"<tr{' class=changed' * (p.value != p.default and p.name != 'run_dir')}>"
         f'<th scope="row"><code>{escape(p.name)}</code></th>'
         f"<td><code>{escape(clean(p.value))}</code></td><td><code>{escape(clean(p.default))}</code></td>"
         f"<td>{escape(clean(p.help))}</td></tr>"

@@ -131,17 +131,19 @@ def answer(found: Sequence[Run], swept: str = "") -> list[str]:
     tops = [report.ranking(run.metrics)[0] for run in found]
     order = sorted(range(len(found)), key=lambda i: (-tops[i]["mrr"]["value"], i))
     first, second = order[:2]
+    bounds = tops[first]["mrr"]["low"], tops[second]["mrr"]["high"]
+    clear = None not in bounds and bounds[0] > bounds[1]
     sentences = [
-        f"{_called(found[first], swept)} is best: its {tops[first]['label']} has an MRR@20 of {_told(tops[first]['mrr'])} "
-        f"and an HR@20 of {_told(tops[first]['hr'])}."
+        f"{_called(found[first], swept)} is {'best' if clear else 'ahead'}: its {tops[first]['label']} has an MRR@20 of "
+        f"{_told(tops[first]['mrr'])} and an HR@20 of {_told(tops[first]['hr'])}."
     ]
     runner_up = f"{_called(found[second], swept)} follows with {tops[second]['label']} at {_told(tops[second]['mrr'])}"
-    if tops[first]["mrr"]["low"] is None or tops[second]["mrr"]["high"] is None:
+    if None in bounds:
         sentences.append(f"{runner_up}.")
-    elif tops[second]["mrr"]["high"] >= tops[first]["mrr"]["low"]:
-        sentences.append(f"{runner_up}; their intervals overlap, so which is better is not settled.")
-    else:
+    elif clear:
         sentences.append(f"{runner_up}; their intervals do not overlap.")
+    else:
+        sentences.append(f"{runner_up}; their intervals overlap, so which is better is not settled.")
     if swept:
         worst = min(top["mrr"]["value"] for top in tops)
         sentences.append(
@@ -300,10 +302,11 @@ def _table(found: Sequence[Run], metric: str) -> list[dict]:
     table = []
     for name, row in cells.items():
         best = max(c["value"] for c in row if c)
+        alike = len({c["value"] for c in row if c}) == 1
         scaled = [
             c and {end: c[end] for end in ("value", "low", "high")}
             | {"at" if end == "value" else f"{end}_at": round(100 * c[end] / top, 1) for end in ("value", "low", "high") if c[end] is not None}
-            | {"best": c["value"] == best and len(row) > 1}
+            | {"best": c["value"] == best and not alike}
             for c in row
         ]  # fmt: skip
         label = next(rows[name]["label"] for rows in ranked if name in rows)

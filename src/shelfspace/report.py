@@ -17,8 +17,9 @@ from datetime import datetime
 from pathlib import Path
 
 import jinja2
+import nbformat
 
-from shelfspace import chapters, dataflow, playground, runs
+from shelfspace import chapters, dataflow, pipeline, playground, runs
 from shelfspace.exhibits import clean, short
 from shelfspace.palette import color_of, decay_unit, label_of
 
@@ -76,6 +77,7 @@ def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
     html = page(
         "page.html.j2", scripts=("page.js", "play.js"), **summary(metrics, params, told), chapters=told, play=play,
         play_json=playground.to_json(play) if play else "", flow=_flow(run_dir, params, told), glossary=glossary(),
+        made_of=made_of({path.stem: nbformat.read(path, as_version=4) for path in paths}),
     )  # fmt: skip
     size = len(html.encode())
     if size > max_bytes:
@@ -91,6 +93,22 @@ def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
     with runs.atomic(path) as temporary:
         Path(temporary).write_text(html, encoding="utf-8", newline="\n")
     return path
+
+
+def made_of(notebooks: Mapping[str, nbformat.NotebookNode]) -> str:
+    """A hash over all that a page is made of: the notebooks' cells, the modules they use, and those that make the page.
+
+    The page carries it, so that a test can tell whether a rendered report is older than the code beside it.
+    """
+    cells = {
+        name: [(cell.cell_type, cell.source) for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", ())]
+        for name, notebook in notebooks.items()
+    }
+    code = "\n".join(source for told in cells.values() for kind, source in told if kind == "code")
+    used = pipeline.imported(f"{code}\nfrom shelfspace import report")
+    files = [*(PAGE.parent / f"{name}.py" for name in used), *sorted(PAGE.iterdir()), START]
+    hashes = [runs.sha256_file(file) for file in files if file.is_file()]
+    return hashlib.sha256(json.dumps([cells, hashes]).encode()).hexdigest()
 
 
 def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
