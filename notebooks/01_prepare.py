@@ -176,6 +176,62 @@ plots.show(
 )
 
 # %% [markdown]
+# ## What could go wrong
+#
+# - **Leakage.** A target that trains an embedding, or a history that reaches past its target, makes every later figure
+#   too good. That is why history and target are set here, once, and not in each model.
+# - **Robots and wholesalers.** A few sequences of enormous length can outweigh everybody else. Look at the longest ones.
+# - **Coarse clocks.** One time for a whole invoice, or for a whole day, makes the order within it arbitrary; then
+#   "the last product" is a toss-up, and a decay within the day means nothing.
+# - **Local time.** Times of several zones in one column put visits in the wrong order. Convert to UTC before.
+# - **Changing ids.** A product that gets a new id on every relaunch is many rare products instead of one known well.
+#
+# ## Exercises
+#
+# 1. Count Ada's sessions when a session ends after 2, 5, 30 and 1500 minutes of silence. Which way must the count go?
+#
+# <details><summary>Solution</summary>
+#
+# A longer silence that is still forgiven joins sessions, so the count can only fall.
+#
+# ```python
+# clicks_of_ada = ibis.memtable(tiny)
+# counts = [sequences.visits(clicks_of_ada, gap).session.nunique().execute() for gap in (2, 5, 30, 1500)]
+# print(counts)
+# assert counts == sorted(counts, reverse=True) and counts[-1] == 1
+# ```
+#
+# </details>
+#
+# 2. Convince yourself that no user's training visits come after one of the user's targets.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# trains = frame[(frame.role == "history") & (frame.split == "train")].groupby("user_id", observed=True).position.max()
+# first_target = frame[frame.role == "target"].groupby("user_id", observed=True).position.min()
+# both = pd.concat([trains.rename("last_training"), first_target.rename("first_target")], axis=1).dropna()
+# assert len(both) and (both.last_training < both.first_target).all()
+# ```
+#
+# </details>
+#
+# 3. How often would it be right to recommend nothing but what the user already looked at? That is the most that the
+#    baseline *own products* can reach.
+#
+# <details><summary>Solution</summary>
+#
+# The share of test targets that stand in their own history:
+#
+# ```python
+# test = sequences.examples(table, products.product_id.to_numpy().astype(str), "test")
+# print(f"{test.seen().mean():.1%} of {len(test):,} targets were seen before")
+# assert 0 <= test.seen().mean() < 1
+# ```
+#
+# </details>
+
+# %% [markdown]
 # ## Takeaways
 
 # %%

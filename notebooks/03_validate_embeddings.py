@@ -190,6 +190,68 @@ else:
     plots.note("This log comes without a truth to compare with; the simulated shop (`data=shop`) has one.")
 
 # %% [markdown]
+# ## What could go wrong
+#
+# - **Too easy a question.** Products of another category are far away in any sensible embedding. A high AUC says that
+#   the training worked, not that the fine order among phones is right; that shows in the recommendations.
+# - **Rare products.** A product with a handful of visits stands where few steps of training left it. Look at the
+#   neighbours of rare products too, not only of famous ones.
+# - **Hubs.** A few products can be near to very many others. Count how often each product is among the ten nearest.
+# - **Reading the map as geography.** Sizes of islands and distances between them say nothing, and a hole may be
+#   an accident of the seed.
+# - **Judging by one's own taste.** Everybody finds nice examples. Write down the ten products before you look.
+#
+# ## Exercises
+#
+# 1. Is the AUC of the triplets truly 0.5 for an embedding that has learned nothing? Deal the vectors out to the
+#    products at random and measure.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# dealt = np.random.default_rng(seed).permutation(aligned["word2vec"][0])
+# chance = embeddings.triplet_check(dealt, *triplets, seed=seed)
+# print(f"{chance.auc:.3f} ({chance.ci95[0]:.3f} to {chance.ci95[1]:.3f})")
+# assert abs(chance.auc - 0.5) < 0.1 and chance.auc < checks["word2vec"].auc
+# ```
+#
+# </details>
+#
+# 2. Vectors can be added. What is near the middle between the first two products of the list of neighbours above?
+#
+# <details><summary>Solution</summary>
+#
+# The middle is near to both, and so are the products that a customer who looked at both may want. This is all there is
+# to a user embedding, as the next chapter shows.
+#
+# ```python
+# vectors = aligned["word2vec"][0]
+# middle = vectors[chosen[:2]].mean(axis=0)
+# index, cosine = embeddings.nearest(vectors, middle, k=6)
+# print([f"{labels[i]} ({c:.2f})" for i, c in zip(index[0], cosine[0])])
+# assert (np.diff(cosine[0]) <= 0).all()
+# ```
+#
+# </details>
+#
+# 3. Which products are hubs? Count for each product in how many lists of the ten nearest it stands, in both spaces.
+#
+# <details><summary>Solution</summary>
+#
+# If all products were alike, each would stand in ten lists.
+#
+# ```python
+# for name, (vectors, there) in aligned.items():
+#     rows = np.flatnonzero(there)
+#     index, _ = embeddings.nearest(vectors, vectors[rows], k=10, exclude=rows)
+#     times = np.bincount(index.ravel(), minlength=len(vectors))
+#     print(name, [f"{labels[i]}: {times[i]}" for i in np.argsort(-times)[:3]])
+#     assert times.sum() == 10 * len(rows)
+# ```
+#
+# </details>
+
+# %% [markdown]
 # ## Takeaways
 
 # %%

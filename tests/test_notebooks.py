@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 
 import jupytext
 import nbformat
+import papermill
 import pytest
+from conftest import SMALL
 
 from shelfspace import pipeline
 
@@ -60,3 +63,28 @@ def test_the_parameters_cell_holds_typed_literals_with_comments_and_nothing_deri
 
 def test_notebooks_are_counted_without_gaps():
     assert [int(stage.name[:2]) for stage in STAGES] == list(range(1, len(STAGES) + 1))
+
+
+def solutions(stage) -> list[tuple[str, str]]:
+    """The code of each folded solution, with the question before it."""
+    text = "\n".join(cell.source for cell in stage.notebook.cells if cell.cell_type == "markdown")
+    folded = re.findall(r"^\d\. (.+?)\n\n<details><summary>Solution</summary>\n(.*?)\n</details>", text, re.MULTILINE | re.DOTALL)
+    return [(question, "\n".join(re.findall(r"```python\n(.*?)```", answer, re.DOTALL))) for question, answer in folded]
+
+
+@each_stage
+def test_a_notebook_warns_and_asks(stage):
+    headings = [line for cell in stage.notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+    assert "## What could go wrong" in headings and "## Exercises" in headings
+    assert 2 <= len(solutions(stage)) <= 3 and all(code.strip() for _, code in solutions(stage))
+
+
+@each_stage
+def test_solutions_run_and_hold(stage, small_run, tmp_path):
+    """Run the notebook on a copy of the small run, and then each solution, as a reader would."""
+    copy = tmp_path / "run"
+    shutil.copytree(small_run.folder, copy)
+    notebook = jupytext.read(pipeline.NOTEBOOKS / f"{stage.name}.py")
+    notebook.cells += [nbformat.v4.new_code_cell(code) for _, code in solutions(stage)]
+    given = {name: value for name, value in (SMALL | {"run_dir": str(copy)}).items() if name in stage.parameters}
+    papermill.execute_notebook(notebook, str(tmp_path / "out.ipynb"), given, kernel_name="python3", progress_bar=False, cwd=str(pipeline.ROOT))
