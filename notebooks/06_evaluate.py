@@ -94,7 +94,7 @@ grids = {
 }
 if matrix_factorisation:
     makers["matrix_factorisation"] = partial(baselines.matrix_factorisation, corpus, product_ids, seed=seed)
-    grids["matrix_factorisation"] = {"dim": [32, 64], "alpha": [1.0, 10.0], "decay": [0.0, 0.1]}
+    grids["matrix_factorisation"] = {"dim": [32, 64, 128], "decay": [0.1, 0.3, 1.0]}
 judges = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:sweep_users])]
 tried, tuned = metrics.sweep(makers, grids, judges)
 
@@ -161,8 +161,6 @@ plots.table(
     caption=f"Every model on the same {len(test):,} test targets and {len(products):,} candidates, in %, with 95 % "
     "bootstrap intervals over users.",
 )
-
-# %%
 lead = metrics.difference(evaluations[first].ranks, evaluations[second].ranks, seed=seed)
 plots.show(
     plots.model_comparison(metrics.tidy(results).assign(
