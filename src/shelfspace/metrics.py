@@ -86,7 +86,7 @@ def _read(scores: np.ndarray, targets: np.ndarray, seen: np.ndarray, offsets: np
     return rank, rank_new, top, top_scores
 
 
-LANES = 1024  # the i-th lane of a row is every 512th score from the i-th on: the largest of each comes cheap
+LANES = 512  # lane i of a row is every 512th score from the i-th on; the largest of each comes cheap
 
 
 @nb.njit(nogil=True, cache=True)
