@@ -157,6 +157,64 @@ plots.show(
 )
 
 # %% [markdown]
+# ## What could go wrong
+#
+# - **Settings made for text.** A window, noise or subsampling that suits sentences may hide what a shop's sequences say.
+#   Change one at a time, and judge by the valid users.
+# - **Too few passes.** A loss that still falls steeply has not finished; one on which the valid users get worse has
+#   learned the training sequences by heart.
+# - **Collapse.** When all cosines are near 1, the vectors point the same way: the step size is too large, or there are too
+#   few negatives.
+# - **Comparing losses.** Two trainers measure different quantities. Compare them by what they find, not by their loss.
+# - **Threads.** More than one thread makes gensim's result depend on the timing; here one is used, for the same bytes.
+#
+# ## Exercises
+#
+# 1. How many pairs does Ada's sequence of four products give under a window of two?
+#
+# <details><summary>Solution</summary>
+#
+# Each of the six pairs at a distance of one, and two more in each direction at a distance of two.
+#
+# ```python
+# wider = [(ada[i], ada[j]) for i in range(4) for j in range(4) if 0 < abs(i - j) <= 2]
+# print(len(wider))
+# assert len(wider) == 10
+# ```
+#
+# </details>
+#
+# 2. A label has a cosine of 0.7 to its bag, and three negatives have 0.6, 0.4 and 0.65. For which margins is the hinge
+#    loss 0, and nothing is learned from the example?
+#
+# <details><summary>Solution</summary>
+#
+# Up to the gap between the label and the nearest negative.
+#
+# ```python
+# gap = 0.7 - np.array([0.6, 0.4, 0.65]).max()
+# loss_at = {margin: np.maximum(0, margin - 0.7 + np.array([0.6, 0.4, 0.65])).sum() for margin in (0.04, 0.06, 0.2)}
+# print(gap, loss_at)
+# assert loss_at[0.04] == 0 < loss_at[0.06] < loss_at[0.2]
+# ```
+#
+# </details>
+#
+# 3. Train word2vec twice with the same seed, and once with another. What stays the same, and what only nearly?
+#
+# <details><summary>Solution</summary>
+#
+# The same seed gives the same bytes. Another seed turns the whole space: single numbers mean nothing, only angles do, and
+# those agree more the longer it trains.
+#
+# ```python
+# small = {name: word2vec.train(corpus, dim=16, epochs=2, seed=s).vectors for name, s in (("a", 0), ("again", 0), ("b", 1))}
+# assert np.array_equal(small["a"], small["again"]) and not np.allclose(small["a"], small["b"])
+# ```
+#
+# </details>
+
+# %% [markdown]
 # ## Takeaways
 
 # %%

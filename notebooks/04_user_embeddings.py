@@ -196,6 +196,70 @@ else:
     plots.note("This log comes without a truth to compare with; the simulated shop (`data=shop`) has one.")
 
 # %% [markdown]
+# ## What could go wrong
+#
+# - **Ages from the target.** A history aged from the moment of the target tells the model how long the customer stayed
+#   away, which nobody knows in advance. Ages count from the user's own newest visit.
+# - **A decay that the log cannot tell.** On a log of a few hours, every decay per day looks the same. Look at the intervals
+#   before you believe in the third digit.
+# - **One decay for all.** Some customers hunt for weeks and some for minutes. A single decay is a compromise, and the
+#   spread of the truth above shows how much of one.
+# - **Underflow.** With a large decay, the weight of an old visit is 0 in floating point. If only old products are known,
+#   the sum is 0 too, unless the ages are first moved to the newest known one, as here.
+# - **Averages of opposites.** The mean of a phone and a chair is near neither. Histories of many interests are served
+#   badly by one vector.
+#
+# ## Exercises
+#
+# 1. With which decay per day does a visit of three days ago weigh half as much as one of today?
+#
+# <details><summary>Solution</summary>
+#
+# From exp(-3d) = 1/2 follows d = ln 2 / 3.
+#
+# ```python
+# d = np.log(2) / 3
+# assert np.isclose(np.exp(-d * 3), 0.5)
+# print(f"{d:.3f} per day")
+# ```
+#
+# </details>
+#
+# 2. Make every visit a day older. In which of the three ways of counting age do the weights change?
+#
+# <details><summary>Solution</summary>
+#
+# Only under `log_days`: a softmax does not see what is added to all ages alike, but a logarithm bends it. (The module
+# counts ages from the newest visit, so it never comes to this.)
+#
+# ```python
+# visit_ages, decay_tried = np.array([5.0, 2.0, 0.0]), 0.7
+# moved = {}
+# for counted, bend in (("days", lambda t: t), ("log_days", np.log1p)):
+#     raw = [np.exp(-decay_tried * bend(visit_ages + extra)) for extra in (0, 1)]
+#     moved[counted] = np.abs(raw[0] / raw[0].sum() - raw[1] / raw[1].sum()).max()
+# print(moved)
+# assert moved["days"] < 1e-12 < moved["log_days"]
+# ```
+#
+# </details>
+#
+# 3. Show that a decay of 0 gives the plain mean, and that a very large one leaves only the newest product.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# vectors, known = aligned["word2vec"]
+# seen = valid.items[history.start[0] : history.end[0]]
+# flat = users.user_embeddings(history, vectors, 0.0, "rank", known)[0]
+# newest = users.user_embeddings(history, vectors, 1000.0, "rank", known)[0]
+# assert np.allclose(flat, vectors[seen[known[seen]]].mean(axis=0), atol=1e-5)
+# assert np.allclose(newest, vectors[seen[known[seen]][-1]], atol=1e-5)
+# ```
+#
+# </details>
+
+# %% [markdown]
 # ## Takeaways
 
 # %%

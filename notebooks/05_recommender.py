@@ -152,6 +152,65 @@ plots.table(
 )
 
 # %% [markdown]
+# ## What could go wrong
+#
+# - **Targets in the input.** If a target were part of its own history, the network would learn to repeat its input and
+#   look brilliant. The examples keep them apart; `01_prepare` decides.
+# - **Learning by heart.** The loss on the training users can always be pushed down. What counts is where the valid users
+#   stop gaining.
+# - **A network that has learned popularity.** The bias alone finds what is popular. If all customers get much the same
+#   twenty products, that is all it has learned.
+# - **Stale input.** The network knows the embeddings it was trained on. Train the embeddings anew, and it must be trained
+#   anew as well.
+# - **New products.** A product that was no target in training is never recommended by a softmax that learned a vector for
+#   each.
+#
+# ## Exercises
+#
+# 1. Which share of the dense network's weights sits in its last layer, and how does it grow with the number of products?
+#
+# <details><summary>Solution</summary>
+#
+# The last layer has a weight for each pair of a unit and a product, and a bias for each product: it grows with the number
+# of products, and the rest does not.
+#
+# ```python
+# last = network.layers[-1].count_params()
+# assert last == (units[-1] + 1) * len(product_ids)
+# print(f"{last / network.count_params():.0%}")
+# ```
+#
+# </details>
+#
+# 2. Does it change the recommendations whether you rank by scores or by the probabilities that a softmax makes of them?
+#
+# <details><summary>Solution</summary>
+#
+# No: the softmax keeps the order. It matters only for how sure the network claims to be.
+#
+# ```python
+# some = recommender.recommend(network, vectors, *settings)(valid[:50])
+# shares = np.exp(some - some.max(axis=1, keepdims=True))
+# shares /= shares.sum(axis=1, keepdims=True)
+# assert (metrics.ranks(some, valid.target[:50]) <= metrics.ranks(shares, valid.target[:50])).all()
+# assert (np.argmax(some, axis=1) == np.argmax(shares, axis=1)).all()
+# ```
+#
+# </details>
+#
+# 3. Is it more than a list of what is popular? Count the products that the dense network puts first for anybody.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# first_place, _ = metrics.top_k(recommender.recommend(network, vectors, *settings)(valid[:500]), 1)
+# print(f"{len(np.unique(first_place))} products for {len(first_place)} users")
+# assert len(np.unique(first_place)) > 1
+# ```
+#
+# </details>
+
+# %% [markdown]
 # ## Takeaways
 
 # %%

@@ -301,6 +301,65 @@ plots.show(
 )
 
 # %% [markdown]
+# ## What could go wrong
+#
+# - **Untuned baselines.** A network that beats a baseline which nobody tuned has beaten nobody.
+# - **Sampled candidates.** Ranking the target among a hundred products drawn at random makes every model look better, and
+#   not all by the same amount. Here every product is a candidate.
+# - **Looking twice.** Each choice made on the test users uses them up a little. Settings are chosen on the valid users.
+# - **Means without intervals.** A lead within the interval is no lead; and of twenty models compared, one is ahead by luck.
+# - **Offline is not online.** People click on what they are shown. A log that an old recommender shaped favours its likes.
+#
+# ## Exercises
+#
+# 1. A model gives all of 101 products the same score. Which rank does the target get, and why neither 1 nor 101?
+#
+# <details><summary>Solution</summary>
+#
+# Half of the ties count as ahead: what a random order would give on average. Rank 1 would reward a model for saying nothing.
+#
+# ```python
+# tied_rank = metrics.ranks(np.zeros((1, 101)), np.array([3]))
+# print(tied_rank)
+# assert tied_rank[0] == 51
+# ```
+#
+# </details>
+#
+# 2. How much wider is the interval of MRR@20 with a quarter of the test users?
+#
+# <details><summary>Solution</summary>
+#
+# About twice as wide: the width falls with the root of the number of users.
+#
+# ```python
+# reciprocal = metrics.reciprocal_rank(evaluations[first].ranks, 20)
+# few = np.random.default_rng(seed).permutation(reciprocal)[: len(reciprocal) // 4]
+# widths = [np.ptp(metrics.interval(values)) for values in (reciprocal, few)]
+# print(widths[1] / widths[0])
+# assert widths[1] > widths[0]
+# ```
+#
+# </details>
+#
+# 3. Do the two best models find the same targets? See how far an oracle would come that picks the better of the two for
+#    each user.
+#
+# <details><summary>Solution</summary>
+#
+# The oracle cannot be built, since it looks at the target. But a large gap says that the two know different things, and
+# that a blend of them is worth a try.
+#
+# ```python
+# pair = [evaluations[name].ranks for name in (first, second)]
+# oracle = metrics.reciprocal_rank(np.minimum(*pair), 20).mean()
+# print(f"{oracle:.1%} against {results[first]['mrr@20']:.1%}")
+# assert oracle >= results[first]["mrr@20"]
+# ```
+#
+# </details>
+
+# %% [markdown]
 # ## Takeaways
 
 # %%
