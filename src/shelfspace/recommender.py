@@ -7,7 +7,7 @@ the label the product that came next; the network learns which products follow a
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # both must be set before TensorFlow is imported
@@ -98,7 +98,7 @@ def train(
     with tqdm(total=epochs, desc="recommender", unit="epoch", disable=not progress) as bar:
         for epoch in range(epochs):
             fitted = network.fit(users, targets, batch_size=batch, epochs=1, verbose=0, shuffle=True)
-            valid_loss, valid_mrr = _validate(network, valid_users, valid_targets)
+            valid_loss, valid_mrr = validate(lambda part: network.predict_on_batch(valid_users[part]), valid_targets)
             history.append({"loss": fitted.history["loss"][0], "valid_loss": valid_loss, "valid_mrr@20": valid_mrr})
             bar.update()
             bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", valid_mrr=f"{valid_mrr:.4f}")
@@ -110,12 +110,23 @@ def train(
     return history
 
 
-def _validate(network: keras.Model, users: np.ndarray, targets: np.ndarray, block: int = 512) -> tuple[float, float]:
-    """Mean cross-entropy and MRR@20, a block of users at a time."""
+def validate(
+    scores: Callable[[slice], np.ndarray], targets: np.ndarray, block: int = 512
+) -> tuple[float, float]:
+    """Mean cross-entropy and MRR@20, a block of users at a time.
+
+    Parameters
+    ----------
+    scores : callable
+        From a slice of the users to their logits, float32, shape (users of the slice, n_products).
+    targets : ndarray of int, shape (n,)
+    block : int
+        Users scored at once.
+    """
     losses, found = [], []
-    for first in range(0, len(users), block):
-        logits = network.predict_on_batch(users[first : first + block])
-        target = targets[first : first + block]
+    for first in range(0, len(targets), block):
+        part = slice(first, first + block)
+        logits, target = scores(part), targets[part]
         top = logits.max(axis=1)
         losses.append(top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - logits[np.arange(len(target)), target])
         found.append(reciprocal_rank(ranks(logits, target), 20))

@@ -1,0 +1,594 @@
+"""Recommender `tied`: the decayed user embedding, with everything in it learned, scored against the same product table.
+
+A history of visits i, with product embeddings v, ages t_i and events e_i, becomes one vector,
+
+    w_i = softmax_i(-d t_i + b(e_i) + a . sigmoid(A v_i + B v_last + P_i))      u = sum_i w_i v_i
+    q = u + W2 relu(W1 [u, v_last] + c)
+
+where d is the decay, b one weight per kind of event, and the last term attention that looks at the newest product and
+at how many visits ago i was (P_i). W2 starts at zero, so that training starts from the article's user embedding. Product
+j then scores
+
+    cos(q, v_j) / T + bias_j + r_i [j was seen i visits ago] + sum_k alpha_k log(1 + kappa_k n_k(k-th newest -> j))
+
+The table v starts from pre-trained embeddings and keeps learning; there is no second one on the way out. n_1(a -> b) is
+how often b came right after a in training, n_2 how often two visits after: a cosine cannot say that b follows a but a
+not b. A training example's own sequence is left out of its counts, as a test user's targets are.
+
+Large catalogues are trained on a sample of the products at each step (`sample`). The attention is that of Li et al. 2017
+(NARM) and Liu et al. 2018 (STAMP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from tqdm.auto import tqdm
+
+from shelfspace.embeddings import normalise
+from shelfspace.metrics import Model
+from shelfspace.recommender import keras, tf, validate
+from shelfspace.sequences import EVENT_LEVELS, Examples
+from shelfspace.users import DECAY_TIMES
+
+STEPS = (1, 2)  # how many visits later the counted transitions arrive
+OUT = np.float32(-1e9)  # added to a logit that is not to count
+
+
+@keras.saving.register_keras_serializable("shelfspace")
+class Tied(keras.Model):
+    """The weights of the recommender, saved and loaded as one ``.keras`` file; made by `start`.
+
+    Parameters
+    ----------
+    n_products, dim : int
+        The table of embeddings.
+    links : sequence of int
+        Stored transitions for each of `STEPS`; empty for a model without them.
+    visits : int
+        Newest visits of a history that count.
+    decay_time : {"days", "log_days", "rank"}
+        How age is counted.
+    attention : bool
+        Whether the weights of visits depend on the products and their places, too.
+    learn_decay : bool
+        Whether the decay learns, or stays at `decay`.
+    decay : float
+        d at the start.
+    temperature : float
+        T at the start.
+    """
+
+    def __init__(
+        self,
+        n_products: int,
+        dim: int,
+        links: tuple[int, ...] = (),
+        visits: int = 20,
+        decay_time: str = "days",
+        attention: bool = True,
+        learn_decay: bool = True,
+        decay: float = 0.7,
+        temperature: float = 0.07,
+        **options,
+    ):
+        super().__init__(**options)
+        self.settings = {
+            "n_products": n_products, "dim": dim, "links": list(links), "visits": visits, "decay_time": decay_time,
+            "attention": attention, "learn_decay": learn_decay, "decay": decay, "temperature": temperature,
+        }  # fmt: skip
+
+        def add(name, shape, start=0.0, **kind):
+            return self.add_weight(shape=shape, initializer=keras.initializers.Constant(start), name=name, **kind)
+
+        def mixing(name, rows):
+            spread = keras.initializers.RandomNormal(stddev=rows**-0.5)
+            return self.add_weight(shape=(rows, dim), initializer=spread, name=name)
+
+        self.log_decay = add("log_decay", (), np.log(max(decay, 1e-9)), trainable=learn_decay)
+        self.event_bias = add("event_bias", (len(EVENT_LEVELS),))
+        self.log_sharpness = add("log_sharpness", (), -np.log(temperature))  # 1 / T
+        self.repeat = add("repeat", (visits,))
+        if attention:
+            self.of_visit, self.of_last = mixing("of_visit", dim), mixing("of_last", dim)
+            self.of_place, self.attention = add("of_place", (visits, dim)), add("attention", (dim,))
+        self.inner, self.inner_bias = mixing("inner", 2 * dim), add("inner_bias", (dim,))
+        self.outer = add("outer", (dim, dim))
+        self.link_weight = add("link_weight", (len(links),), 0.5)
+        self.log_link_scale = add("log_link_scale", (len(links),))
+        # Not trained by Keras: `train` moves the rows of the table that a step touches.
+        self.table = add("table", (n_products, dim + 1), trainable=False)  # the last column is the bias
+        self.link_tables = [
+            [
+                add(f"link_counts_{k}", (n,), trainable=False),
+                add(f"link_products_{k}", (n,), trainable=False, dtype="int32"),
+                add(f"link_offsets_{k}", (n_products + 1,), trainable=False, dtype="int32"),
+            ]
+            for k, n in enumerate(links)
+        ]
+        self.built = True
+
+    def get_config(self) -> dict:
+        """What `__init__` needs to make the same model."""
+        return super().get_config() | self.settings
+
+    def links(self) -> list[sp.csr_matrix]:
+        """The counted transitions: for each of `STEPS` a csr_matrix, shape (n_products, n_products)."""
+        shape = (self.settings["n_products"],) * 2
+        return [sp.csr_matrix(tuple(np.asarray(part) for part in parts), shape=shape) for parts in self.link_tables]
+
+    def users(self, v, age, event, place, row, newest):
+        """The query q of each history, before it is brought to length 1; float32, shape (n, dim).
+
+        Parameters
+        ----------
+        v : tensor of float32, shape (m, dim)
+            Embeddings of the visits of all histories, one history after the other.
+        age, event, place, row : shape (m,)
+            Of each visit: its age, event code, how many visits came after it, and number of its history.
+        newest : shape (n,)
+            Where the newest visit of each history stands.
+        """
+        n = newest.shape[0]
+        last = tf.gather(v, newest)
+        logit = tf.gather(self.event_bias, event) - tf.exp(self.log_decay) * age
+        if self.settings["attention"]:
+            hidden = v @ self.of_visit + tf.gather(last @ self.of_last, row) + tf.gather(self.of_place, place)
+            logit += tf.linalg.matvec(tf.sigmoid(hidden), self.attention)
+        top = tf.stop_gradient(tf.math.unsorted_segment_max(logit, row, n))
+        w = tf.exp(logit - tf.gather(top, row))
+        total = tf.maximum(tf.math.unsorted_segment_sum(w, row, n), 1e-12)  # 0 where a batch is padded
+        u = tf.math.unsorted_segment_sum(w[:, None] * v, row, n) / total[:, None]
+        return u + tf.nn.relu(tf.concat([u, last], axis=1) @ self.inner + self.inner_bias) @ self.outer
+
+    def logits(self, q, table):
+        """cos(q, v_j) / T + bias_j of each query with each row of the table, shape (n, rows)."""
+        unit = tf.math.l2_normalize(q, 1, 1e-8) * tf.exp(self.log_sharpness)
+        return tf.matmul(unit, tf.math.l2_normalize(table[:, :-1], 1, 1e-8), transpose_b=True) + table[:, -1]
+
+    def link_bonus(self, kind, count):
+        """alpha_k log(1 + kappa_k n_k) for transitions counted `count` times; `kind` is the place of k in `STEPS`."""
+        return tf.gather(self.link_weight, kind) * tf.math.log1p(tf.exp(tf.gather(self.log_link_scale, kind)) * count)
+
+    def findings(self) -> dict:
+        """What it learned that can be read: decay, half_life, event_weights, temperature, repeat, link_weight.
+
+        `decay` and `half_life` (ln 2 / d) are per day and in days, or in visits where age is counted as rank; an event's
+        weight is relative to that of a view.
+        """
+        decay = float(np.exp(self.log_decay.numpy()))
+        weights = np.exp(self.event_bias.numpy() - self.event_bias.numpy()[0])
+        return {
+            "decay": decay,
+            "half_life": float(np.log(2) / decay),
+            "decay_time": self.settings["decay_time"],
+            "event_weights": {name: float(w) for name, w in zip(EVENT_LEVELS, weights)},
+            "temperature": float(np.exp(-self.log_sharpness.numpy())),
+            "repeat": self.repeat.numpy().tolist(),
+            "link_weight": self.link_weight.numpy().tolist(),
+        }
+
+
+def start(
+    vectors: np.ndarray,
+    known: np.ndarray,
+    examples: Examples,
+    *,
+    transitions: bool = True,
+    seed: int = 0,
+    **settings,
+) -> Tied:
+    """A model that is ready to train: the table at the pre-trained embeddings, the bias at popularity, transitions counted.
+
+    Call `shelfspace.recommender.deterministic` before for the same weights in every run.
+
+    Parameters
+    ----------
+    vectors : ndarray of float32, shape (n_products, dim)
+        Brought to length 1.
+    known : ndarray of bool, shape (n_products,)
+        Products without an embedding start near zero, at random.
+    examples : Examples
+        The training examples; what is counted, is counted in them.
+    transitions : bool
+        Whether scores know what came after what.
+    seed : int
+    settings
+        See `Tied`.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of its range, naming what is allowed.
+    """
+    if settings.get("decay_time", "days") not in DECAY_TIMES:
+        raise ValueError(f"decay_time is {settings['decay_time']!r}; it must be one of {', '.join(DECAY_TIMES)}.")
+    if settings.get("visits", 1) < 1:
+        raise ValueError(f"visits is {settings['visits']}; it must be 1 (the newest alone) or more.")
+    n_products, dim = vectors.shape
+    links = [pairs(examples, step).counts(n_products) for step in STEPS] if transitions else []
+    model = Tied(n_products, dim, [table.nnz for table in links], **settings)
+    for parts, table in zip(model.link_tables, links):
+        for part, values in zip(parts, (table.data, table.indices, table.indptr)):
+            part.assign(values)
+    noise = np.random.default_rng(seed).normal(0, 0.01, vectors.shape)
+    seen = np.unique(_span(examples)[0])
+    counts = np.bincount(examples.items[seen], minlength=n_products)
+    bias = 0.3 * np.log1p(counts)
+    model.table.assign(np.column_stack([np.where(known[:, None], normalise(vectors), noise), bias]))
+    return model
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Visits and what came a fixed number of visits after, within the same training sequence.
+
+    Attributes
+    ----------
+    source, target : ndarray of int32, shape (m,)
+        Products.
+    sequence : ndarray of int64, shape (m,)
+        Where in `Examples.items` the sequence begins.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    sequence: np.ndarray
+
+    def counts(self, n_products: int) -> sp.csr_matrix:
+        """How often each product followed each; csr_matrix of float32, shape (n_products, n_products)."""
+        ones = np.ones(len(self.source), dtype=np.float32)
+        table = sp.csr_matrix((ones, (self.source, self.target)), shape=(n_products, n_products))
+        table.sum_duplicates()
+        return table
+
+    def own(self, source: np.ndarray, sequence: np.ndarray, n_products: int) -> sp.csr_matrix:
+        """The part of `counts` that each row's own sequence gave to its row of the table.
+
+        Parameters
+        ----------
+        source, sequence : ndarray, shape (n,)
+            Product and sequence of each row.
+
+        Returns
+        -------
+        csr_matrix of float32, shape (n, n_products)
+            To be taken from ``counts(n_products)[source]``.
+        """
+        key, wanted = self.sequence * n_products + self.source, sequence * n_products + source
+        order = np.argsort(key, kind="stable")
+        first, last = (np.searchsorted(key[order], wanted, side) for side in ("left", "right"))
+        offsets = np.concatenate([[0], np.cumsum(last - first)])
+        place = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], last - first)
+        ones = np.ones(len(place), dtype=np.float32)
+        table = sp.csr_matrix((ones, self.target[order][place], offsets), shape=(len(source), n_products))
+        table.sum_duplicates()
+        return table
+
+
+def pairs(examples: Examples, step: int) -> Pairs:
+    """All pairs of visits `step` apart that the training examples show, targets among them."""
+    positions, sequence = _span(examples)
+    together = np.flatnonzero((sequence[step:] == sequence[:-step]) & (positions[step:] == positions[:-step] + step))
+    items = examples.items[positions]
+    return Pairs(items[together], items[together + step], sequence[together])
+
+
+def _span(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of all visits that the examples show, histories and targets, and where each one's sequence begins."""
+    first, which = np.unique(examples.start, return_inverse=True)
+    end = np.zeros(len(first), dtype=np.int64)
+    np.maximum.at(end, which, examples.end)  # histories of a user are nested; the target of the longest is at its end
+    lengths = end + 1 - first
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths), np.repeat(first, lengths)
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The newest visits of n histories, one history after the other, each newest first.
+
+    Attributes
+    ----------
+    items, age, event, place, row : ndarray, shape (m,)
+        Product, age, event code, how many visits came after, and number of the history.
+    newest : ndarray of int32, shape (n,)
+        Where each history begins.
+    repeats : ndarray of int64
+        Places of those visits that are the newest of their product in their history.
+    """
+
+    items: np.ndarray
+    age: np.ndarray
+    event: np.ndarray
+    place: np.ndarray
+    row: np.ndarray
+    newest: np.ndarray
+    repeats: np.ndarray
+
+
+def histories(examples: Examples, visits: int, decay_time: str) -> Histories:
+    """The histories of the examples as flat arrays, cut to the newest `visits` visits."""
+    lengths = np.minimum(examples.lengths, visits)
+    newest = np.concatenate([[0], np.cumsum(lengths)])
+    row = np.repeat(np.arange(len(examples), dtype=np.int32), lengths)
+    place = (np.arange(newest[-1]) - newest[row]).astype(np.int32)
+    position = examples.end[row] - 1 - place
+    items = examples.items[position]
+    if decay_time == "rank":
+        age = place.astype(np.float32)
+    else:
+        age = examples.times[examples.end - 1][row] - examples.times[position]
+        age = (np.log1p(age) if decay_time == "log_days" else age).astype(np.float32)
+    key = row.astype(np.int64) * (int(items.max(initial=0)) + 1) + items
+    repeats = np.sort(np.unique(key, return_index=True)[1])  # the first of each key: the newest
+    return Histories(items, age, examples.events[position].astype(np.int32), place, row, newest[:-1].astype(np.int32), repeats)
+
+
+def _sources(examples: Examples, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """The product from which transitions of `step` visits lead to the target, and which histories are that long."""
+    long = examples.lengths >= step
+    return examples.items[np.where(long, examples.end - step, examples.start)], long
+
+
+def sample(
+    always: np.ndarray, n_products: int, negatives: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Products to train a step on, and what to add to their logits so that the softmax is that over all products.
+
+    The products in `always` are taken as they are; of the others, `negatives` are drawn uniformly without replacement,
+    and each stands for (others / drawn) of them: log of that is added to its logit. The sum of exp(logit) over the
+    sample is then an unbiased estimate of the sum over all products, and exact for all that matters most (targets,
+    histories and what followed them).
+
+    Returns
+    -------
+    products : ndarray of int64, shape (m,)
+        `always` first.
+    correction : ndarray of float32, shape (m,)
+    """
+    left = np.ones(n_products, dtype=bool)
+    left[always] = False
+    others = np.flatnonzero(left)
+    drawn = others[np.sort(rng.permutation(len(others))[:negatives])] if negatives < len(others) else others
+    correction = np.zeros(len(always) + len(drawn), dtype=np.float32)
+    correction[len(always) :] = np.log(max(1, len(others)) / max(1, len(drawn)))
+    return np.concatenate([always, drawn]), correction
+
+
+def linked(
+    tables: list[sp.csr_matrix], examples: Examples, own: list[sp.csr_matrix] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Transitions that lead on from the newest products of each history.
+
+    Parameters
+    ----------
+    tables : list of csr_matrix
+        For each of `STEPS`.
+    examples : Examples
+    own : list of csr_matrix, optional
+        For training examples: what their own sequences counted (`Pairs.own`), which is taken away.
+
+    Returns
+    -------
+    row, product, kind : ndarray of int32, shape (m,)
+        History, product it leads to, and place in `STEPS`.
+    count : ndarray of float32, shape (m,)
+    """
+    found = [(np.zeros(0, np.int32),) * 3 + (np.zeros(0, np.float32),)]
+    for kind, (table, step) in enumerate(zip(tables, STEPS)):
+        source, long = _sources(examples, step)
+        part = table[source]
+        if own:
+            part = part - own[kind]
+        part = part.tocoo()
+        keep = (part.data > 0) & long[part.row]
+        row, product = part.row[keep].astype(np.int32), part.col[keep].astype(np.int32)
+        found.append((row, product, np.full(len(row), kind, np.int32), part.data[keep]))
+    return tuple(np.concatenate(column) for column in zip(*found))
+
+
+def train(
+    model: Tied,
+    examples: Examples,
+    valid: Examples | None = None,
+    *,
+    epochs: int = 5,
+    batch: int = 512,
+    learning_rate: float = 0.002,
+    dropout: float = 0.2,
+    negatives: int = 2048,
+    full_below: int = 4096,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[dict[str, float]]:
+    """Fit by cross-entropy with Adam, whose step size falls linearly to zero over all epochs.
+
+    Parameters
+    ----------
+    model : Tied
+        From `start`, with the same examples; changed in place.
+    examples : Examples
+    valid : Examples, optional
+        Measured after every epoch; the weights of the epoch with the best MRR@20 are kept. Without, the last ones.
+    epochs : int
+        Passes over the examples.
+    batch : int
+        Examples per step.
+    learning_rate : float
+        Adam's step size at the start.
+    dropout : float
+        Share of the numbers of each history's embeddings that are left out at random.
+    negatives : int
+        Products drawn at each step beside those that matter (`sample`).
+    full_below : int
+        Catalogues up to this size are trained with all products at every step.
+    seed : int
+        Of the order of examples, dropout and the drawn products.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    list of dict
+        Per epoch: "loss", and with valid examples "valid_loss" and "valid_mrr@20".
+
+    Raises
+    ------
+    ValueError
+        If there is no example.
+    """
+    if not len(examples):
+        raise ValueError("There is no training example; give a longer log.")
+    n_products, n, rng = model.settings["n_products"], len(examples), np.random.default_rng(seed)
+    tables, own = model.links(), []
+    for step in STEPS[: len(tables)]:
+        own.append(pairs(examples, step).own(_sources(examples, step)[0], examples.start, n_products))
+    full = n_products <= full_below
+    rows = np.zeros((3, n_products, model.settings["dim"] + 1), dtype=np.float32)  # the table and Adam's two moments
+    rows[0] = model.table.numpy()
+    take, size = _stepper(model, dropout, seed), {"rows": batch + 1} | ({"products": n_products} if full else {})
+
+    def prepared(chosen: np.ndarray) -> dict:
+        part = examples[chosen]
+        history = histories(part, model.settings["visits"], model.settings["decay_time"])
+        links = linked(tables, part, [table[chosen] for table in own])
+        if full:
+            products, correction = np.arange(n_products), np.zeros(n_products, dtype=np.float32)
+        else:
+            often = links[1][links[3] >= 2]
+            always = np.unique(np.concatenate([history.items, part.target, often]))
+            products, correction = sample(always, n_products, negatives, rng)
+        return _padded(history, part.target, links, products, correction, n_products, batch, size)
+
+    steps, done, best, history = -(-n // batch), 0, -1.0, []
+    with tqdm(total=epochs * steps, desc="tied", unit="step", disable=not progress) as bar, ThreadPoolExecutor(1) as worker:
+        for _ in range(epochs):
+            order, losses = rng.permutation(n), []
+            chunks = [order[first : first + batch] for first in range(0, n, batch)]
+            following = worker.submit(prepared, chunks[0])  # the next batch is made while this one is learned from
+            for i in range(steps):
+                ready = following.result()
+                if i + 1 < steps:
+                    following = worker.submit(prepared, chunks[i + 1])
+                products, real = ready.pop("products"), ready.pop("real")
+                rate = learning_rate * (1 - done / (epochs * steps))
+                done += 1
+                moved, loss = take(rows[:, products], ready, np.float32(rate), np.int32(done))
+                rows[:, products[:real]] = moved.numpy()[:, :real]
+                losses.append(loss)
+                bar.update()
+            model.table.assign(rows[0])
+            history.append({"loss": float(np.average([float(x) for x in losses], weights=[len(c) for c in chunks]))})
+            if valid is not None:
+                scores = recommend(model)
+                loss, mrr = validate(lambda part: scores(valid[part]), valid.target)
+                history[-1] |= {"valid_loss": loss, "valid_mrr@20": mrr}
+                if mrr > best:
+                    best, weights = mrr, model.get_weights()
+            bar.set_postfix({name: f"{value:.4f}" for name, value in history[-1].items()})
+    if valid is not None:
+        model.set_weights(weights)
+    return history
+
+
+def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
+    """The compiled step: from the table's rows, their moments and a batch to the moved rows and the loss."""
+    small = [variable.value for variable in model.trainable_variables]
+    moments = [(tf.Variable(tf.zeros_like(v)), tf.Variable(tf.zeros_like(v))) for v in small]
+
+    def adam(gradient, value, first, second, rate, t):  # Kingma & Ba 2015
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        t = tf.cast(t, tf.float32)
+        step = first / (1 - 0.9**t) / (tf.sqrt(second / (1 - 0.999**t)) + 1e-8)
+        return value - rate * step, first, second
+
+    @tf.function(jit_compile=True)
+    def take(rows, batch, rate, t):
+        table = rows[0]
+        with tf.GradientTape() as tape:
+            tape.watch(table)
+            seen = tf.gather(table[:, :-1], batch["items"])
+            kept = tf.random.stateless_uniform(tf.shape(seen), tf.stack([seed, t])) >= dropout
+            seen = tf.where(kept, seen / (1 - dropout), 0.0)
+            q = model.users(seen, *(batch[name] for name in ("age", "event", "place", "row", "newest")))
+            logits = model.logits(q, table) + batch["correction"]
+            again = tf.where(batch["repeat_place"] >= 0, tf.gather(model.repeat, tf.maximum(batch["repeat_place"], 0)), 0.0)
+            logits = tf.tensor_scatter_nd_add(logits, batch["repeat"], again)
+            if model.link_tables:
+                bonus = model.link_bonus(batch["link_kind"], batch["link_count"])
+                logits = tf.tensor_scatter_nd_add(logits, batch["link"], bonus)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["target"], logits)
+            loss = tf.reduce_sum(losses * batch["weight"])
+        of_table, *of_small = tape.gradient(loss, [table, *small], unconnected_gradients="zero")
+        for gradient, value, (first, second) in zip(of_small, small, moments):
+            moved = adam(tf.convert_to_tensor(gradient), value, first, second, rate, t)
+            for variable, new in zip((value, first, second), moved):
+                variable.assign(new)
+        return tf.stack(adam(tf.convert_to_tensor(of_table), *tf.unstack(rows), rate, t)), loss
+
+    return take
+
+
+def recommend(model: Tied) -> Model:
+    """The trained model as a `shelfspace.metrics.Model`: from histories to scores of all products."""
+    table, tables = model.table.numpy(), model.links()
+    unit, bias = normalise(table[:, :-1]), table[:, -1]
+    sharpness, repeat = np.exp(model.log_sharpness.numpy()), model.repeat.numpy()
+
+    def scores(examples: Examples) -> np.ndarray:
+        h = histories(examples, model.settings["visits"], model.settings["decay_time"])
+        q = model.users(table[h.items, :-1], h.age, h.event, h.place, h.row, h.newest).numpy()
+        found = (sharpness * normalise(q)) @ unit.T + bias
+        found[h.row[h.repeats], h.items[h.repeats]] += repeat[h.place[h.repeats]]
+        row, product, kind, count = linked(tables, examples)
+        if len(row):
+            bonus = model.link_bonus(kind, count).numpy()
+            for k in range(len(tables)):  # within one kind, no pair comes twice
+                found[row[kind == k], product[kind == k]] += bonus[kind == k]
+        return found
+
+    return scores
+
+
+def _padded(history, target, links, products, correction, n_products, batch, size) -> dict:
+    """One batch as arrays of lasting sizes (compiled code knows no others); product numbers count in `products`.
+
+    One more history is added to take the visits that are padding; it weighs nothing.
+    """
+
+    def pad(name, values, fill):
+        if len(values) > size.get(name, 0):
+            size[name] = 256 * (1 + int(1.1 * len(values)) // 256)  # room to spare, or many sizes would be compiled
+        padded = np.full((size[name], *values.shape[1:]), fill, dtype=values.dtype)
+        padded[: len(values)] = values
+        return padded
+
+    place = np.full(n_products, -1, dtype=np.int32)
+    place[products] = np.arange(len(products), dtype=np.int32)
+    n = len(target)
+    row, product, kind, count = links
+    inside = place[product] >= 0
+    repeats = history.repeats
+    return {
+        "products": pad("products", products, 0),
+        "real": len(products),
+        "correction": pad("products", correction, OUT),
+        "items": pad("visits", place[history.items], 0),
+        "age": pad("visits", history.age, 0),
+        "event": pad("visits", history.event, 0),
+        "place": pad("visits", history.place, 0),
+        "row": pad("visits", history.row, batch),
+        "newest": pad("rows", history.newest, 0),
+        "target": pad("rows", place[target], 0),
+        "weight": pad("rows", np.full(n, 1 / n, dtype=np.float32), 0),
+        "repeat": pad("repeats", np.stack([history.row, place[history.items]], axis=1)[repeats], 0),
+        "repeat_place": pad("repeats", history.place[repeats], -1),
+        "link": pad("links", np.stack([row, place[product]], axis=1)[inside], 0),
+        "link_kind": pad("links", kind[inside], 0),
+        "link_count": pad("links", count[inside], 0),
+    }
