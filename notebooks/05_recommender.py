@@ -21,6 +21,8 @@
 #
 # - build the article's network: user embedding, dense layers, and a softmax over all products;
 # - train it until the valid users stop gaining;
+# - build a second one that keeps the article's idea and learns all of it: the embeddings, the decay, the weights;
+# - read the decay that it learned beside the truth;
 # - write twenty recommendations for every user.
 
 # %% tags=["parameters"]
@@ -28,17 +30,20 @@ run_dir = "reports/default"  # folder that this run writes to
 hidden = "128"  # units of each Dense layer, as "128" or "256, 128"
 dropout = 0.3  # share of units left out at random while training
 prefixes = 20  # also learn from so many of each user's last history visits; 0: from the target alone, as in the article
-epochs = 20  # passes at most
-batch = 1024  # examples per step
-learning_rate = 0.004  # Adam's step size
-patience = 2  # passes without a gain on the valid users before stopping
+epochs = 20  # passes of the dense network at most
+batch = 1024  # examples per step of the dense network
+learning_rate = 0.004  # Adam's step size in the dense network
+patience = 2  # passes of the dense network without a gain on the valid users before stopping
+model = "tied"  # whose recommendations leave the pipeline; one of: tied, dense
+tied_epochs = 3  # passes of the tied recommender
+tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training
 seed = 0  # of everything random
 
 # %%
 import numpy as np
 import pandas as pd
 
-from shelfspace import embeddings, metrics, plots, recommender, runs, sequences, users
+from shelfspace import embeddings, metrics, plots, recommender, runs, sequences, tied, transitions, users
 
 plots.theme()
 run = runs.run_folder(run_dir)
@@ -83,7 +88,7 @@ plots.note(
 )
 
 # %% [markdown]
-# ## The network
+# ## The article's network
 #
 # $$\mathrm{scores} = W\,\mathrm{BatchNorm}(\mathrm{Dropout}(\mathrm{ReLU}(A\,u + a))) + b$$
 #
@@ -112,7 +117,7 @@ history = recommender.train(
     network, train_users, train.target, valid_users, valid.target, epochs=epochs, batch=batch, learning_rate=learning_rate,
     patience=patience,
 )  # fmt: skip
-with runs.atomic(run / "recommender.keras") as temporary:
+with runs.atomic(run / "recommender_dense.keras") as temporary:
     network.save(temporary)
 
 # %%
@@ -127,20 +132,103 @@ plots.show(
 )
 
 # %% [markdown]
+# ## The same idea, learned
+#
+# In the article's chain each link is fixed before the next is trained: the embeddings by their context, the decay by a
+# sweep, and only then the network, which has to learn a second vector for every product, on the way out. The *tied*
+# recommender keeps the decayed average and lets the targets teach all of it at once:
+#
+# $$w_i = \mathrm{softmax}_i(-d\,t_i + b_{e_i} + a^\top \sigma(A v_i + B v_{\mathrm{last}} + P_i)) \qquad u = \sum_i w_i\, v_i$$
+#
+# $$\mathrm{score}_j = \frac{\cos(q, v_j)}{T} + \beta_j + r_{i(j)} + \sum_{k=1}^{2} \alpha_k \log(1 + \kappa_k\, n_k(\cdot \to j)) \qquad q = u + W_2\,\mathrm{ReLU}(W_1 [u, v_{\mathrm{last}}] + c)$$
+#
+# - $v$ starts at the pre-trained embeddings and keeps learning; the same table is used to average and to score.
+# - $d$ is the decay and $b_e$ the weight of a kind of event; both are learned. The last term of $w_i$ is attention: which
+#   visit matters may depend on the newest product and on the visit's place.
+# - $\beta_j$ is popularity; $r$ a bonus, by place, for what the user saw before.
+# - $n_1(a \to j)$ is how often $j$ came right after $a$, $n_2$ how often two visits after. A cosine is symmetric: it
+#   cannot say that the case follows the phone but not the phone the case. While training, the counts leave out what the
+#   user's own sequence added to them; otherwise the model would learn to trust a count that holds its own target.
+#
+# By hand, the counts of two sequences, and what is left of them for an example of the first:
+
+# %%
+two = pd.DataFrame(
+    {
+        "from → to": ["phone A → case A", "case A → desk"],
+        "sequence 1: phone A, case A, desk": [1, 1],
+        "sequence 2: phone A, case A": [1, 0],
+        "counted": [2, 1],
+        "what an example of sequence 1 sees": [1, 0],
+    }
+)
+plots.table(two, caption="Only what other users did can help to predict a user's next product, in training as in use.")
+
+# %%
+recommender.deterministic(seed)
+learned = tied.start(vectors, known, train, decay_time="days", seed=seed)
+tied_history = tied.train(learned, train, valid, epochs=tied_epochs, dropout=tied_dropout, seed=seed)
+with runs.atomic(run / "recommender_tied.keras") as temporary:
+    learned.save(temporary)
+
+# %%
+tied_curve = pd.DataFrame(tied_history).rename(columns={"loss": "train", "valid_loss": "valid"})
+tied_curve.insert(0, "epoch", range(1, len(tied_curve) + 1))
+tied_kept = tied_curve.loc[tied_curve["valid_mrr@20"].idxmax()]
+plots.show(
+    plots.learning_curve(tied_curve),
+    caption=f"The tied recommender, whose weights of epoch {tied_kept.epoch:.0f} are kept: MRR@20 of the valid users is "
+    f"{tied_kept['valid_mrr@20']:.1%}, against {kept['valid_mrr@20']:.1%} of the dense network.",
+    alt="Two panels: training and validation loss per epoch, and MRR@20 of the valid users per epoch.",
+)
+
+# %% [markdown]
+# ## What it learned
+#
+# A dense network keeps its reasons to itself. Here some can be read: how fast interest fades, and what a visit that led
+# to the cart weighs beside one that did not. (The attention weighs visits too, so this is the fading that is left when
+# it had its say.)
+
+# %%
+found = learned.findings()
+events = [sequences.EVENT_LEVELS[code] for code in np.unique(train.events)]
+rows = {"half-life of a visit, in days": found["half_life"], "temperature T": found["temperature"]}
+rows |= {f"weight of a visit with {name}": found["event_weights"][name] for name in events}
+rows |= {f"α of {k} visit{'s' * (k > 1)} later": a for k, a in zip(transitions.STEPS, found["link_weight"])}
+plots.table(
+    pd.DataFrame({"learned": rows.keys(), "value": rows.values()}),
+    formats={"value": ".3g"},
+    caption=f"Read from the tied recommender's {learned.count_params():,} weights. A view weighs 1.",
+)
+
+# %%
+truth = run / "shop" / "truth_users.parquet"
+if truth.exists():
+    true = np.log(2) / pd.read_parquet(truth).decay
+    plots.note(
+        f"The simulated users forget with half-lives between {true.quantile(0.1):.1f} and {true.quantile(0.9):.1f} days "
+        f"(10th and 90th percentile), {true.median():.1f} in the middle; learned was one of {found['half_life']:.1f} days."
+    )
+else:
+    plots.note("There is no true half-life to compare with; the simulated shop (`data=shop`) has one.")
+
+# %% [markdown]
 # ## Twenty products for everybody
 #
 # What leaves the pipeline is a table: user, rank, product, score. Here it is written for every user, from all that
-# came before the user's last target.
+# came before the user's last target, by the recommender that `model` names.
 
 # %%
 everybody = sequences.latest(table, product_ids)
-model = recommender.recommend(network, vectors, *settings)
-recommender.write_recommendations(model, everybody, product_ids, run / "recommendations.parquet")
+scores_of = {"dense": recommender.recommend(network, vectors, *settings), "tied": tied.recommend(learned)}[model]
+recommender.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet")
+with runs.atomic(run / "recommender.keras") as temporary:
+    {"dense": network, "tied": learned}[model].save(temporary)
 
 # %%
 labels = plots.product_labels(products)
 example = valid[np.flatnonzero(valid.lengths <= 8)[:1]] if (valid.lengths <= 8).any() else valid[:1]
-top, scores = metrics.top_k(model(example), 5)
+top, scores = metrics.top_k(scores_of(example), 5)
 seen = [labels[i] for i in example.items[example.start[0] : example.end[0]][-5:]]
 shown = pd.DataFrame(
     {"saw (newest last)": pd.Series(seen), "recommended": pd.Series([labels[i] for i in top[0]])}
@@ -215,8 +303,10 @@ plots.table(
 
 # %%
 plots.takeaways([
-    f"The network stopped after {len(curve)} epochs; epoch {kept.epoch:.0f} was best on the valid users.",
-    f"Most of its {network.count_params():,} weights belong to the softmax: its cost grows with the number of "
-    "products.",
-    f"Recommendations for {len(everybody):,} users are in recommendations.parquet.",
+    f"The dense network stopped after {len(curve)} epochs; most of its {network.count_params():,} weights belong to the "
+    "softmax, so its cost grows with the number of products.",
+    f"The tied recommender scores against the table it averages. On the valid users its MRR@20 is "
+    f"{tied_kept['valid_mrr@20']:.1%}, the dense network's {kept['valid_mrr@20']:.1%}.",
+    f"The half-life it learned is {found['half_life']:.1f} days.",
+    f"Recommendations of {plots.label_of(model)} for {len(everybody):,} users are in recommendations.parquet.",
 ])  # fmt: skip

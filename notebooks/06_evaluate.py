@@ -39,7 +39,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from shelfspace import baselines, embeddings, metrics, plots, recommender, runs, sequences
+from shelfspace import baselines, embeddings, metrics, plots, recommender, runs, sequences, tied
 
 plots.theme()
 run = runs.run_folder(run_dir)
@@ -120,7 +120,7 @@ plots.table(
 files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
 aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
 vectors, known = aligned[choice["embedding"]]
-network = keras.saving.load_model(run / "recommender.keras")
+network, learned = (keras.saving.load_model(run / f"recommender_{name}.keras") for name in ("dense", "tied"))
 similarity = baselines.cooccurrence(corpus, product_ids)
 makers |= {
     "popular": partial(baselines.popular, counts),
@@ -130,7 +130,10 @@ makers |= {
 near = {f"{name}_last": baselines.nearest_to_last(*pair) for name, pair in aligned.items()} | {
     f"{name}_user": baselines.nearest_to_user(*pair, **settings[f"{name}_user"]) for name, pair in aligned.items()
 }
-networks = {"dense": recommender.recommend(network, vectors, choice["decay"], choice["decay_time"], known)}
+networks = {
+    "dense": recommender.recommend(network, vectors, choice["decay"], choice["decay_time"], known),
+    "tied": tied.recommend(learned),
+}
 models = {name: make(**settings.get(name, {})) for name, make in makers.items()} | near | networks
 kinds = dict.fromkeys(makers, "baseline") | dict.fromkeys(near, "embedding") | dict.fromkeys(networks, "recommender")
 

@@ -85,6 +85,8 @@ def read(folder: str | Path) -> Split:
     sessions, offsets = _lists(folder / "train_sessions.parquet", "items")
     prefixes, starts = _lists(folder / "test_prefixes.parquet", "prefix")
     target = _column(folder / "test_prefixes.parquet", "target").to_numpy(zero_copy_only=False)
+    if len({values.dtype.kind for values in (sessions, prefixes, target)}) > 1:
+        raise ValueError(f"{folder} holds products as numbers and as text; items, prefix and target must be of one type.")
     values, places = np.unique(np.concatenate([sessions, prefixes, target]).astype(str), return_inverse=True)
     items, seen, wanted = np.split(places.astype(np.int32), [len(sessions), len(sessions) + len(prefixes)])
     if not (np.diff(offsets) > 1).any():

@@ -1,4 +1,4 @@
-"""Recommender `tied`: the decayed user embedding, with everything in it learned, scored against the same product table.
+"""Recommender `tied`: the decayed user embedding, all of it learned, scored against the same product table.
 
 A history of visits i, with product embeddings v, ages t_i and events e_i, becomes one vector,
 
@@ -11,12 +11,10 @@ j then scores
 
     cos(q, v_j) / T + bias_j + r_i [j was seen i visits ago] + sum_k alpha_k log(1 + kappa_k n_k(k-th newest -> j))
 
-The table v starts from pre-trained embeddings and keeps learning; there is no second one on the way out. n_1(a -> b) is
-how often b came right after a in training, n_2 how often two visits after: a cosine cannot say that b follows a but a
-not b. A training example's own sequence is left out of its counts, as a test user's targets are.
-
-Large catalogues are trained on a sample of the products at each step (`sample`). The attention is that of Li et al. 2017
-(NARM) and Liu et al. 2018 (STAMP).
+The table v starts from pre-trained embeddings and keeps learning; there is no second one on the way out. n_k(a -> b) is
+how often b came k visits after a in training (`shelfspace.transitions`): a cosine cannot say that b follows a but not a
+b. Large catalogues are trained on a sample of the products at each step (`sample`). The attention is that of Li et al.
+2017 (NARM) and Liu et al. 2018 (STAMP).
 """
 
 from __future__ import annotations
@@ -33,10 +31,9 @@ from shelfspace.embeddings import normalise
 from shelfspace.metrics import Model
 from shelfspace.recommender import keras, tf, validate
 from shelfspace.sequences import EVENT_LEVELS, Examples
+from shelfspace.transitions import STEPS, linked, pairs, sources, span
 from shelfspace.users import DECAY_TIMES
 
-STEPS = (1, 2)  # how many visits later the counted transitions arrive
-OUT = np.float32(-1e9)  # added to a logit that is not to count
 
 
 @keras.saving.register_keras_serializable("shelfspace")
@@ -117,7 +114,7 @@ class Tied(keras.Model):
         return super().get_config() | self.settings
 
     def links(self) -> list[sp.csr_matrix]:
-        """The counted transitions: for each of `STEPS` a csr_matrix, shape (n_products, n_products)."""
+        """The counted transitions, for each of `STEPS`: csr_matrix, shape (n_products, n_products)."""
         shape = (self.settings["n_products"],) * 2
         return [sp.csr_matrix(tuple(np.asarray(part) for part in parts), shape=shape) for parts in self.link_tables]
 
@@ -133,7 +130,7 @@ class Tied(keras.Model):
         newest : shape (n,)
             Where the newest visit of each history stands.
         """
-        n = newest.shape[0]
+        n = tf.shape(newest)[0]
         last = tf.gather(v, newest)
         logit = tf.gather(self.event_bias, event) - tf.exp(self.log_decay) * age
         if self.settings["attention"]:
@@ -141,7 +138,7 @@ class Tied(keras.Model):
             logit += tf.linalg.matvec(tf.sigmoid(hidden), self.attention)
         top = tf.stop_gradient(tf.math.unsorted_segment_max(logit, row, n))
         w = tf.exp(logit - tf.gather(top, row))
-        total = tf.maximum(tf.math.unsorted_segment_sum(w, row, n), 1e-12)  # 0 where a batch is padded
+        total = tf.math.unsorted_segment_sum(w, row, n)
         u = tf.math.unsorted_segment_sum(w[:, None] * v, row, n) / total[:, None]
         return u + tf.nn.relu(tf.concat([u, last], axis=1) @ self.inner + self.inner_bias) @ self.outer
 
@@ -151,7 +148,7 @@ class Tied(keras.Model):
         return tf.matmul(unit, tf.math.l2_normalize(table[:, :-1], 1, 1e-8), transpose_b=True) + table[:, -1]
 
     def link_bonus(self, kind, count):
-        """alpha_k log(1 + kappa_k n_k) for transitions counted `count` times; `kind` is the place of k in `STEPS`."""
+        """alpha_k log(1 + kappa_k n) for transitions counted n times; `kind` is the place of k in `STEPS`."""
         return tf.gather(self.link_weight, kind) * tf.math.log1p(tf.exp(tf.gather(self.log_link_scale, kind)) * count)
 
     def findings(self) -> dict:
@@ -182,7 +179,7 @@ def start(
     seed: int = 0,
     **settings,
 ) -> Tied:
-    """A model that is ready to train: the table at the pre-trained embeddings, the bias at popularity, transitions counted.
+    """A model ready to train: the table at the pre-trained embeddings, the bias at popularity, transitions counted.
 
     Call `shelfspace.recommender.deterministic` before for the same weights in every run.
 
@@ -216,76 +213,11 @@ def start(
         for part, values in zip(parts, (table.data, table.indices, table.indptr)):
             part.assign(values)
     noise = np.random.default_rng(seed).normal(0, 0.01, vectors.shape)
-    seen = np.unique(_span(examples)[0])
+    seen = np.unique(span(examples)[0])
     counts = np.bincount(examples.items[seen], minlength=n_products)
     bias = 0.3 * np.log1p(counts)
     model.table.assign(np.column_stack([np.where(known[:, None], normalise(vectors), noise), bias]))
     return model
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Visits and what came a fixed number of visits after, within the same training sequence.
-
-    Attributes
-    ----------
-    source, target : ndarray of int32, shape (m,)
-        Products.
-    sequence : ndarray of int64, shape (m,)
-        Where in `Examples.items` the sequence begins.
-    """
-
-    source: np.ndarray
-    target: np.ndarray
-    sequence: np.ndarray
-
-    def counts(self, n_products: int) -> sp.csr_matrix:
-        """How often each product followed each; csr_matrix of float32, shape (n_products, n_products)."""
-        ones = np.ones(len(self.source), dtype=np.float32)
-        table = sp.csr_matrix((ones, (self.source, self.target)), shape=(n_products, n_products))
-        table.sum_duplicates()
-        return table
-
-    def own(self, source: np.ndarray, sequence: np.ndarray, n_products: int) -> sp.csr_matrix:
-        """The part of `counts` that each row's own sequence gave to its row of the table.
-
-        Parameters
-        ----------
-        source, sequence : ndarray, shape (n,)
-            Product and sequence of each row.
-
-        Returns
-        -------
-        csr_matrix of float32, shape (n, n_products)
-            To be taken from ``counts(n_products)[source]``.
-        """
-        key, wanted = self.sequence * n_products + self.source, sequence * n_products + source
-        order = np.argsort(key, kind="stable")
-        first, last = (np.searchsorted(key[order], wanted, side) for side in ("left", "right"))
-        offsets = np.concatenate([[0], np.cumsum(last - first)])
-        place = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], last - first)
-        ones = np.ones(len(place), dtype=np.float32)
-        table = sp.csr_matrix((ones, self.target[order][place], offsets), shape=(len(source), n_products))
-        table.sum_duplicates()
-        return table
-
-
-def pairs(examples: Examples, step: int) -> Pairs:
-    """All pairs of visits `step` apart that the training examples show, targets among them."""
-    positions, sequence = _span(examples)
-    together = np.flatnonzero((sequence[step:] == sequence[:-step]) & (positions[step:] == positions[:-step] + step))
-    items = examples.items[positions]
-    return Pairs(items[together], items[together + step], sequence[together])
-
-
-def _span(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of all visits that the examples show, histories and targets, and where each one's sequence begins."""
-    first, which = np.unique(examples.start, return_inverse=True)
-    end = np.zeros(len(first), dtype=np.int64)
-    np.maximum.at(end, which, examples.end)  # histories of a user are nested; the target of the longest is at its end
-    lengths = end + 1 - first
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths), np.repeat(first, lengths)
 
 
 @dataclass(frozen=True)
@@ -326,13 +258,8 @@ def histories(examples: Examples, visits: int, decay_time: str) -> Histories:
         age = (np.log1p(age) if decay_time == "log_days" else age).astype(np.float32)
     key = row.astype(np.int64) * (int(items.max(initial=0)) + 1) + items
     repeats = np.sort(np.unique(key, return_index=True)[1])  # the first of each key: the newest
-    return Histories(items, age, examples.events[position].astype(np.int32), place, row, newest[:-1].astype(np.int32), repeats)
-
-
-def _sources(examples: Examples, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """The product from which transitions of `step` visits lead to the target, and which histories are that long."""
-    long = examples.lengths >= step
-    return examples.items[np.where(long, examples.end - step, examples.start)], long
+    event = examples.events[position].astype(np.int32)
+    return Histories(items, age, event, place, row, newest[:-1].astype(np.int32), repeats)
 
 
 def sample(
@@ -360,38 +287,6 @@ def sample(
     return np.concatenate([always, drawn]), correction
 
 
-def linked(
-    tables: list[sp.csr_matrix], examples: Examples, own: list[sp.csr_matrix] | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Transitions that lead on from the newest products of each history.
-
-    Parameters
-    ----------
-    tables : list of csr_matrix
-        For each of `STEPS`.
-    examples : Examples
-    own : list of csr_matrix, optional
-        For training examples: what their own sequences counted (`Pairs.own`), which is taken away.
-
-    Returns
-    -------
-    row, product, kind : ndarray of int32, shape (m,)
-        History, product it leads to, and place in `STEPS`.
-    count : ndarray of float32, shape (m,)
-    """
-    found = [(np.zeros(0, np.int32),) * 3 + (np.zeros(0, np.float32),)]
-    for kind, (table, step) in enumerate(zip(tables, STEPS)):
-        source, long = _sources(examples, step)
-        part = table[source]
-        if own:
-            part = part - own[kind]
-        part = part.tocoo()
-        keep = (part.data > 0) & long[part.row]
-        row, product = part.row[keep].astype(np.int32), part.col[keep].astype(np.int32)
-        found.append((row, product, np.full(len(row), kind, np.int32), part.data[keep]))
-    return tuple(np.concatenate(column) for column in zip(*found))
-
-
 def train(
     model: Tied,
     examples: Examples,
@@ -400,7 +295,7 @@ def train(
     epochs: int = 5,
     batch: int = 512,
     learning_rate: float = 0.002,
-    dropout: float = 0.2,
+    dropout: float = 0.4,
     negatives: int = 2048,
     full_below: int = 4096,
     seed: int = 0,
@@ -447,23 +342,31 @@ def train(
     n_products, n, rng = model.settings["n_products"], len(examples), np.random.default_rng(seed)
     tables, own = model.links(), []
     for step in STEPS[: len(tables)]:
-        own.append(pairs(examples, step).own(_sources(examples, step)[0], examples.start, n_products))
+        own.append(pairs(examples, step).own(sources(examples, step)[0], examples.start, n_products))
     full = n_products <= full_below
     rows = np.zeros((3, n_products, model.settings["dim"] + 1), dtype=np.float32)  # the table and Adam's two moments
     rows[0] = model.table.numpy()
-    take, size = _stepper(model, dropout, seed), {"rows": batch + 1} | ({"products": n_products} if full else {})
+    take = _stepper(model, dropout, seed)
 
-    def prepared(chosen: np.ndarray) -> dict:
+    def prepared(chosen: np.ndarray) -> tuple[np.ndarray, dict]:
+        """The products of a step and its batch, in which product numbers are places among them."""
         part = examples[chosen]
-        history = histories(part, model.settings["visits"], model.settings["decay_time"])
-        links = linked(tables, part, [table[chosen] for table in own])
+        h = histories(part, model.settings["visits"], model.settings["decay_time"])
+        row, product, kind, count = linked(tables, part, [table[chosen] for table in own])
         if full:
             products, correction = np.arange(n_products), np.zeros(n_products, dtype=np.float32)
         else:
-            often = links[1][links[3] >= 2]
-            always = np.unique(np.concatenate([history.items, part.target, often]))
+            always = np.unique(np.concatenate([h.items, part.target, product[count >= 2]]))
             products, correction = sample(always, n_products, negatives, rng)
-        return _padded(history, part.target, links, products, correction, n_products, batch, size)
+        place = np.full(n_products, -1, dtype=np.int32)
+        place[products] = np.arange(len(products), dtype=np.int32)
+        items, inside = place[h.items], place[product] >= 0
+        return products, {
+            "items": items, "age": h.age, "event": h.event, "place": h.place, "row": h.row, "newest": h.newest,
+            "target": place[part.target], "correction": correction,
+            "repeat": np.stack([h.row, items], axis=1)[h.repeats], "repeat_place": h.place[h.repeats],
+            "link": np.stack([row, place[product]], axis=1)[inside], "link_kind": kind[inside], "link_count": count[inside],
+        }  # fmt: skip
 
     steps, done, best, history = -(-n // batch), 0, -1.0, []
     with tqdm(total=epochs * steps, desc="tied", unit="step", disable=not progress) as bar, ThreadPoolExecutor(1) as worker:
@@ -472,14 +375,14 @@ def train(
             chunks = [order[first : first + batch] for first in range(0, n, batch)]
             following = worker.submit(prepared, chunks[0])  # the next batch is made while this one is learned from
             for i in range(steps):
-                ready = following.result()
+                products, ready = following.result()
                 if i + 1 < steps:
                     following = worker.submit(prepared, chunks[i + 1])
-                products, real = ready.pop("products"), ready.pop("real")
                 rate = learning_rate * (1 - done / (epochs * steps))
                 done += 1
-                moved, loss = take(rows[:, products], ready, np.float32(rate), np.int32(done))
-                rows[:, products[:real]] = moved.numpy()[:, :real]
+                moved, loss = take(rows[:, products], ready, np.float32(rate), np.float32(done))
+                for part, new in zip(rows, moved):
+                    part[products] = new.numpy()
                 losses.append(loss)
                 bar.update()
             model.table.assign(rows[0])
@@ -497,39 +400,35 @@ def train(
 
 
 def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
-    """The compiled step: from the table's rows, their moments and a batch to the moved rows and the loss."""
+    """One step of training: from the table's rows, their moments and a batch to the moved rows and the loss."""
     small = [variable.value for variable in model.trainable_variables]
     moments = [(tf.Variable(tf.zeros_like(v)), tf.Variable(tf.zeros_like(v))) for v in small]
 
     def adam(gradient, value, first, second, rate, t):  # Kingma & Ba 2015
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
-        t = tf.cast(t, tf.float32)
         step = first / (1 - 0.9**t) / (tf.sqrt(second / (1 - 0.999**t)) + 1e-8)
         return value - rate * step, first, second
 
-    @tf.function(jit_compile=True)
+    @tf.function(reduce_retracing=True)
     def take(rows, batch, rate, t):
         table = rows[0]
         with tf.GradientTape() as tape:
             tape.watch(table)
             seen = tf.gather(table[:, :-1], batch["items"])
-            kept = tf.random.stateless_uniform(tf.shape(seen), tf.stack([seed, t])) >= dropout
+            kept = tf.random.stateless_uniform(tf.shape(seen), tf.stack([seed, tf.cast(t, tf.int32)])) >= dropout
             seen = tf.where(kept, seen / (1 - dropout), 0.0)
             q = model.users(seen, *(batch[name] for name in ("age", "event", "place", "row", "newest")))
             logits = model.logits(q, table) + batch["correction"]
-            again = tf.where(batch["repeat_place"] >= 0, tf.gather(model.repeat, tf.maximum(batch["repeat_place"], 0)), 0.0)
-            logits = tf.tensor_scatter_nd_add(logits, batch["repeat"], again)
-            if model.link_tables:
-                bonus = model.link_bonus(batch["link_kind"], batch["link_count"])
-                logits = tf.tensor_scatter_nd_add(logits, batch["link"], bonus)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["target"], logits)
-            loss = tf.reduce_sum(losses * batch["weight"])
+            logits = tf.tensor_scatter_nd_add(logits, batch["repeat"], tf.gather(model.repeat, batch["repeat_place"]))
+            bonus = model.link_bonus(batch["link_kind"], batch["link_count"])
+            logits = tf.tensor_scatter_nd_add(logits, batch["link"], bonus)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(batch["target"], logits))
         of_table, *of_small = tape.gradient(loss, [table, *small], unconnected_gradients="zero")
         for gradient, value, (first, second) in zip(of_small, small, moments):
             moved = adam(tf.convert_to_tensor(gradient), value, first, second, rate, t)
             for variable, new in zip((value, first, second), moved):
                 variable.assign(new)
-        return tf.stack(adam(tf.convert_to_tensor(of_table), *tf.unstack(rows), rate, t)), loss
+        return adam(tf.convert_to_tensor(of_table), *tf.unstack(rows), rate, t), loss
 
     return take
 
@@ -553,42 +452,3 @@ def recommend(model: Tied) -> Model:
         return found
 
     return scores
-
-
-def _padded(history, target, links, products, correction, n_products, batch, size) -> dict:
-    """One batch as arrays of lasting sizes (compiled code knows no others); product numbers count in `products`.
-
-    One more history is added to take the visits that are padding; it weighs nothing.
-    """
-
-    def pad(name, values, fill):
-        if len(values) > size.get(name, 0):
-            size[name] = 256 * (1 + int(1.1 * len(values)) // 256)  # room to spare, or many sizes would be compiled
-        padded = np.full((size[name], *values.shape[1:]), fill, dtype=values.dtype)
-        padded[: len(values)] = values
-        return padded
-
-    place = np.full(n_products, -1, dtype=np.int32)
-    place[products] = np.arange(len(products), dtype=np.int32)
-    n = len(target)
-    row, product, kind, count = links
-    inside = place[product] >= 0
-    repeats = history.repeats
-    return {
-        "products": pad("products", products, 0),
-        "real": len(products),
-        "correction": pad("products", correction, OUT),
-        "items": pad("visits", place[history.items], 0),
-        "age": pad("visits", history.age, 0),
-        "event": pad("visits", history.event, 0),
-        "place": pad("visits", history.place, 0),
-        "row": pad("visits", history.row, batch),
-        "newest": pad("rows", history.newest, 0),
-        "target": pad("rows", place[target], 0),
-        "weight": pad("rows", np.full(n, 1 / n, dtype=np.float32), 0),
-        "repeat": pad("repeats", np.stack([history.row, place[history.items]], axis=1)[repeats], 0),
-        "repeat_place": pad("repeats", history.place[repeats], -1),
-        "link": pad("links", np.stack([row, place[product]], axis=1)[inside], 0),
-        "link_kind": pad("links", kind[inside], 0),
-        "link_count": pad("links", count[inside], 0),
-    }

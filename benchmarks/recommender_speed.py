@@ -1,0 +1,73 @@
+"""Seconds per epoch of the dense and the tied recommender on the same examples, as a markdown table.
+
+    python benchmarks/recommender_speed.py [--products 30000] [--users 10000] [--epochs 3]
+
+The examples are every prefix of the simulated shop's users. The first epoch, which compiles, is not counted. The
+embeddings are random, which changes no time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from shelfspace import recommender, shop, tied, users
+from shelfspace.sequences import Examples
+
+
+def examples(n_users: int, n_products: int) -> Examples:
+    """All prefixes of the simulated users' visits."""
+    events = shop.simulate(n_users, n_products).events
+    clicks = events[events["event"] != "search"]
+    clicks = clicks.assign(
+        user=clicks["user_id"].cat.codes, item=clicks["product_id"].cat.codes, days=clicks["timestamp"].astype("int64") / 86_400e6
+    ).sort_values(["user", "days"], kind="stable")
+    first = np.flatnonzero(np.diff(clicks["user"], prepend=-1))
+    start = np.repeat(first, np.diff(first, append=len(clicks)))
+    rows = np.flatnonzero(np.arange(len(clicks)) > start)
+    items, nothing = clicks["item"].to_numpy(np.int32), np.zeros(len(clicks), np.int8)
+    ids = start[rows].astype(str)
+    return Examples(items, clicks["days"].to_numpy(), nothing, start[rows], rows, items[rows], nothing[rows], ids)
+
+
+def per_epoch(fit, epochs: int) -> float:
+    """Seconds of an epoch once everything is compiled: of 1 + `epochs` less those of one, by `epochs`."""
+    seconds = []
+    for n in (1, 1 + epochs):
+        begun = time.perf_counter()
+        fit(n)
+        seconds.append(time.perf_counter() - begun)
+    return (seconds[1] - seconds[0]) / epochs
+
+
+def main() -> None:
+    """Time both and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--products", type=int, default=30_000)
+    parser.add_argument("--users", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=3)
+    given = parser.parse_args()
+    train = examples(given.users, given.products)
+    vectors, known = np.random.default_rng(0).normal(size=(given.products, 50)).astype(np.float32), np.ones(given.products, bool)
+
+    def dense(epochs: int) -> None:
+        inputs = users.user_embeddings(train, vectors, 0.1)
+        network = recommender.dense(inputs, given.products)
+        few = slice(0, 100)
+        recommender.train(network, inputs, train.target, inputs[few], train.target[few], epochs=epochs, patience=epochs, progress=False)
+
+    def ours(epochs: int) -> None:
+        tied.train(tied.start(vectors, known, train), train, epochs=epochs, progress=False)
+
+    seconds = {"dense": per_epoch(dense, given.epochs), "tied": per_epoch(ours, given.epochs)}
+    print(f"{len(train):,} examples, {given.products:,} products\n")
+    print("| recommender | seconds per epoch |\n| --- | ---: |")
+    for name, value in seconds.items():
+        print(f"| {name} | {value:.1f} |")
+    print(f"\ntied is {seconds['dense'] / seconds['tied']:.1f} times as fast.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Recommender tied: what it counts, what it samples, that it learns what was planted, and that it repeats to the bit."""
+
+import numpy as np
+import pytest
+
+from shelfspace import metrics, recommender, tied
+from shelfspace.sequences import Examples
+
+
+def made(sequences, times=None, events=None):
+    """Every prefix of every sequence, with the product that came next."""
+    offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])])
+    items = np.concatenate(sequences).astype(np.int32)
+    start = np.concatenate([[a] * (b - a - 1) for a, b in zip(offsets, offsets[1:])]).astype(np.int64)
+    end = np.concatenate([np.arange(a + 1, b) for a, b in zip(offsets, offsets[1:])]).astype(np.int64)
+    times = np.arange(len(items), dtype=float) if times is None else np.concatenate(times)
+    events = np.zeros(len(items), np.int8) if events is None else np.concatenate(events).astype(np.int8)
+    return Examples(items, times, events, start, end, items[end], events[end], np.array([f"u{s}" for s in start]))
+
+
+HAND = made([[0, 1, 0, 1, 2], [0, 1, 3]])
+
+
+def test_histories_by_hand():
+    h = tied.histories(HAND[np.array([3, 5])], visits=3, decay_time="days")  # 0 1 0 1; 0 1
+    assert h.items.tolist() == [1, 0, 1, 1, 0] and h.row.tolist() == [0, 0, 0, 1, 1]
+    assert h.place.tolist() == [0, 1, 2, 0, 1] and h.age.tolist() == [0, 1, 2, 0, 1] and h.newest.tolist() == [0, 3]
+    assert h.repeats.tolist() == [0, 1, 3, 4]
+    logs = tied.histories(HAND[np.array([3])], visits=3, decay_time="log_days").age
+    np.testing.assert_allclose(logs, np.log1p([0, 1, 2]), rtol=1e-6)
+
+
+def test_sample_by_hand():
+    products, correction = tied.sample(np.array([3, 1]), 10, 2, np.random.default_rng(0))
+    assert products[:2].tolist() == [3, 1] and len(np.unique(products)) == 4
+    np.testing.assert_allclose(correction, [0, 0, np.log(8 / 2), np.log(8 / 2)], rtol=1e-6)
+    products, correction = tied.sample(np.array([3, 1]), 10, 100, np.random.default_rng(0))
+    assert sorted(products) == list(range(10)) and not correction.any()
+
+
+def test_sampled_softmax_is_unbiased():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=50)
+    sums = []
+    for _ in range(4000):
+        products, correction = tied.sample(np.array([0, 7]), 50, 5, rng)
+        sums.append(np.exp(logits[products] + correction).sum())
+    error = np.std(sums) / np.sqrt(len(sums))
+    assert np.mean(sums) == pytest.approx(np.exp(logits).sum(), abs=4 * error) and error < 1
+
+
+def ring(n=400, products=30, seed=0):
+    """Sequences in which product p is followed by p + 1."""
+    rng = np.random.default_rng(seed)
+    starts, lengths = rng.integers(products, size=n), rng.integers(3, 7, size=n)
+    return made([(first + np.arange(length)) % products for first, length in zip(starts, lengths)])
+
+
+def trained(examples, seed=0, products=30, **options):
+    recommender.deterministic(seed)
+    vectors = np.random.default_rng(1).normal(size=(products, 8)).astype(np.float32)
+    settings = {name: options.pop(name) for name in ("transitions", "attention", "decay", "learn_decay") if name in options}
+    model = tied.start(vectors, np.ones(products, bool), examples, seed=seed, **settings)
+    options = {"epochs": 2, "batch": 64, "learning_rate": 0.01, "dropout": 0.1, "progress": False} | options
+    return model, tied.train(model, examples, seed=seed, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"transitions": False}, {"full_below": 0, "negatives": 4}])
+def test_learns_what_follows(options):
+    model, history = trained(ring(), epochs=8, **options)
+    test = ring(n=50, seed=1)
+    assert (metrics.rank_all(tied.recommend(model), test) == 1).mean() > 0.9
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_learns_a_planted_decay():
+    """Targets drawn by the cosine to a decayed average; started at ten times the true decay."""
+    rng, true, products = np.random.default_rng(0), 0.3, 40
+    vectors = rng.normal(size=(products, 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    sequences, times = [], []
+    for _ in range(3000):
+        seen, age = rng.integers(products, size=6), np.sort(rng.uniform(0, 8, size=6))[::-1]
+        age -= age[-1]
+        weights = np.exp(-true * age)
+        user = weights @ vectors[seen]
+        score = vectors @ user / np.linalg.norm(user) / 0.1
+        p = np.exp(score - score.max())
+        sequences.append(np.append(seen, rng.choice(products, p=p / p.sum())))
+        times.append(np.append(100 - age, 101.0))
+    examples = made(sequences, times)
+    examples = examples[examples.lengths == 6]
+    recommender.deterministic(0)
+    model = tied.start(
+        vectors.astype(np.float32), np.ones(products, bool), examples, decay=3.0, attention=False, transitions=False
+    )
+    tied.train(model, examples, epochs=12, batch=64, learning_rate=0.01, dropout=0.0, progress=False)
+    found = model.findings()
+    assert true / 1.6 < found["decay"] < true * 1.6
+    assert found["half_life"] == pytest.approx(np.log(2) / found["decay"]) and found["decay_time"] == "days"
+
+
+def test_a_fixed_decay_stays():
+    model, _ = trained(ring(n=60), decay=0.25, learn_decay=False, epochs=1)
+    assert model.findings()["decay"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("full_below", [4096, 0])
+def test_the_same_seed_gives_the_same_bytes(full_below):
+    one, two, other = (
+        trained(ring(n=100), seed=seed, epochs=1, full_below=full_below, negatives=4)[0].get_weights() for seed in (5, 5, 6)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(one, two))
+    assert not np.array_equal(one[-1], other[-1]) or not np.array_equal(one[0], other[0])
+
+
+def test_a_sample_of_everything_is_the_full_softmax():
+    whole, _ = trained(ring(n=60), epochs=1)
+    sampled, _ = trained(ring(n=60), epochs=1, full_below=0, negatives=1000)
+    test = ring(n=20, seed=1)
+    np.testing.assert_allclose(tied.recommend(whole)(test), tied.recommend(sampled)(test), rtol=1e-3, atol=1e-3)
+
+
+def test_keeps_the_best_epoch_of_the_valid_users():
+    valid = ring(n=40, seed=2)
+    recommender.deterministic(0)
+    model = tied.start(np.eye(30, 8, dtype=np.float32), np.ones(30, bool), ring(n=80))
+    history = tied.train(model, ring(n=80), valid, epochs=3, batch=64, progress=False)
+    found = metrics.reciprocal_rank(metrics.rank_all(tied.recommend(model), valid), 20).mean()
+    assert found == pytest.approx(max(epoch["valid_mrr@20"] for epoch in history), abs=1e-9)
+
+
+def test_survives_saving(tmp_path):
+    model, _ = trained(ring(n=60), epochs=1)
+    model.save(tmp_path / "recommender.keras")
+    again = recommender.keras.saving.load_model(tmp_path / "recommender.keras")
+    test = ring(n=20, seed=1)
+    assert np.array_equal(tied.recommend(model)(test), tied.recommend(again)(test))
+    assert again.findings() == model.findings()
+
+
+def test_scores_do_not_depend_on_who_else_is_asked():
+    model, _ = trained(ring(n=60), epochs=1)
+    test, scores = ring(n=20, seed=1), tied.recommend(model)
+    alone = np.concatenate([scores(test[i : i + 1]) for i in range(len(test))])
+    np.testing.assert_allclose(scores(test), alone, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_events_are_learned():
+    """The target is always the one product put in the cart."""
+    rng = np.random.default_rng(0)
+    seen = rng.integers(20, size=(1500, 4))
+    cart = rng.integers(4, size=1500)
+    events = np.zeros((1500, 5))
+    events[np.arange(1500), cart] = 1
+    sequences = np.column_stack([seen, seen[np.arange(1500), cart]])
+    examples = made(list(sequences), events=list(events))
+    examples = examples[examples.lengths == 4]
+    model, _ = trained(examples, products=20, attention=False, transitions=False, epochs=6)
+    weights = model.findings()["event_weights"]
+    assert weights["add_to_cart"] > 3 * weights["view"]
+
+
+@pytest.mark.parametrize(
+    "settings, message", [({"decay_time": "weeks"}, "decay_time is 'weeks'; it must be one of"), ({"visits": 0}, "visits is 0")]
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), HAND, **settings)
+
+
+def test_nothing_to_learn_from_is_refused():
+    model = tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), HAND)
+    with pytest.raises(ValueError, match="no training example"):
+        tied.train(model, HAND[:0])
