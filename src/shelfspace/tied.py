@@ -298,6 +298,7 @@ def train(
     dropout: float = 0.4,
     negatives: int = 2048,
     full_below: int = 4096,
+    chances: np.ndarray | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> list[dict[str, float]]:
@@ -322,6 +323,8 @@ def train(
         Products drawn at each step beside those that matter (`sample`).
     full_below : int
         Catalogues up to this size are trained with all products at every step.
+    chances : ndarray of float, shape (n,), optional
+        Chance of each example to be taken in an epoch, above 0 and up to 1; by default, all are (`recency`).
     seed : int
         Of the order of examples, dropout and the drawn products.
     progress : bool
@@ -368,17 +371,19 @@ def train(
             "link": np.stack([row, place[product]], axis=1)[inside], "link_kind": kind[inside], "link_count": count[inside],
         }  # fmt: skip
 
-    steps, done, best, history = -(-n // batch), 0, -1.0, []
-    with tqdm(total=epochs * steps, desc="tied", unit="step", disable=not progress) as bar, ThreadPoolExecutor(1) as worker:
-        for _ in range(epochs):
-            order, losses = rng.permutation(n), []
-            chunks = [order[first : first + batch] for first in range(0, n, batch)]
+    orders = [np.flatnonzero(rng.random(n) < (1.0 if chances is None else chances)) for _ in range(epochs)]
+    orders = [rng.permutation(order if len(order) else n) for order in orders]
+    steps, done, best, history = sum(-(-len(order) // batch) for order in orders), 0, -1.0, []
+    with tqdm(total=steps, desc="tied", unit="step", disable=not progress) as bar, ThreadPoolExecutor(1) as worker:
+        for order in orders:
+            losses = []
+            chunks = [order[first : first + batch] for first in range(0, len(order), batch)]
             following = worker.submit(prepared, chunks[0])  # the next batch is made while this one is learned from
-            for i in range(steps):
+            for i in range(len(chunks)):
                 products, ready = following.result()
-                if i + 1 < steps:
+                if i + 1 < len(chunks):
                     following = worker.submit(prepared, chunks[i + 1])
-                rate = learning_rate * (1 - done / (epochs * steps))
+                rate = learning_rate * (1 - done / steps)
                 done += 1
                 moved, loss = take(rows[:, products], ready, np.float32(rate), np.float32(done))
                 for part, new in zip(rows, moved):
@@ -397,6 +402,25 @@ def train(
     if valid is not None:
         model.set_weights(weights)
     return history
+
+
+def recency(examples: Examples, strength: float) -> np.ndarray:
+    """Chances for `train` that make it see recent examples more often; float64, shape (n,).
+
+    exp(-strength · age), where age runs from 0 for the newest example to 1 for the oldest, by time where the visits have
+    different times, else by the examples' order. Tastes drift: the test users come after the training users.
+
+    Raises
+    ------
+    ValueError
+        If `strength` is negative.
+    """
+    if strength < 0:
+        raise ValueError(f"The strength of recency is {strength}; it must be 0 (all examples alike) or more.")
+    time = examples.times[examples.end - 1]
+    if np.ptp(time) == 0:
+        time = np.arange(len(examples), dtype=float)
+    return np.exp(-strength * (time.max() - time) / max(np.ptp(time), 1e-12))
 
 
 def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
