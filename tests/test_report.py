@@ -125,6 +125,7 @@ def metrics():
             "02_train_embeddings": 41.7,
             "05_recommender": 38.0,
             "06_evaluate": 22.4,
+            "latency": {"popular": {"1": 0.0001, "1024": 0.00002}},
         },
     }
 

@@ -288,7 +288,7 @@ def _about(run: Run, out: Path) -> dict:
         "params": run.params,
         "data": run.metrics.get("data", {}),
         "source": report.source(run.params.get("data", "")),
-        "minutes": sum(run.metrics.get("timings", {}).values()) / 60,
+        "minutes": sum(report.stage_seconds(run.metrics).values()) / 60,
     }
 
 

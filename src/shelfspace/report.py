@@ -138,7 +138,7 @@ def summary(metrics: Mapping, params: Mapping, told: Sequence[chapters.Chapter])
     """All that the first screen shows, ready for the template."""
     data = metrics.get("data", {})
     best = metrics.get("best", {})
-    timings = {stage: seconds for stage, seconds in metrics.get("timings", {}).items() if stage != "latency"}
+    timings = stage_seconds(metrics)
     labels = {name: values.get("label") for name, values in metrics["models"].items()}
     declared = {p.name: p.default for chapter in told for p in chapter.parameters}
     return {
@@ -164,6 +164,11 @@ def summary(metrics: Mapping, params: Mapping, told: Sequence[chapters.Chapter])
         "timings": [(stage, seconds) for stage, seconds in timings.items()],
         "minutes": sum(timings.values()) / 60,
     }
+
+
+def stage_seconds(metrics: Mapping) -> dict[str, float]:
+    """How long each stage took; the latencies of the models, which also depend on the machine, left out."""
+    return {stage: seconds for stage, seconds in metrics.get("timings", {}).items() if stage != "latency"}
 
 
 def ranking(metrics: Mapping) -> list[dict]:
