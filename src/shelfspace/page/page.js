@@ -53,15 +53,16 @@
   // Boxes that scroll sideways can be reached with the keyboard.
   const boxes = all(".scroll, .formula, pre");
   const reach = () => {
-    for (const box of boxes) {
-      if (box.scrollWidth > box.clientWidth + 1) {
+    const wide = boxes.map((box) => box.scrollWidth > box.clientWidth + 1);  // all read before any is changed: one layout
+    boxes.forEach((box, i) => {
+      if (wide[i]) {
         box.tabIndex = 0;
         if (box.tagName !== "PRE") box.setAttribute("role", "group");
         if (box.tagName !== "PRE") box.setAttribute("aria-label", box.matches(".formula") ? "Formula" : "Table, scrolls sideways");
       } else {
         for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
       }
-    }
+    });
   };
   window.addEventListener("resize", () => { reach(); soon(); });
   document.addEventListener("toggle", reach, true);

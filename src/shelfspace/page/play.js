@@ -164,7 +164,7 @@
     const found = spaces.map((space) => nearest(space, item, NEAREST));
     const both = spaces.length > 1 ? found[0].map(([i]) => i).filter((i) => found.every((list) => list.some(([j]) => i === j))) : [];
     explorer.querySelector(".now").replaceChildren("Near ", make("strong", {}, name(item)),
-      `, which has ${plural(data.counts[item], "event")}: ${both.length} of the ${NEAREST} nearest are the same in all spaces.`);
+      `, which has ${plural(data.counts[item], "event")}: ${both.length} of the ${NEAREST} nearest are the same in ${spaces.length === 2 ? "both" : "all"} spaces.`);
     const columns = spaces.map((space, s) => side(space,
       found[s].map(([i, score]) => entry(i, score, space.color, explore, both.includes(i) ? ["both"] : [])),
       found[s].length ? "" : "This product has no vector here: it occurs in no training sequence."));
