@@ -31,8 +31,8 @@ DECAYS = (0.1, 0.3, 0.7, 1.5, 3.0)
 HELD_OUT = 0.05  # share of the training sessions, the last ones, on which baselines are tuned
 JUDGES = 5000  # of their prefixes, at most
 DENSE_EPOCHS = 5  # at most
-EPOCHS = 6  # of tied
-RECENCY = 2.0  # how much more often recent sessions train tied
+EPOCHS = 8  # of tied
+RECENCY = 3.0  # how much more often recent sessions train tied
 
 
 @dataclass(frozen=True)

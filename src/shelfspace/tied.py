@@ -304,6 +304,9 @@ def train(
 ) -> list[dict[str, float]]:
     """Fit by cross-entropy with Adam, whose step size falls linearly to zero over all epochs.
 
+    A row of the table moves, and its moments with it, only in steps that hold it, so a step costs what it holds and not
+    what the catalogue is.
+
     Parameters
     ----------
     model : Tied
