@@ -372,12 +372,13 @@ margin = {
     if name != first
 }
 checks = runs.read_json(run / "embeddings.json")
+chosen = learned.findings() if first == "tied" else choice  # whose decay the winner uses
 best = {
     "model": first,
     "runner_up": second,
     "embedding": choice["embedding"],
-    "decay": choice["decay"],
-    "decay_time": choice["decay_time"],
+    "decay": float(f"{chosen['decay']:.3g}"),
+    "decay_time": chosen["decay_time"],
     "gain": margin,
 }
 runs.write_json(run / "metrics.json", {
