@@ -157,6 +157,16 @@ def test_page_in_a_browser(open_file, tmp_path, width, scheme):
     assert violations(page) == "" and page.noise == [] and page.locator("script").count() == 1
 
 
+def test_real_runs_are_compared(small_run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(small_run.folder, copy)
+    page = comparison.render([small_run.folder, copy], tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "same targets" in page and "No parameter: the runs were made with the same ones." in page
+    table = BeautifulSoup(page, "html.parser").select("#table-1 tbody tr")
+    assert len(table) == len(runs.read_json(copy / "metrics.json")["models"])
+    assert all(len({cell.get_text() for cell in row.select("td")}) == 1 for row in table)
+
+
 # --- sweep ---
 
 

@@ -439,6 +439,19 @@ def test_answer_when_a_baseline_wins():
     assert any("Chosen on validation users was Recommender" in text for text in report.alerts(found))
 
 
+def test_answer_says_what_the_winner_is_made_of_and_is_held_against_the_most_popular():
+    found = metrics()
+    found["models"] = {"recently_popular": found["models"]["popular"] | {"label": "Recently popular"}} | found["models"]
+    assert "times Most popular" in report.answer(found)[1]
+    for model, sentence in (
+        ("dense", "The recommender uses the StarSpace user embedding with a decay of 0.2 per day."),
+        ("tied", "It starts from the StarSpace embeddings and learns its own decay."),
+        ("nearest_user_starspace", "User embeddings are averages in the StarSpace space, with a decay of 0.2 per day."),
+    ):
+        found["best"]["model"] = model
+        assert report.answer(found)[-1] == sentence
+
+
 def test_alerts():
     assert report.alerts(metrics()) == []
     found = metrics()

@@ -150,7 +150,7 @@ def summary(metrics: Mapping, params: Mapping, told: Sequence[chapters.Chapter])
         "facts": [
             (name, _decay(best) if key == "decay" else labels.get(best[key]) or label_of(str(best[key])))
             for key, name in (("model", "Model"), ("embedding", "Embedding"), ("decay", "Decay"))
-            if best.get(key) is not None
+            if best.get(key) is not None and (key, best.get("model")) != ("decay", "tied")  # which learns its own
         ],
         "embeddings": [
             {"name": name, "label": label_of(name)} | values
@@ -214,7 +214,7 @@ def answer(metrics: Mapping) -> list[str]:
 
     mrr = f"Its MRR@20 is {percent(winner['mrr']['value'])}{_interval(winner['mrr'])}"
     baselines = [row for row in rows if row["kind"] == "baseline" and row is not winner]
-    popular = next((row for row in baselines if "popular" in row["name"]), None)
+    popular = next((row for row in baselines if row["name"] == "popular"), None)
     if popular:
         mrr += f", {_gain(winner, popular)} {popular['label']}{_value(popular)}"
     sentences.append(mrr + ".")
@@ -231,7 +231,13 @@ def answer(metrics: Mapping) -> list[str]:
         rest = f"; the best of what was learned is {learned['label']}{_value(learned)}" if learned else ""
         sentences.append(f"{winner['label']} is a baseline: nothing that was learned beats it{rest}.")
     if best.get("embedding") and best.get("decay") is not None:
-        sentences.append(f"The recommender uses the {label_of(str(best['embedding']))} user embedding with a decay of {_decay(best)}.")
+        space = label_of(str(best["embedding"]))
+        if best.get("model") == "tied":
+            sentences.append(f"It starts from the {space} embeddings and learns its own decay.")
+        elif best.get("model") == "dense":
+            sentences.append(f"The recommender uses the {space} user embedding with a decay of {_decay(best)}.")
+        else:
+            sentences.append(f"User embeddings are averages in the {space} space, with a decay of {_decay(best)}.")
     return [clean(sentence) for sentence in sentences]
 
 
