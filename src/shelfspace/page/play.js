@@ -367,7 +367,7 @@
   const decayAt = (place) => (place === 0 ? 0 : Number((0.01 * 1000 ** ((place - 1) / 99)).toPrecision(2)));
   const placeOfDecay = (d) => (d < 0.01 ? (d < 0.005 ? 0 : 1) : Math.min(100, Math.round(1 + (99 * Math.log10(d / 0.01)) / 3)));
   const history = { items: [], days: [], next: -1 };
-  let decay = data.decay, clock = data.decay_time, bars = [];
+  let decay = data.decay, clock = data.decay_time, bars = [], plainRanks = [];
 
   const recommend = (space, d) => {
     const share = weights(space, history.items, history.days, d, clock);
@@ -390,7 +390,7 @@
     const now = toy.querySelector(".now");
     if (!found.length) now.textContent = "The history is empty: add a product.";
     else if (history.next >= 0) {
-      const ranks = spaces.map((space, s) => `${rank(found[s].scores, history.next).toLocaleString("en")} in ${space.label} (${rank(recommend(space, 0).scores, history.next).toLocaleString("en")} with the plain mean)`);
+      const ranks = spaces.map((space, s) => `${rank(found[s].scores, history.next).toLocaleString("en")} in ${space.label} (${plainRanks[s].toLocaleString("en")} with the plain mean)`);
       now.replaceChildren("What came next was ", make("strong", {}, name(history.next)), `, on rank ${ranks.join(" and ")}.`);
     } else now.textContent = "Nearest to the user embedding of this history:";
   };
@@ -410,6 +410,7 @@
         (body.querySelector("button") ?? toy.querySelector("#decay-search")).focus();
       } }))));
     body.replaceChildren(...rows.reverse());
+    plainRanks = history.next >= 0 && history.items.length ? spaces.map((space) => rank(recommend(space, 0).scores, history.next)) : [];
     update();
   };
   const sort = () => {
