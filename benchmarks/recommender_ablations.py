@@ -77,7 +77,7 @@ def main() -> None:
             unit = "visits" if found["decay_time"] == "rank" else "days"
             model, half_life = tied.recommend(learned), f"{found['half_life']:.2g} {unit}" if found["decay"] > 1e-6 else "∞"
         seconds = time.perf_counter() - begun
-        rank = metrics.rank_all(model, test)
+        rank = metrics.evaluate(model, test).ranks
         full = rank if full is None else full
         lead = metrics.difference(rank, full)
         gain = "" if name == "full" else "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * x for x in (lead["gain"], *lead["ci95"])))

@@ -69,7 +69,7 @@ def trained(examples, seed=0, products=30, **options):
 def test_learns_what_follows(options):
     model, history = trained(ring(), epochs=8, **options)
     test = ring(n=50, seed=1)
-    assert (metrics.rank_all(tied.recommend(model), test) == 1).mean() > 0.9
+    assert (metrics.evaluate(tied.recommend(model), test).ranks == 1).mean() > 0.9
     assert history[-1]["loss"] < history[0]["loss"]
 
 
@@ -151,7 +151,7 @@ def test_keeps_the_best_epoch_of_the_valid_users():
     recommender.deterministic(0)
     model = tied.start(np.eye(30, 8, dtype=np.float32), np.ones(30, bool), ring(n=80))
     history = tied.train(model, ring(n=80), valid, epochs=3, batch=64, progress=False)
-    found = metrics.reciprocal_rank(metrics.rank_all(tied.recommend(model), valid), 20).mean()
+    found = metrics.reciprocal_rank(metrics.evaluate(tied.recommend(model), valid).ranks, 20).mean()
     assert found == pytest.approx(max(epoch["valid_mrr@20"] for epoch in history), abs=1e-9)
 
 

@@ -163,13 +163,15 @@ def makers(split: Split, seed: int = 0, progress: bool = True) -> dict[str, Call
     def vectors(dim: int = DIM) -> tuple[np.ndarray, np.ndarray]:
         return embeddings.align(word2vec.train(corpus, dim=dim, seed=seed, progress=progress), ids)
 
+    def best(make: Callable[..., Model]) -> dict:
+        grid = {"decay": DECAYS, "decay_time": ["rank"]}
+        return metrics.sweep({"": make}, {"": grid}, judges)[1][""]
+
     def tuned(make: Callable[[Corpus], Callable[..., Model]]) -> Model:
-        sweep = metrics.sweep({"": make(split.corpus(early))}, DECAYS, ["rank"], judges)
-        return make(corpus)(decay=sweep.loc[sweep["mrr@20"].idxmax(), "decay"], decay_time="rank")
+        return make(corpus)(**best(make(split.corpus(early))))
 
     def dense() -> Model:
-        sweep = metrics.sweep({"": partial(baselines.nearest_to_user, *vectors())}, DECAYS, ["rank"], judges)
-        settings = (float(sweep.loc[sweep["mrr@20"].idxmax(), "decay"]), "rank", vectors()[1])
+        settings = (*best(partial(baselines.nearest_to_user, *vectors())).values(), vectors()[1])
         train = split.examples(early)
         inputs, judged = (users.user_embeddings(part, vectors()[0], *settings) for part in (train, judges))
         recommender.deterministic(seed)
@@ -252,7 +254,7 @@ def run(
         begun = time.perf_counter()
         model = known[name]()
         trained = time.perf_counter()
-        rank = metrics.rank_all(model, split.test)
+        rank = metrics.evaluate(model, split.test).ranks
         found[name] = metrics.summary(rank, seed) | {
             "train_seconds": trained - begun,
             "test_seconds": time.perf_counter() - trained,
