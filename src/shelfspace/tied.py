@@ -327,7 +327,8 @@ def train(
     full_below : int
         Catalogues up to this size are trained with all products at every step.
     chances : ndarray of float, shape (n,), optional
-        Chance of each example to be taken in an epoch, above 0 and up to 1; by default, all are (`recency`).
+        Chance of each example to be taken in the last epoch, above 0 and up to 1 (`recency`). The first epoch takes all,
+        those between have powers of the chance. By default, all epochs take all.
     seed : int
         Of the order of examples, dropout and the drawn products.
     progress : bool
@@ -374,7 +375,8 @@ def train(
             "link": np.stack([row, place[product]], axis=1)[inside], "link_kind": kind[inside], "link_count": count[inside],
         }  # fmt: skip
 
-    orders = [np.flatnonzero(rng.random(n) < (1.0 if chances is None else chances)) for _ in range(epochs)]
+    chances = np.ones(n) if chances is None else chances
+    orders = [np.flatnonzero(rng.random(n) < chances ** (epoch / max(1, epochs - 1))) for epoch in range(epochs)]
     orders = [rng.permutation(order if len(order) else n) for order in orders]
     steps, done, best, history = sum(-(-len(order) // batch) for order in orders), 0, -1.0, []
     with tqdm(total=steps, desc="tied", unit="step", disable=not progress) as bar, ThreadPoolExecutor(1) as worker:
