@@ -343,6 +343,14 @@ def corpus(table: pa.Table) -> Corpus:
     return Corpus(dictionary[used][order], place[items], _offsets(_codes(rows["user_id"])[0]), _days(rows["timestamp"]))
 
 
+def without(given: Corpus, product_ids: np.ndarray) -> Corpus:
+    """The same sequences without the visits to some products, which leave the vocabulary, too."""
+    keep = ~np.isin(given.product_ids, product_ids)[given.items]
+    used, items = np.unique(given.items[keep], return_inverse=True)
+    kept_before = np.concatenate([[0], np.cumsum(keep)])
+    return Corpus(given.product_ids[used], items.astype(np.int32), kept_before[given.offsets])
+
+
 def examples(table: pa.Table, product_ids: np.ndarray, split: str, *, prefixes: int = 0) -> Examples:
     """The examples of one split.
 

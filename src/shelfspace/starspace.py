@@ -18,7 +18,7 @@ registers, nothing is allocated on the way, and all that a batch reads from the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numba
 import numpy as np
@@ -124,7 +124,9 @@ def train(
         raise ValueError("No training sequence has two visits, so there is nothing to place near each other.")
     epochs = epochs or passes(len(usable), EXAMPLES)
     product_ids, starts, rows, n_rows = _rows(corpus, features)
-    items = np.searchsorted(product_ids, corpus.product_ids).astype(np.int32)[corpus.items] if features else corpus.items
+    items = corpus.items
+    if features:  # from the corpus's vocabulary to all products'
+        items = np.searchsorted(product_ids, corpus.product_ids).astype(np.int32)[items]
 
     rng = np.random.default_rng(seed)
     table = np.zeros((n_rows, -(-dim // LANES) * LANES), dtype=np.float32)
@@ -136,9 +138,11 @@ def train(
             started = time.perf_counter()
             order = rng.permutation(usable)
             total = _epoch(
-                table, squares, starts, rows, items, corpus.offsets, order, rng.integers(1, 2**63, size=1, dtype=np.uint64), dim,
+                table, squares, starts, rows, items, corpus.offsets, order,
+                rng.integers(1, 2**63, size=1, dtype=np.uint64), dim,
                 learning_rate * (1 - epoch / epochs), learning_rate * (1 - (epoch + 1) / epochs),
-                similarity == "cosine", loss == "hinge", margin, temperature, negatives, max_kept, batch, window, p, max_norm,
+                similarity == "cosine", loss == "hinge", margin, temperature, negatives, max_kept, batch, window, p,
+                max_norm,
             )  # fmt: skip
             losses.append(total / len(order))
             _shorten(table, 0, n_rows, max_norm)
@@ -155,6 +159,49 @@ def train(
                 break
     table = best if patience else table
     return _embeddings(product_ids, table, dim, starts, rows, features, losses, scores)
+
+
+def update(
+    vectors: np.ndarray,
+    bag: Sequence[int],
+    label: int,
+    noise: Sequence[int],
+    *,
+    similarity: str = "cosine",
+    loss: str = "hinge",
+    margin: float = 0.2,
+    temperature: float = 1.0,
+    max_kept: int = 10,
+    learning_rate: float = 0.05,
+    p: float = 0.5,
+) -> tuple[float, np.ndarray]:
+    """One example's loss, and the vectors after the very first update: what `train` does, made to be looked at.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (n_products, dim)
+        Left as they are.
+    bag : sequence of int
+        Products of the bag, as rows of `vectors`.
+    label : int
+    noise : sequence of int
+        The negatives.
+    similarity, loss, margin, temperature, max_kept, learning_rate, p
+        As in `train`.
+
+    Returns
+    -------
+    loss : float
+    vectors : ndarray of float32, shape (n_products, dim)
+    """
+    count, dim = vectors.shape
+    table = vectors.astype(np.float32)
+    result = _batch(
+        table, np.zeros((count, 2), np.float32), np.arange(count + 1), np.arange(count, dtype=np.int32),
+        np.array([*bag, label], dtype=np.int32), np.array([[0, len(bag)]]), np.array([len(bag)]), np.array(noise), dim,
+        learning_rate, similarity == "cosine", loss == "hinge", margin, temperature, max_kept, p,
+    )  # fmt: skip
+    return result, table
 
 
 def _check(similarity: str, loss: str, given: dict) -> None:
@@ -205,91 +252,114 @@ def _embeddings(product_ids, table, dim, starts, rows, features, losses, scores)
 
 @numba.njit(**FAST)
 def _epoch(
-    table, squares, starts, rows, items, offsets, order, state, dim, rate_start, rate_end, cosine, hinge,
-    margin, temperature, negatives, max_kept, batch, window, p, max_norm,
+    table, squares, starts, rows, items, offsets, order, state, dim, rate_start, rate_end, cosine, hinge, margin,
+    temperature, negatives, max_kept, batch, window, p, max_norm,
 ):  # fmt: skip
     """One pass over the sequences in `order`, in batches that share negatives; returns the sum of the losses."""
     labels = _draw_labels(offsets, order, state)
-    width = table.shape[1]
     drawn = np.empty(negatives, np.int64)
-    noise = np.empty((negatives, width), np.float32)
     bags = np.empty((batch, 2), np.int64)  # where the bag's visits begin and end, the label's own among them
-    left = np.empty((batch, width), np.float32)
-    right = np.empty((batch, width), np.float32)
-    weights = np.empty(negatives, np.float32)  # how strongly each kept negative repels
-    kept = np.empty(negatives, np.int64)
-    gradient = np.empty(width, np.float32)
-    one, total, swept = np.float32(1), 0.0, 0
+    total, swept, step = 0.0, 0, 1 + len(table) // SWEEP
     for first in range(0, len(order), batch):
-        step = 1 + len(table) // SWEEP
-        _shorten(table, swept, min(swept + step, len(table)), max_norm)
-        swept = (swept + step) % len(table)
-        size = min(batch, len(order) - first)
-        rate = np.float32(rate_start + (rate_end - rate_start) * first / len(order))
+        last = min(first + batch, len(order))
         for k in range(negatives):
             drawn[k] = items[labels[_draw(state, len(order))]]
-        for b in range(size):
+        for b in range(last - first):
+            place = labels[first + b]
             begin, end = offsets[order[first + b]], offsets[order[first + b] + 1]
             if window > 0:
-                place = labels[first + b]
                 begin, end = max(begin, place - window), min(end, place + window + 1)
             bags[b, 0], bags[b, 1] = begin, end
-        for k in range(negatives):  # all projections are those of the batch's start
-            _project(table, starts, rows, drawn, k, k + 1, -1, cosine, p, noise[k])
-        for b in range(size):
-            place = labels[first + b]
-            _project(table, starts, rows, items, bags[b, 0], bags[b, 1], place, cosine, p, left[b])
-            _project(table, starts, rows, items, place, place + 1, -1, cosine, p, right[b])
+        total += _batch(
+            table, squares, starts, rows, items, bags, labels[first:last], drawn, dim,
+            rate_start + (rate_end - rate_start) * first / len(order), cosine, hinge, margin, temperature, max_kept, p,
+        )  # fmt: skip
+        _shorten(table, swept, min(swept + step, len(table)), max_norm)
+        swept = (swept + step) % len(table)
+    return total
 
-        for b in range(size):
-            label, bag = items[labels[first + b]], left[b]
-            positive = _dot(bag, right[b])
-            count = 0
-            if hinge:
-                bound = positive - np.float32(margin)
-                for k in range(negatives):
-                    score = _dot(bag, noise[k])
-                    if score > bound and drawn[k] != label:
-                        total += (score - bound) / negatives
-                        kept[count] = k
-                        count += 1
-                        if count == max_kept:
-                            break
-                pull = one  # how strongly the label attracts
-                weights[:count] = one / np.float32(max(1, count))
-            else:
-                sharpness = np.float32(1 / temperature)
-                top = positive
-                for k in range(negatives):
-                    if drawn[k] != label:
-                        weights[count] = _dot(bag, noise[k])
-                        top = max(top, weights[count])
-                        kept[count] = k
-                        count += 1
-                own = np.exp((positive - top) * sharpness)
-                weights[:count] = np.exp((weights[:count] - top) * sharpness)
-                mass = own + weights[:count].sum()
-                total -= np.log(own / mass)
-                pull = one - own / mass
-                weights[:count] /= mass
-            if count == 0:
-                continue
 
+@numba.njit(**FAST)
+def _batch(
+    table, squares, starts, rows, items, bags, labels, drawn, dim, rate, cosine, hinge, margin, temperature, max_kept, p
+):
+    """Learn from one batch: the label of example b is the visit ``labels[b]``, its bag the other visits of ``bags[b]``.
+
+    All projections are those of the batch's start. Returns the sum of the losses.
+    """
+    width, negatives = table.shape[1], len(drawn)
+    left, right = np.empty((len(labels), width), np.float32), np.empty((len(labels), width), np.float32)
+    noise = np.empty((negatives, width), np.float32)
+    for k in range(negatives):
+        _project(table, starts, rows, drawn, k, k + 1, -1, cosine, p, noise[k])
+    for b in range(len(labels)):
+        _project(table, starts, rows, items, bags[b, 0], bags[b, 1], labels[b], cosine, p, left[b])
+        _project(table, starts, rows, items, labels[b], labels[b] + 1, -1, cosine, p, right[b])
+
+    weights = np.empty(negatives, np.float32)  # how strongly each kept negative repels the bag
+    repel = np.zeros((negatives, len(labels)), np.float32)  # how far each example moves each negative
+    kept = np.empty(negatives, np.int64)
+    gradient = np.empty(width, np.float32)
+    sizes = np.empty(len(labels), np.float32)  # mean square of each bag
+    rate, one, total = np.float32(rate), np.float32(1), 0.0
+    for b in range(len(labels)):
+        label, bag = items[labels[b]], left[b]
+        positive = _dot(bag, right[b])
+        count = 0
+        if hinge:
+            bound = positive - np.float32(margin)
+            for k in range(negatives):
+                score = _dot(bag, noise[k])
+                if score > bound and drawn[k] != label:
+                    total += (score - bound) / negatives
+                    kept[count] = k
+                    count += 1
+                    if count == max_kept:
+                        break
+            pull = one  # how strongly the label attracts
+            weights[:count] = one / np.float32(max(1, count))
+        else:
+            sharpness = np.float32(1 / temperature)
+            top = positive
+            for k in range(negatives):
+                if drawn[k] != label:
+                    weights[count] = _dot(bag, noise[k])
+                    top = max(top, weights[count])
+                    kept[count] = k
+                    count += 1
+            own = np.exp((positive - top) * sharpness)
+            mass = own
+            for j in range(count):
+                weights[j] = np.exp((weights[j] - top) * sharpness)
+                mass += weights[j]
+            total -= np.log(own / mass)
+            pull = one - own / mass
+            for j in range(count):
+                weights[j] /= mass
+        if count == 0:
+            continue
+
+        # The projections' scale is held constant, so that every row of the bag gets the same gradient.
+        for i in range(width):
+            gradient[i] = -pull * right[b, i]
+        for j in range(count):
+            weight, k = weights[j], kept[j]
             for i in range(width):
-                gradient[i] = -pull * right[b, i]
-            for j in range(count):
-                weight, k = weights[j], kept[j]
-                for i in range(width):
-                    gradient[i] += weight * noise[k, i]
-            # The projections' scale is held constant, so that every row of the bag gets the same gradient.
-            square = _dot(gradient, gradient) / np.float32(dim)
-            for at in range(bags[b, 0], bags[b, 1]):
-                if at != labels[first + b]:
-                    _move(table, squares, 0, starts, rows, items[at], gradient, square, -rate)
-            square = _dot(bag, bag) / np.float32(dim)
-            _move(table, squares, 1, starts, rows, label, bag, square, rate * pull)
-            for j in range(count):
-                _move(table, squares, 1, starts, rows, drawn[kept[j]], bag, square, -rate * weights[j])
+                gradient[i] += weight * noise[k, i]
+        square = _dot(gradient, gradient) / np.float32(dim)
+        for at in range(bags[b, 0], bags[b, 1]):
+            if at != labels[b]:
+                _move(table, squares, 0, starts, rows, items[at], gradient, square, -rate)
+        sizes[b] = _dot(bag, bag) / np.float32(dim)
+        _move(table, squares, 1, starts, rows, label, bag, sizes[b], rate * pull)
+        for j in range(count):
+            repel[kept[j], b] = rate * weights[j]
+    for k in range(negatives):  # last, so that each row is fetched once for all examples
+        for r in range(starts[drawn[k]], starts[drawn[k] + 1]):
+            row = rows[r]
+            for b in range(len(labels)):
+                if repel[k, b] > 0:
+                    _step(table, squares, row, 1, left[b], sizes[b], -repel[k, b])
     return total
 
 
@@ -353,10 +423,15 @@ def _project(table, starts, rows, items, begin, end, leave_out, cosine, p, out):
 
 @numba.njit(forceinline=True, **FAST)
 def _move(table, squares, side, starts, rows, item, direction, square, weight):
-    """Adagrad with one accumulator per row and side: move the item's rows by weight × direction over its root."""
+    """Move all rows of an item."""
     for r in range(starts[item], starts[item + 1]):
-        row = rows[r]
-        squares[row, side] += square
-        step = weight / np.sqrt(squares[row, side] + np.float32(1e-6))
-        for i in range(len(direction)):
-            table[row, i] += step * direction[i]
+        _step(table, squares, rows[r], side, direction, square, weight)
+
+
+@numba.njit(forceinline=True, **FAST)
+def _step(table, squares, row, side, direction, square, weight):
+    """Adagrad with one accumulator per row and side: move by weight × direction over its root."""
+    squares[row, side] += square
+    step = weight / np.sqrt(squares[row, side] + np.float32(1e-6))
+    for i in range(len(direction)):
+        table[row, i] += step * direction[i]
