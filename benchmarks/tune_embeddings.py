@@ -1,7 +1,7 @@
 """Search settings of word2vec and StarSpace on the valid users of a run, with as many tries for each.
 
     shelfspace report --out reports/default        (01_prepare is enough)
-    python benchmarks/tune_embeddings.py reports/default [--tries 16] [--users 8000]
+    python benchmarks/tune_embeddings.py reports/default [--tries 12] [--users 4000]
 
 A random search: every try draws each setting on its own, and the first try is the defaults. A try's score is the MRR@20
 of the products nearest to the decayed history of valid users, at the best of a few decays by rank, cosine for both.
@@ -12,6 +12,7 @@ of `--users` users, a part of the log, so that the search stays cheap; passes ar
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -56,8 +57,8 @@ def main() -> None:
     """Search, and print a table of the tries for each trainer, the best first."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a run with sequences.parquet and products.parquet")
-    parser.add_argument("--tries", type=int, default=16)
-    parser.add_argument("--users", type=int, default=8_000, help="users whose histories train")
+    parser.add_argument("--tries", type=int, default=12)
+    parser.add_argument("--users", type=int, default=4_000, help="users whose histories train")
     parser.add_argument("--dim", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -82,6 +83,7 @@ def main() -> None:
             seconds = time.perf_counter() - started
             (mrr, decay), (again, _) = score(made, product_ids, choose), score(made, product_ids, confirm)
             rows.append((mrr, again, decay, seconds, settings))
+            print(f"{trainer} {mrr:.4f} {settings}", file=sys.stderr, flush=True)
         print(f"| {trainer} | MRR@20 | other half | decay | seconds |\n|---|---:|---:|---:|---:|")
         for mrr, again, decay, seconds, settings in sorted(rows, key=lambda row: -row[0]):
             text = ", ".join(f"{name} {value}" for name, value in settings.items()) or "the defaults"
