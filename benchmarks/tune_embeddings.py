@@ -49,7 +49,7 @@ DECAYS = (0.0, 0.3, 0.7, 1.5)  # per visit of the history
 def score(made: embeddings.Embeddings, product_ids: np.ndarray, judges: Examples) -> tuple[float, float]:
     """The best MRR@20 over `DECAYS`, and the decay that gave it."""
     aligned = embeddings.align(made, product_ids)
-    ranks = {d: metrics.rank_all(baselines.nearest_to_user(*aligned, d, "rank"), judges) for d in DECAYS}
+    ranks = {d: metrics.evaluate(baselines.nearest_to_user(*aligned, d, "rank"), judges).ranks for d in DECAYS}
     return max((float(metrics.reciprocal_rank(rank, 20).mean()), d) for d, rank in ranks.items())
 
 

@@ -165,7 +165,7 @@ started = time.perf_counter()
 trained["starspace"] = starspace.train(
     corpus, dim=dim, seed=seed, patience=ss_patience, **ss_settings,
     validate=lambda made: metrics.hit_rate(
-        metrics.rank_all(baselines.nearest_to_user(*embeddings.align(made, product_ids), decay=0.0), few), 20
+        metrics.evaluate(baselines.nearest_to_user(*embeddings.align(made, product_ids), decay=0.0), few).ranks, 20
     ).mean(),
 )  # fmt: skip
 seconds["starspace"] = time.perf_counter() - started
@@ -207,10 +207,10 @@ ranks = {}
 for name, (vectors, known) in aligned.items():
     for history, decay in histories.items():
         by_cosine = baselines.nearest_to_user(vectors, known, decay, "rank")
-        ranks[name, history, "cosine"] = metrics.rank_all(by_cosine, judges)
-        ranks[name, history, "dot"] = metrics.rank_all(
+        ranks[name, history, "cosine"] = metrics.evaluate(by_cosine, judges).ranks
+        ranks[name, history, "dot"] = metrics.evaluate(
             lambda part: users.user_embeddings(part, vectors, decay, "rank", known) @ vectors.T, judges
-        )
+        ).ranks
 
 # %%
 counts = products["count"].to_numpy()[judges.target]
