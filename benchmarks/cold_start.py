@@ -60,7 +60,7 @@ def main() -> None:
 
     print("| features | queries in sequences | hidden products | seen products | new queries | seconds |")
     print("|---|---|---:|---:|---:|---:|")
-    for columns in (PLAIN, (*PLAIN, "category"), ("name",), ("description",), ("brand", "price")):
+    for columns in (PLAIN, (*PLAIN, "category"), ("brand", "price")):
         for with_queries in (False, True):
             of_products = features.of_products(products, columns)
             train_features = of_products

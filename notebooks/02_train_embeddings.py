@@ -27,12 +27,12 @@
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
 dim = 50  # length of the product embeddings
-w2v_window = 10  # word2vec: products before and after that are context
-w2v_negatives = 10  # word2vec: noise products per pair
-w2v_ns_exponent = 0.75  # word2vec: noise products are drawn by count to this power
-w2v_subsample = 0.001  # word2vec: thin out products with a larger share of all visits; 0 keeps all
+w2v_window = 5  # word2vec: products before and after that are context
+w2v_negatives = 20  # word2vec: noise products per pair
+w2v_ns_exponent = 0.5  # word2vec: noise products are drawn by count to this power
+w2v_subsample = 0.0  # word2vec: thin out products with a larger share of all visits; 0 keeps all
 w2v_epochs = 0  # word2vec: passes over the sequences; 0: by the size of the log
-w2v_learning_rate = 0.025  # word2vec: step size at the start
+w2v_learning_rate = 0.1  # word2vec: step size at the start
 ss_similarity = "cosine"  # StarSpace; one of: cosine, dot
 ss_loss = "hinge"  # StarSpace; one of: hinge, softmax
 ss_margin = 0.2  # StarSpace, hinge: by how much the label must be nearer than a negative

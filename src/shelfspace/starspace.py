@@ -77,7 +77,7 @@ def train(
     margin : float
         By how much the label must be more similar than a negative (hinge).
     temperature : float
-        t of the softmax; about 0.1 goes with the cosine, 1 with the dot product. The step is that of t times the loss,
+        t of the softmax; 0.1 to 0.2 goes with the cosine, 1 with the dot product. The step is that of t times the loss,
         so that the learning rate need not change with it.
     negatives : int
         K, drawn for every batch: a uniformly drawn sequence, then the product that is its label in this epoch, so
