@@ -2,7 +2,8 @@
 
 Mikolov et al. 2013, "Distributed Representations of Words and Phrases and their Compositionality", section 2.2. What
 suits text need not suit a shop (Caselles-Dupré, Lesaint & Royo-Letelier, RecSys 2018, "Word2vec applied to
-Recommendation: Hyperparameters Matter"): small logs want many more epochs and a wide window.
+Recommendation: Hyperparameters Matter"): small logs want many more epochs, a larger step
+and more negatives (benchmarks/README.md tells the search that chose the defaults).
 """
 
 from __future__ import annotations
