@@ -445,7 +445,7 @@ def test_answer_says_what_the_winner_is_made_of_and_is_held_against_the_most_pop
     assert "times Most popular" in report.answer(found)[1]
     for model, sentence in (
         ("dense", "The recommender uses the StarSpace user embedding with a decay of 0.2 per day."),
-        ("tied", "It starts from the StarSpace embeddings and learns its own decay."),
+        ("tied", "It starts from the StarSpace embeddings and learned a decay of 0.2 per day."),
         ("nearest_user_starspace", "User embeddings are averages in the StarSpace space, with a decay of 0.2 per day."),
     ):
         found["best"]["model"] = model

@@ -150,7 +150,7 @@ def summary(metrics: Mapping, params: Mapping, told: Sequence[chapters.Chapter])
         "facts": [
             (name, _decay(best) if key == "decay" else labels.get(best[key]) or label_of(str(best[key])))
             for key, name in (("model", "Model"), ("embedding", "Embedding"), ("decay", "Decay"))
-            if best.get(key) is not None and (key, best.get("model")) != ("decay", "tied")  # which learns its own
+            if best.get(key) is not None
         ],
         "embeddings": [
             {"name": name, "label": label_of(name)} | values
@@ -233,7 +233,7 @@ def answer(metrics: Mapping) -> list[str]:
     if best.get("embedding") and best.get("decay") is not None:
         space = label_of(str(best["embedding"]))
         if best.get("model") == "tied":
-            sentences.append(f"It starts from the {space} embeddings and learns its own decay.")
+            sentences.append(f"It starts from the {space} embeddings and learned a decay of {_decay(best)}.")
         elif best.get("model") == "dense":
             sentences.append(f"The recommender uses the {space} user embedding with a decay of {_decay(best)}.")
         else:
