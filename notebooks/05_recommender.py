@@ -37,7 +37,7 @@ patience = 2  # passes of the dense network without a gain on the valid users be
 model = "tied"  # whose recommendations leave the pipeline; one of: tied, dense
 tied_epochs = 2  # passes of the tied recommender
 tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last
-tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training
+tied_dropout = 0.3  # share of the numbers of a history's embeddings left out at random while training
 seed = 0  # of everything random
 
 # %%
@@ -195,7 +195,7 @@ plots.show(
 # %%
 found = learned.findings()
 events = [sequences.EVENT_LEVELS[code] for code in np.unique(train.events)]
-rows = {"half-life of a visit, in days": found["half_life"], "temperature T": found["temperature"]}
+rows = {"half-life of a visit, in days": found["half_life"]}
 rows |= {f"weight of a visit with {name}": found["event_weights"][name] for name in events}
 rows |= {f"α of {k} visit{'s' * (k > 1)} later": a for k, a in zip(transitions.STEPS, found["link_weight"])}
 plots.table(

@@ -31,8 +31,7 @@ DECAYS = (0.1, 0.3, 0.7, 1.5, 3.0)
 HELD_OUT = 0.05  # share of the training sessions, the last ones, on which baselines are tuned
 JUDGES = 5000  # of their prefixes, at most
 DENSE_EPOCHS = 5  # at most
-EPOCHS = 8  # of tied
-RECENCY = 3.0  # how much more often recent sessions train tied
+RECENCY = 2.0  # how much more often recent sessions train tied
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ def makers(split: Split, seed: int = 0, progress: bool = True) -> dict[str, Call
         train = split.examples()
         recommender.deterministic(seed)
         model = tied.start(*vectors(), train, decay_time="rank", seed=seed)
-        tied.train(model, train, epochs=EPOCHS, chances=tied.recency(train, RECENCY), seed=seed, progress=progress)
+        tied.train(model, train, chances=tied.recency(train, RECENCY), seed=seed, progress=progress)
         return tied.recommend(model)
 
     return {

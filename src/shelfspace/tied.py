@@ -57,7 +57,7 @@ class Tied(keras.Model):
     decay : float
         d at the start.
     temperature : float
-        T at the start.
+        T, which stays: left to learn, it sharpens, and the model learns by heart.
     """
 
     def __init__(
@@ -88,7 +88,6 @@ class Tied(keras.Model):
 
         self.log_decay = add("log_decay", (), np.log(max(decay, 1e-9)), trainable=learn_decay)
         self.event_bias = add("event_bias", (len(EVENT_LEVELS),))
-        self.log_sharpness = add("log_sharpness", (), -np.log(temperature))  # 1 / T
         self.repeat = add("repeat", (visits,))
         if attention:
             self.of_visit, self.of_last = mixing("of_visit", dim), mixing("of_last", dim)
@@ -144,7 +143,7 @@ class Tied(keras.Model):
 
     def logits(self, q, table):
         """cos(q, v_j) / T + bias_j of each query with each row of the table, shape (n, rows)."""
-        unit = tf.math.l2_normalize(q, 1, 1e-8) * tf.exp(self.log_sharpness)
+        unit = tf.math.l2_normalize(q, 1, 1e-8) / self.settings["temperature"]
         return tf.matmul(unit, tf.math.l2_normalize(table[:, :-1], 1, 1e-8), transpose_b=True) + table[:, -1]
 
     def link_bonus(self, kind, count):
@@ -152,7 +151,7 @@ class Tied(keras.Model):
         return tf.gather(self.link_weight, kind) * tf.math.log1p(tf.exp(tf.gather(self.log_link_scale, kind)) * count)
 
     def findings(self) -> dict:
-        """What it learned that can be read: decay, half_life, event_weights, temperature, repeat, link_weight.
+        """What it learned that can be read: decay, half_life, event_weights, repeat, link_weight.
 
         `decay` and `half_life` (ln 2 / d) are per day and in days, or in visits where age is counted as rank; an event's
         weight is relative to that of a view.
@@ -164,7 +163,6 @@ class Tied(keras.Model):
             "half_life": float(np.log(2) / decay),
             "decay_time": self.settings["decay_time"],
             "event_weights": {name: float(w) for name, w in zip(EVENT_LEVELS, weights)},
-            "temperature": float(np.exp(-self.log_sharpness.numpy())),
             "repeat": self.repeat.numpy().tolist(),
             "link_weight": self.link_weight.numpy().tolist(),
         }
@@ -295,7 +293,7 @@ def train(
     epochs: int = 5,
     batch: int = 512,
     learning_rate: float = 0.002,
-    dropout: float = 0.4,
+    dropout: float = 0.3,
     negatives: int = 2048,
     full_below: int = 4096,
     chances: np.ndarray | None = None,
@@ -466,12 +464,12 @@ def recommend(model: Tied) -> Model:
     """The trained model as a `shelfspace.metrics.Model`: from histories to scores of all products."""
     table, tables = model.table.numpy(), model.links()
     unit, bias = normalise(table[:, :-1]), table[:, -1]
-    sharpness, repeat = np.exp(model.log_sharpness.numpy()), model.repeat.numpy()
+    temperature, repeat = model.settings["temperature"], model.repeat.numpy()
 
     def scores(examples: Examples) -> np.ndarray:
         h = histories(examples, model.settings["visits"], model.settings["decay_time"])
         q = model.users(table[h.items, :-1], h.age, h.event, h.place, h.row, h.newest).numpy()
-        found = (sharpness * normalise(q)) @ unit.T + bias
+        found = (normalise(q) / np.float32(temperature)) @ unit.T + bias
         found[h.row[h.repeats], h.items[h.repeats]] += repeat[h.place[h.repeats]]
         row, product, kind, count = linked(tables, examples)
         if len(row):
