@@ -37,7 +37,7 @@ from functools import partial
 import keras
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from shelfspace import baselines, embeddings, metrics, plots, recommender, runs, sequences, tied
 

@@ -96,7 +96,7 @@ LABELS = {
     "starspace_last": "StarSpace, near the last product",
     "word2vec_user": "word2vec, near the user",
     "starspace_user": "StarSpace, near the user",
-    "dense": "Recommender",
+    "dense": "Recommender (dense)",
     "recommender": "Recommender",
     "tied": "Recommender (tied)",
 }

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from shelfspace import runs
 from shelfspace.metrics import Model, ranks, reciprocal_rank, top_k

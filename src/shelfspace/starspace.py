@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 
 import numba
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from shelfspace.embeddings import Embeddings
 from shelfspace.features import Features

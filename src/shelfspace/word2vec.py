@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from gensim.models import Word2Vec
 from gensim.models.callbacks import CallbackAny2Vec
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from shelfspace.embeddings import Embeddings
 from shelfspace.sequences import Corpus, passes
