@@ -436,7 +436,18 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
         step = first / (1 - 0.9**t) / (tf.sqrt(second / (1 - 0.999**t)) + 1e-8)
         return value - rate * step, first, second
 
-    @tf.function(reduce_retracing=True)
+    def spec(names, kind, *width):
+        return {name: tf.TensorSpec((None, *width), kind) for name in names.split()}
+
+    batches = (
+        spec("items event place row newest target repeat_place link_kind", tf.int32)
+        | spec("age correction link_count", tf.float32)
+        | spec("repeat link", tf.int32, 2)
+    )
+    number = tf.TensorSpec((), tf.float32)
+    shape = (3, None, model.settings["dim"] + 1)
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32), batches, number, number])  # traced but once
     def take(rows, batch, rate, t):
         table = rows[0]
         with tf.GradientTape() as tape:
