@@ -65,7 +65,7 @@ def test_one_differing_parameter_gives_a_curve_in_order(tmp_path):
     assert [th.get_text() for th in soup.select("#table-1 thead th")] == ["Model", "d0.0", "d0.1", "d1.0"]
     assert "decay = 0.1 is best" in soup.find(class_="answer").get_text()
     assert "goes from 7.0% to 8.8%" in soup.find(class_="answer").get_text()
-    assert "Recommender's at decay = 0.1" in soup.figcaption.get_text() and soup.img["alt"]
+    assert "Recommender (dense)'s at decay = 0.1" in soup.figcaption.get_text() and soup.img["alt"]
 
 
 def test_what_the_noise_may_have_done_is_not_called_best(tmp_path):
