@@ -37,7 +37,7 @@ patience = 2  # passes of the dense network without a gain on the valid users be
 model = "tied"  # whose recommendations leave the pipeline; one of: tied, dense
 tied_epochs = 2  # passes of the tied recommender
 tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last
-tied_dropout = 0.3  # share of the numbers of a history's embeddings left out at random while training
+tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training
 seed = 0  # of everything random
 
 # %%
@@ -141,15 +141,19 @@ plots.show(
 #
 # $$w_i = \mathrm{softmax}_i(-d\,t_i + b_{e_i} + a^\top \sigma(A v_i + B v_{\mathrm{last}} + P_i)) \qquad u = \sum_i w_i\, v_i$$
 #
-# $$\mathrm{score}_j = \frac{\cos(q, v_j)}{T} + \beta_j + r_{i(j)} + \sum_{k=1}^{2} \alpha_k \log(1 + \kappa_k\, n_k(\cdot \to j)) \qquad q = u + W_2\,\mathrm{ReLU}(W_1 [u, v_{\mathrm{last}}] + c)$$
+# $$\mathrm{score}_j = \frac{\cos(q, v_j)}{T} + \beta_j + \rho_j + \sum_{k=1}^{2} \alpha_k \log(1 + \kappa_k\, n_k(\cdot \to j)) + \log(1 + 30\, s_j) \qquad q = u + W_2\,\mathrm{ReLU}(W_1 [u, v_{\mathrm{last}}] + c)$$
 #
 # - $v$ starts at the pre-trained embeddings and keeps learning; the same table is used to average and to score.
 # - $d$ is the decay and $b_e$ the weight of a kind of event; both are learned. The last term of $w_i$ is attention: which
 #   visit matters may depend on the newest product and on the visit's place.
-# - $\beta_j$ is popularity; $r$ a bonus, by place, for what the user saw before.
+# - $\beta_j$ is popularity; $\rho_j$ is a bonus for what the user saw before, learned from how many visits ago that was and
+#   from the user's habits so far: who went back to products before, goes back again.
 # - $n_1(a \to j)$ is how often $j$ came right after $a$, $n_2$ how often two visits after. A cosine is symmetric: it
 #   cannot say that the case follows the phone but not the phone the case. While training, the counts leave out what the
 #   user's own sequence added to them; otherwise the model would learn to trust a count that holds its own target.
+# - $s_j = \sum_i \tilde w_i\, n(p_i, j) / \sqrt{n(p_i)\, n(j)}$ is the co-occurrence baseline, where $n(a, b)$ is how many sequences
+#   hold both and $\tilde w$ are the weights of a plain decay: rare products are known better by whom they were seen with than by a vector. Its weight is fixed, as the
+#   past is always more like itself than like what comes.
 #
 # By hand, the counts of two sequences, and what is left of them for an example of the first:
 

@@ -26,6 +26,8 @@ def test_histories_by_hand():
     assert h.items.tolist() == [1, 0, 1, 1, 0] and h.row.tolist() == [0, 0, 0, 1, 1]
     assert h.place.tolist() == [0, 1, 2, 0, 1] and h.age.tolist() == [0, 1, 2, 0, 1] and h.newest.tolist() == [0, 3]
     assert h.repeats.tolist() == [0, 1, 3, 4]
+    habits = [[1, 1, 0, 3, 0], [0, 1, 0, 3, 1], [0, 0, 0, 2, 0], [0, 0, 0, 2, 1]]  # in the order of HABITS
+    np.testing.assert_allclose(h.habits, np.log1p(habits), rtol=1e-6)
     logs = tied.histories(HAND[np.array([3])], visits=3, decay_time="log_days").age
     np.testing.assert_allclose(logs, np.log1p([0, 1, 2]), rtol=1e-6)
 
@@ -71,6 +73,20 @@ def test_learns_what_follows(options):
     test = ring(n=50, seed=1)
     assert (metrics.evaluate(tied.recommend(model), test).ranks == 1).mean() > 0.9
     assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_learns_that_who_went_back_goes_back_again():
+    """Half of the customers alternate between two products, the others never see one twice."""
+    rng = np.random.default_rng(0)
+    walks = [rng.permutation(30)[:6] for _ in range(400)]
+    examples = made([walk if i % 2 else walk[np.array([0, 1, 0, 1, 0, 1])] for i, walk in enumerate(walks)])
+    model, _ = trained(examples[examples.lengths > 2], transitions=False, epochs=8)
+    test = examples[examples.lengths == 5]
+    back = np.array([len(set(test.items[a:b].tolist())) == 2 for a, b in zip(test.start, test.end)])
+    rank = metrics.evaluate(tied.recommend(model), test).ranks
+    first = metrics.top_k(tied.recommend(model)(test), 1)[0][:, 0]
+    seen = np.array([product in test.items[a:b] for product, a, b in zip(first, test.start, test.end)])
+    assert (rank[back] == 1).mean() > 0.9 and seen[~back].mean() < 0.1
 
 
 def test_learns_a_planted_decay():

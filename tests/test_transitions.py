@@ -52,3 +52,46 @@ def test_a_target_that_no_other_sequence_shows_gets_no_bonus():
     found = transitions.pairs(examples, 1)
     own = [found.own(examples.items[examples.end - 1], examples.start, 4)]
     assert len(transitions.linked([found.counts(4)], examples, own)[0]) == 0
+
+
+def test_together_by_hand():
+    table, alone = transitions.together(HAND, 4)
+    assert alone.tolist() == [2, 2, 1, 1]
+    assert table.toarray().tolist() == [[2, 2, 1, 1], [2, 2, 1, 1], [1, 1, 1, 0], [1, 1, 0, 1]]
+
+
+def test_together_keeps_what_goes_together_most(monkeypatch):
+    monkeypatch.setattr(transitions, "COMPANIONS", 2)
+    table, _ = transitions.together(made([[0, 1], [0, 1, 2], [0, 3]]), 4)
+    assert table.toarray()[0].tolist() == [3, 2, 0, 0]  # 3/√3 and 2/√2, against 1/√1 twice
+
+
+def test_what_goes_together_is_averaged_over_the_history():
+    links = transitions.Links.count(HAND, 4)
+    one = HAND[np.array([1])]  # history: 0 1, weighed 0.25 and 0.75
+    row, product, kind, value = links.find(one, np.array([0, 1]), np.array([0.25, 0.75]), np.array([0, 2]))
+    found = {int(p): float(v) for p, k, v in zip(product, kind, value) if k == transitions.TOGETHER}
+    assert found == pytest.approx({0: 1.0, 1: 1.0, 2: 1 / np.sqrt(2), 3: 1 / np.sqrt(2)}) and (row == 0).all()
+
+
+def test_what_goes_together_leaves_the_examples_own_sequence_out():
+    rng = np.random.default_rng(0)
+    sequences = [rng.integers(6, size=rng.integers(2, 9)) for _ in range(30)]
+    examples = made(sequences)
+    links, own = transitions.Links.count(examples, 6), transitions.Own.of(examples, 6)
+    starts = np.unique(examples.start)
+    for i in range(0, len(examples), 7):
+        seen = examples.items[examples.start[i] : examples.end[i]]
+        weights = np.full(len(seen), 1 / len(seen))
+        others = [set(s.tolist()) for s, first in zip(sequences, starts) if first != examples.start[i]]
+        alone = np.array([sum(p in s for s in others) for p in range(6)])
+        expected = np.zeros(6)
+        for a, w in zip(seen, weights):
+            for b in range(6):
+                both = sum(a in s and b in s for s in others)
+                expected[b] += w * both / np.sqrt(alone[a] * alone[b]) if both else 0
+        one = np.array([i])
+        _, product, kind, value = links.find(examples[one], seen, weights, np.array([0, len(seen)]), own[one])
+        found = np.zeros(6)
+        found[product[kind == transitions.TOGETHER]] = value[kind == transitions.TOGETHER]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)

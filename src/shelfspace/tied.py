@@ -9,12 +9,16 @@ where d is the decay, b one weight per kind of event, and the last term attentio
 at how many visits ago i was (P_i). W2 starts at zero, so that training starts from the article's user embedding. Product
 j then scores
 
-    cos(q, v_j) / T + bias_j + r_i [j was seen i visits ago] + sum_k alpha_k log(1 + kappa_k n_k(k-th newest -> j))
+    cos(q, v_j) / T + bias_j + [j was seen i visits ago] (r_i + o . relu(H h + g))
+    + sum_k alpha_k log(1 + kappa_k n_k(k-th newest -> j)) + beta log(1 + 30 sum_i s_i n(p_i, j) / sqrt(n(p_i) n(j)))
 
-The table v starts from pre-trained embeddings and keeps learning; there is no second one on the way out. n_k(a -> b) is
-how often b came k visits after a in training (`shelfspace.transitions`): a cosine cannot say that b follows a but not a
-b. Large catalogues are trained on a sample of the products at each step (`sample`). The attention is that of Li et al.
-2017 (NARM) and Liu et al. 2018 (STAMP).
+The table v starts from pre-trained embeddings and keeps learning; there is no second one on the way out. The habits h of a
+history tell whether its products come back (`HABITS`): who went back before, goes back again, which RepeatNet (Ren et al.
+2019) has a decoder for. n_k(a -> b) is how often b came k visits after a in training (`shelfspace.transitions`): a
+cosine cannot say that b follows a but not a b. n(a, b) is in how many sequences both were: the item-to-item neighbours of
+Sarwar et al. 2001, averaged over the history with the weights s_i of the decay before it learned. Large catalogues are
+trained on a sample of the products at each step (`sample`). The attention is that of Li et al. 2017 (NARM) and Liu et al.
+2018 (STAMP).
 """
 
 from __future__ import annotations
@@ -31,9 +35,10 @@ from shelfspace.embeddings import normalise
 from shelfspace.metrics import Model
 from shelfspace.recommender import keras, tf, validate
 from shelfspace.sequences import EVENT_LEVELS, Examples
-from shelfspace.transitions import STEPS, linked, pairs, sources, span
+from shelfspace.transitions import STEPS, TOGETHER, Links, Own, span
 from shelfspace.users import DECAY_TIMES
 
+HABITS = ("seen again", "revisits", "repeats in a row", "visits", "place")  # of a history and a product in it, as ln(1 + n)
 
 
 @keras.saving.register_keras_serializable("shelfspace")
@@ -45,7 +50,7 @@ class Tied(keras.Model):
     n_products, dim : int
         The table of embeddings.
     links : sequence of int
-        Stored transitions for each of `STEPS`; empty for a model without them.
+        Numbers stored of each kind of link; empty for a model without them.
     visits : int
         Newest visits of a history that count.
     decay_time : {"days", "log_days", "rank"}
@@ -58,6 +63,8 @@ class Tied(keras.Model):
         d at the start.
     temperature : float
         T, which stays: left to learn, it sharpens, and the model learns by heart.
+    together : float
+        beta, which stays: left to learn, it grows too large, as past sequences are more alike than those to come.
     """
 
     def __init__(
@@ -65,37 +72,40 @@ class Tied(keras.Model):
         n_products: int,
         dim: int,
         links: tuple[int, ...] = (),
-        visits: int = 20,
+        visits: int = 50,
         decay_time: str = "days",
         attention: bool = True,
         learn_decay: bool = True,
         decay: float = 0.7,
-        temperature: float = 0.07,
+        temperature: float = 0.1,
+        together: float = 1.0,
         **options,
     ):
         super().__init__(**options)
         self.settings = {
             "n_products": n_products, "dim": dim, "links": list(links), "visits": visits, "decay_time": decay_time,
-            "attention": attention, "learn_decay": learn_decay, "decay": decay, "temperature": temperature,
+            "attention": attention, "learn_decay": learn_decay, "decay": decay, "temperature": temperature, "together": together,
         }  # fmt: skip
 
         def add(name, shape, start=0.0, **kind):
             return self.add_weight(shape=shape, initializer=keras.initializers.Constant(start), name=name, **kind)
 
-        def mixing(name, rows):
+        def mixing(name, rows, columns=dim):
             spread = keras.initializers.RandomNormal(stddev=rows**-0.5)
-            return self.add_weight(shape=(rows, dim), initializer=spread, name=name)
+            return self.add_weight(shape=(rows, columns), initializer=spread, name=name)
 
         self.log_decay = add("log_decay", (), np.log(max(decay, 1e-9)), trainable=learn_decay)
         self.event_bias = add("event_bias", (len(EVENT_LEVELS),))
         self.repeat = add("repeat", (visits,))
+        self.habit_inner, self.habit_bias = mixing("habit_inner", len(HABITS), 16), add("habit_bias", (16,))
+        self.habit_outer = add("habit_outer", (16,))
         if attention:
             self.of_visit, self.of_last = mixing("of_visit", dim), mixing("of_last", dim)
             self.of_place, self.attention = add("of_place", (visits, dim)), add("attention", (dim,))
         self.inner, self.inner_bias = mixing("inner", 2 * dim), add("inner_bias", (dim,))
         self.outer = add("outer", (dim, dim))
-        self.link_weight = add("link_weight", (len(links),), 0.5)
-        self.log_link_scale = add("log_link_scale", (len(links),))
+        self.link_weight, self.log_link_scale = add("link_weight", (len(STEPS),), 0.5), add("log_link_scale", (len(STEPS),))
+        self.alone = add("alone", (n_products,), trainable=False)
         # Not trained by Keras: `train` moves the rows of the table that a step touches.
         self.table = add("table", (n_products, dim + 1), trainable=False)  # the last column is the bias
         self.link_tables = [
@@ -112,10 +122,11 @@ class Tied(keras.Model):
         """What `__init__` needs to make the same model."""
         return super().get_config() | self.settings
 
-    def links(self) -> list[sp.csr_matrix]:
-        """The counted transitions, for each of `STEPS`: csr_matrix, shape (n_products, n_products)."""
+    def links(self) -> Links | None:
+        """What was counted; None for a model without links."""
         shape = (self.settings["n_products"],) * 2
-        return [sp.csr_matrix(tuple(np.asarray(part) for part in parts), shape=shape) for parts in self.link_tables]
+        tables = [sp.csr_matrix(tuple(np.asarray(part) for part in parts), shape=shape) for parts in self.link_tables]
+        return Links(tables[:-1], tables[-1], self.alone.numpy()) if tables else None
 
     def users(self, v, age, event, place, row, newest):
         """The query q of each history, before it is brought to length 1; float32, shape (n, dim).
@@ -146,9 +157,16 @@ class Tied(keras.Model):
         unit = tf.math.l2_normalize(q, 1, 1e-8) / self.settings["temperature"]
         return tf.matmul(unit, tf.math.l2_normalize(table[:, :-1], 1, 1e-8), transpose_b=True) + table[:, -1]
 
-    def link_bonus(self, kind, count):
-        """alpha_k log(1 + kappa_k n) for transitions counted n times; `kind` is the place of k in `STEPS`."""
-        return tf.gather(self.link_weight, kind) * tf.math.log1p(tf.exp(tf.gather(self.log_link_scale, kind)) * count)
+    def repeat_bonus(self, place, habits):
+        """r_i + o . relu(H h + c): what a product gains that was seen i visits ago, by the habits h of its history."""
+        hidden = tf.nn.relu(habits @ self.habit_inner + self.habit_bias)
+        return tf.gather(self.repeat, place) + tf.linalg.matvec(hidden, self.habit_outer)
+
+    def link_bonus(self, kind, value):
+        """alpha_k log(1 + kappa_k n_k), or beta log(1 + 30 s) for what goes together, as `Links.find` gives kinds and values."""
+        weight = tf.concat([self.link_weight, [self.settings["together"]]], 0)
+        scale = tf.concat([tf.exp(self.log_link_scale), [30.0]], 0)
+        return tf.gather(weight, kind) * tf.math.log1p(tf.gather(scale, kind) * value)
 
     def findings(self) -> dict:
         """What it learned that can be read: decay, half_life, event_weights, repeat, link_weight.
@@ -190,7 +208,7 @@ def start(
     examples : Examples
         The training examples; what is counted, is counted in them.
     transitions : bool
-        Whether scores know what came after what.
+        Whether scores know what came after what, and what came with what.
     seed : int
     settings
         See `Tied`.
@@ -205,11 +223,14 @@ def start(
     if settings.get("visits", 1) < 1:
         raise ValueError(f"visits is {settings['visits']}; it must be 1 (the newest alone) or more.")
     n_products, dim = vectors.shape
-    links = [pairs(examples, step).counts(n_products) for step in STEPS] if transitions else []
-    model = Tied(n_products, dim, [table.nnz for table in links], **settings)
-    for parts, table in zip(model.link_tables, links):
+    links = Links.count(examples, n_products) if transitions else None
+    tables = [*links.steps, links.pairs] if links else []
+    model = Tied(n_products, dim, [table.nnz for table in tables], **settings)
+    for parts, table in zip(model.link_tables, tables):
         for part, values in zip(parts, (table.data, table.indices, table.indptr)):
             part.assign(values)
+    if links:
+        model.alone.assign(links.alone)
     noise = np.random.default_rng(seed).normal(0, 0.01, vectors.shape)
     seen = np.unique(span(examples)[0])
     counts = np.bincount(examples.items[seen], minlength=n_products)
@@ -228,8 +249,10 @@ class Histories:
         Product, age, event code, how many visits came after, and number of the history.
     newest : ndarray of int32, shape (n,)
         Where each history begins.
-    repeats : ndarray of int64
+    repeats : ndarray of int64, shape (k,)
         Places of those visits that are the newest of their product in their history.
+    habits : ndarray of float32, shape (k, len(HABITS))
+        Of the history and the product at each of these places.
     """
 
     items: np.ndarray
@@ -239,6 +262,7 @@ class Histories:
     row: np.ndarray
     newest: np.ndarray
     repeats: np.ndarray
+    habits: np.ndarray
 
 
 def histories(examples: Examples, visits: int, decay_time: str) -> Histories:
@@ -255,9 +279,15 @@ def histories(examples: Examples, visits: int, decay_time: str) -> Histories:
         age = examples.times[examples.end - 1][row] - examples.times[position]
         age = (np.log1p(age) if decay_time == "log_days" else age).astype(np.float32)
     key = row.astype(np.int64) * (int(items.max(initial=0)) + 1) + items
-    repeats = np.sort(np.unique(key, return_index=True)[1])  # the first of each key: the newest
+    _, repeats, times = np.unique(key, return_index=True, return_counts=True)  # the first of each key: the newest
+    order = np.argsort(repeats)
+    repeats, times = repeats[order], times[order]
+    of, n = row[repeats], len(examples)
+    revisits = lengths - np.bincount(of, minlength=n)
+    in_a_row = np.bincount(row[1:][(np.diff(items) == 0) & (np.diff(row) == 0)], minlength=n)
+    habits = np.log1p([times - 1, revisits[of], in_a_row[of], lengths[of], place[repeats]]).T.astype(np.float32)
     event = examples.events[position].astype(np.int32)
-    return Histories(items, age, event, place, row, newest[:-1].astype(np.int32), repeats)
+    return Histories(items, age, event, place, row, newest[:-1].astype(np.int32), repeats, habits)
 
 
 def sample(
@@ -290,10 +320,10 @@ def train(
     examples: Examples,
     valid: Examples | None = None,
     *,
-    epochs: int = 5,
+    epochs: int = 3,
     batch: int = 512,
     learning_rate: float = 0.002,
-    dropout: float = 0.3,
+    dropout: float = 0.4,
     negatives: int = 2048,
     full_below: int = 4096,
     chances: np.ndarray | None = None,
@@ -345,9 +375,8 @@ def train(
     if not len(examples):
         raise ValueError("There is no training example; give a longer log.")
     n_products, n, rng = model.settings["n_products"], len(examples), np.random.default_rng(seed)
-    tables, own = model.links(), []
-    for step in STEPS[: len(tables)]:
-        own.append(pairs(examples, step).own(sources(examples, step)[0], examples.start, n_products))
+    links = model.links()
+    own = Own.of(examples, n_products) if links else None
     full = n_products <= full_below
     rows = np.zeros((3, n_products, model.settings["dim"] + 1), dtype=np.float32)  # the table and Adam's two moments
     rows[0] = model.table.numpy()
@@ -357,11 +386,11 @@ def train(
         """The products of a step and its batch, in which product numbers are places among them."""
         part = examples[chosen]
         h = histories(part, model.settings["visits"], model.settings["decay_time"])
-        row, product, kind, count = linked(tables, part, [table[chosen] for table in own])
+        row, product, kind, value = _linked(model, links, part, h, own[chosen] if links else None)
         if full:
             products, correction = np.arange(n_products), np.zeros(n_products, dtype=np.float32)
         else:
-            always = np.unique(np.concatenate([h.items, part.target, product[count >= 2]]))
+            always = np.unique(np.concatenate([h.items, part.target, product[(value >= 2) & (kind != TOGETHER)]]))
             products, correction = sample(always, n_products, negatives, rng)
         place = np.full(n_products, -1, dtype=np.int32)
         place[products] = np.arange(len(products), dtype=np.int32)
@@ -369,8 +398,8 @@ def train(
         return products, {
             "items": items, "age": h.age, "event": h.event, "place": h.place, "row": h.row, "newest": h.newest,
             "target": place[part.target], "correction": correction,
-            "repeat": np.stack([h.row, items], axis=1)[h.repeats], "repeat_place": h.place[h.repeats],
-            "link": np.stack([row, place[product]], axis=1)[inside], "link_kind": kind[inside], "link_count": count[inside],
+            "repeat": np.stack([h.row, items], axis=1)[h.repeats], "repeat_place": h.place[h.repeats], "habits": h.habits,
+            "link": np.stack([row, place[product]], axis=1)[inside], "link_kind": kind[inside], "link_value": value[inside],
         }  # fmt: skip
 
     chances = np.ones(n) if chances is None else chances
@@ -426,6 +455,16 @@ def recency(examples: Examples, strength: float) -> np.ndarray:
     return np.exp(-strength * (time.max() - time) / max(np.ptp(time), 1e-12))
 
 
+def _linked(model: Tied, links: Links | None, examples: Examples, h: Histories, own: Own | None = None):
+    """Row, product, kind and value of all links of the histories; four empty arrays for a model without links."""
+    if links is None:
+        return np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32)
+    offsets = np.append(h.newest, len(h.items)).astype(np.int64)
+    weights = np.exp(-model.settings["decay"] * h.age)  # the newest visit has age 0, so that no sum is 0
+    weights /= np.repeat(np.add.reduceat(weights, offsets[:-1]), np.diff(offsets))
+    return links.find(examples, h.items, weights, offsets, own)
+
+
 def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
     """One step of training: from the table's rows, their moments and a batch to the moved rows and the loss."""
     small = [variable.value for variable in model.trainable_variables]
@@ -441,8 +480,9 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
 
     batches = (
         spec("items event place row newest target repeat_place link_kind", tf.int32)
-        | spec("age correction link_count", tf.float32)
+        | spec("age correction link_value", tf.float32)
         | spec("repeat link", tf.int32, 2)
+        | spec("habits", tf.float32, len(HABITS))
     )
     number = tf.TensorSpec((), tf.float32)
     shape = (3, None, model.settings["dim"] + 1)
@@ -457,8 +497,8 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
             seen = tf.where(kept, seen / (1 - dropout), 0.0)
             q = model.users(seen, *(batch[name] for name in ("age", "event", "place", "row", "newest")))
             logits = model.logits(q, table) + batch["correction"]
-            logits = tf.tensor_scatter_nd_add(logits, batch["repeat"], tf.gather(model.repeat, batch["repeat_place"]))
-            bonus = model.link_bonus(batch["link_kind"], batch["link_count"])
+            logits = tf.tensor_scatter_nd_add(logits, batch["repeat"], model.repeat_bonus(batch["repeat_place"], batch["habits"]))
+            bonus = model.link_bonus(batch["link_kind"], batch["link_value"])
             logits = tf.tensor_scatter_nd_add(logits, batch["link"], bonus)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(batch["target"], logits))
         of_table, *of_small = tape.gradient(loss, [table, *small], unconnected_gradients="zero")
@@ -473,19 +513,19 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
 
 def recommend(model: Tied) -> Model:
     """The trained model as a `shelfspace.metrics.Model`: from histories to scores of all products."""
-    table, tables = model.table.numpy(), model.links()
+    table, links = model.table.numpy(), model.links()
     unit, bias = normalise(table[:, :-1]), table[:, -1]
-    temperature, repeat = model.settings["temperature"], model.repeat.numpy()
+    temperature = model.settings["temperature"]
 
     def scores(examples: Examples) -> np.ndarray:
         h = histories(examples, model.settings["visits"], model.settings["decay_time"])
         q = model.users(table[h.items, :-1], h.age, h.event, h.place, h.row, h.newest).numpy()
         found = (normalise(q) / np.float32(temperature)) @ unit.T + bias
-        found[h.row[h.repeats], h.items[h.repeats]] += repeat[h.place[h.repeats]]
-        row, product, kind, count = linked(tables, examples)
+        found[h.row[h.repeats], h.items[h.repeats]] += model.repeat_bonus(h.place[h.repeats], h.habits).numpy()
+        row, product, kind, value = _linked(model, links, examples, h)
         if len(row):
-            bonus = model.link_bonus(kind, count).numpy()
-            for k in range(len(tables)):  # within one kind, no pair comes twice
+            bonus = model.link_bonus(kind, value).numpy()
+            for k in (*range(len(STEPS)), TOGETHER):  # within one kind, no pair comes twice
                 found[row[kind == k], product[kind == k]] += bonus[kind == k]
         return found
 
