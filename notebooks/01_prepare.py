@@ -42,6 +42,8 @@ target_event = ""  # only such visits are targets; one of: , view, add_to_cart, 
 test_share = 0.3  # share of users whose target tests (protocol last-product)
 valid_share = 0.1  # share of users whose target chooses settings
 test_days = 7.0  # length of the test period in days (protocol time)
+engine = "duckdb"  # where the relational work runs; one of: duckdb, spark, bigquery
+engine_url = ""  # spark: its master, this machine by default; bigquery: PROJECT or PROJECT/DATASET
 seed = 0  # of everything random
 
 # %% [markdown]
@@ -49,9 +51,10 @@ seed = 0  # of everything random
 
 # %%
 import ibis
+import numpy as np
 import pandas as pd
 
-from shelfspace import events, plots, runs, sequences, shop
+from shelfspace import engines, events, plots, runs, sequences, shop
 
 plots.theme()
 run = runs.run_folder(run_dir)
@@ -70,7 +73,8 @@ if data == "shop":
     shop.write_truth(simulated, run / "shop")
 
 log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair))
-clicks = sequences.last_days(log.table, last_days)
+connection = log.connection if engine == "duckdb" else engines.connect(engine, engine_url)
+clicks = sequences.last_days(engines.move(log.table, connection), last_days)
 
 # %%
 first_rows = clicks.order_by("row").limit(6).to_pandas()
@@ -129,19 +133,17 @@ expression = sequences.sequences(
     clicks, protocol=protocol, target_event=target_event, min_products=min_products, session_gap=session_gap,
     test_days=test_days, test_share=test_share, valid_share=valid_share, seed=seed,
 )  # fmt: skip
-with runs.atomic(run / "sequences.parquet") as temporary:
-    expression.to_parquet(temporary)
-table = sequences.load(run / "sequences.parquet")
-sequences.check(table, clicks, min_products, target_event)
+engines.write(expression, run / "sequences.parquet")
+rows = engines.read(connection, run / "sequences.parquet")
+sequences.check(rows, clicks, min_products, target_event)
 
 # %% [markdown]
 # Each row says what it may be used for. Embeddings train on the rows that are *history* and *train*, and on no others.
 
 # %%
-frame = table.to_pandas()
-uses = frame.groupby(["role", "split"], observed=True).agg(visits=("product_id", "size"), users=("user_id", "nunique"))
+uses = rows.group_by("role", "split").agg(visits=rows.count(), users=rows.user_id.nunique()).order_by("role", "split").to_pandas()
 plots.table(
-    uses.reset_index(),
+    uses,
     caption="What the visits are used for. Under last-product, the history of every user trains, and targets are "
     "split by user.",
 )
@@ -158,11 +160,13 @@ with runs.atomic(run / "products.parquet") as temporary:
 # handful of visits will have a vague place. Both tails are long in every shop.
 
 # %%
-lengths = frame.groupby("user_id", observed=True).size()
-repeats = frame.duplicated(["user_id", "product_id"]).mean()
+per_user = rows.group_by("user_id").agg(visits=rows.count(), sessions=rows.session.max())
+counted = per_user.group_by("visits").agg(users=per_user.count(), sessions=per_user.sessions.sum()).order_by("visits").to_pandas()
+lengths = np.repeat(counted.visits.to_numpy(), counted.users)
+repeats = float(1 - rows.select("user_id", "product_id").distinct().count().execute() / lengths.sum())
 plots.show(
-    plots.sequence_lengths(lengths.to_numpy()),
-    caption=f"Half of the users kept have at most {lengths.median():.0f} visits; the longest sequence has "
+    plots.sequence_lengths(lengths),
+    caption=f"Half of the users kept have at most {np.median(lengths):.0f} visits; the longest sequence has "
     f"{lengths.max():,}.",
     alt="Histogram of visits per user, on a logarithmic axis, with the median marked.",
 )
@@ -208,6 +212,7 @@ plots.show(
 # <details><summary>Solution</summary>
 #
 # ```python
+# frame = rows.order_by("user_id", "position").to_pandas()
 # trains = frame[(frame.role == "history") & (frame.split == "train")].groupby("user_id", observed=True).position.max()
 # first_target = frame[frame.role == "target"].groupby("user_id", observed=True).position.min()
 # both = pd.concat([trains.rename("last_training"), first_target.rename("first_target")], axis=1).dropna()
@@ -224,6 +229,7 @@ plots.show(
 # The share of test targets that stand in their own history:
 #
 # ```python
+# table = sequences.load(run / "sequences.parquet")
 # test = sequences.examples(table, products.product_id.to_numpy().astype(str), "test")
 # print(f"{test.seen().mean():.1%} of {len(test):,} targets were seen before")
 # assert 0 <= test.seen().mean() < 1
@@ -240,13 +246,13 @@ overview = (
     .to_pandas()
     .iloc[0]
 )
-targets = frame[frame.role == "target"].split.value_counts()
+targets = uses[uses.role == "target"].set_index("split").visits
 facts = {
     "rows_read": log.rows, "events": int(kept), "users": int(overview.users), "products": len(products),
-    "sessions": int(frame.drop_duplicates(["user_id", "session"]).shape[0]), "first": overview["first"].isoformat(),
+    "sessions": int(counted.sessions.sum()), "first": overview["first"].isoformat(),
     "last": overview["last"].isoformat(), "dropped": log.dropped,
     "events_by_type": per_day.groupby("event")["count"].sum().astype(int).to_dict(), "layout": log.layout,
-    "users_kept": len(lengths), "repeat_share": float(repeats), "protocol": protocol, "target_event": target_event,
+    "users_kept": len(lengths), "repeat_share": repeats, "protocol": protocol, "target_event": target_event,
 } | {split: int(targets.get(split, 0)) for split in ("train", "valid", "test")}  # fmt: skip
 runs.write_json(run / "data.json", facts)
 

@@ -45,6 +45,12 @@ def test_report_hands_on_what_was_given_and_tells_how_to_get_it_again(asked, mon
     assert "The report is" in capsys.readouterr().out
 
 
+def test_an_engine_is_a_parameter_of_the_notebooks(asked, monkeypatch):
+    assert call(monkeypatch, "report", "--engine", "spark", "--engine-url", "spark://host:7077") == 0
+    assert asked[0]["given"] == {"engine": "spark", "engine_url": "spark://host:7077"}
+    assert asked[0]["command"] == "shelfspace report -p engine=spark -p engine_url=spark://host:7077"
+
+
 def test_the_plain_command_is_the_shop(asked, monkeypatch):
     assert call(monkeypatch, "report") == 0
     assert asked[0]["data"] == "shop" and asked[0]["command"] == "shelfspace report"
@@ -62,6 +68,8 @@ def test_the_plain_command_is_the_shop(asked, monkeypatch):
         (["-p", "dimm=3"], "There is no parameter 'dimm'. Did you mean dim?"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
         (["--from", "9"], "--from takes one of 01_prepare"),
+        (["--engine", "sparc"], "engine is 'sparc'; it must be one of duckdb, spark, bigquery."),
+        (["--engine", "bigquery"], "The engine bigquery needs a project"),
     ],
 )
 def test_what_will_not_do_is_one_sentence(monkeypatch, tmp_path, capsys, words, sentence):

@@ -225,14 +225,14 @@ def test_parameters_out_of_range_are_refused(wrong, sentence):
 
 def test_all_users_too_short_is_one_sentence():
     events = log([("u", p, i, "view") for i, p in enumerate("abc")])
-    rows = table(sequences.sequences(events))
+    rows = sequences.sequences(events)
     with pytest.raises(ValueError, match="No user has 5 distinct products .the longest history has 3."):
         sequences.check(rows, events, 5)
 
 
 def test_a_split_without_targets_is_one_sentence():
     events = log([("u", p, i, "view") for i, p in enumerate("abcde")])
-    rows = table(sequences.sequences(events, target_event="purchase"))
+    rows = sequences.sequences(events, target_event="purchase")
     with pytest.raises(ValueError, match="No purchase visit is left as a target of the valid users"):
         sequences.check(rows, events, 5, "purchase")
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shelfspace import users
+from shelfspace import engines, users
 from shelfspace.sequences import Examples
 
 
@@ -105,9 +105,11 @@ def test_relational_form_agrees_with_the_array_kernel(decay, decay_time):
 def test_written_user_embeddings_are_fixed_size_lists(tmp_path):
     import pyarrow.parquet as pq
 
-    query = ibis.memtable(pd.DataFrame({"user_id": ["u", "v"], "vector": [[1.0, 2.0], [3.0, 4.0]]})).order_by("user_id")
-    users.write(query, tmp_path / "user_embeddings.parquet", 2)
-    written = pq.read_table(tmp_path / "user_embeddings.parquet")
+    rows = pd.DataFrame({"user_id": ["u", "v"], "vector": [[1.0, 2.0], [3.0, 4.0]]})
+    rows.to_parquet(tmp_path / "rows.parquet")
+    query = engines.read(engines.connect(), tmp_path / "rows.parquet").order_by("user_id")
+    users.write(query, tmp_path / "out" / "user_embeddings.parquet", 2)
+    written = pq.read_table(tmp_path / "out" / "user_embeddings.parquet")
     assert str(written.schema.field("vector").type) == "fixed_size_list<element: float>[2]"
     assert written["vector"].to_pylist() == [[1, 2], [3, 4]]
-    assert [path.name for path in tmp_path.iterdir()] == ["user_embeddings.parquet"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["user_embeddings.parquet"]

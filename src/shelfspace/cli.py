@@ -31,6 +31,8 @@ def report(
     parameter: Annotated[list[str], typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="Set a parameter of the notebooks; may be repeated.")] = [],  # noqa: B006
     file: Annotated[Path | None, typer.Option("-f", "--file", help="YAML file of parameters; -p wins over it.")] = None,
     start: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Run this stage and all after it again, as 04.")] = None,
+    engine: Annotated[str, typer.Option(help="Where the relational work runs: duckdb (the default), spark or bigquery.")] = "",
+    engine_url: Annotated[str, typer.Option(help="Spark: its master, as spark://host:7077 or yarn; this machine by default. BigQuery: PROJECT or PROJECT/DATASET.")] = "",
 ) -> None:
     """Run the notebooks on a log and write one HTML report.
 
@@ -41,10 +43,14 @@ def report(
     - `shelfspace report`
     - `shelfspace report --data data/events.csv --out reports/mine -p dim=64 -p decay=0.2`
     - `shelfspace report --data log.parquet --columns user_id=visitor,product_id=sku,timestamp=at`
+    - `shelfspace report --data log.parquet --engine spark --engine-url spark://host:7077`
+
+    An engine does the relational work: visits, sequences, splits and user embeddings, with the same rows as a result. The
+    workers of a Spark cluster must share the run folder and TMPDIR with this machine. Training stays here.
     """
     from shelfspace import pipeline
 
-    given = _given(parameter, file)
+    given = _given(parameter, file) | {name: value for name, value in (("engine", engine), ("engine_url", engine_url)) if value}
     command = shlex.join(["shelfspace", *_arguments(data, columns, out, given)])
     page = pipeline.run(data, out, columns=columns, given=given, start=start, command=command)
     typer.echo(f"\nThe report is {os.path.relpath(page)}")

@@ -77,9 +77,13 @@ class Embeddings:
             pq.write_table(table, temporary)
 
 
-def load(path: str | Path, key: str = "product_id") -> Embeddings:
-    """Read what `Embeddings.save` wrote, or a table of user embeddings with ``key="user_id"``; sorted by key."""
-    table = pq.read_table(path).sort_by(key)
+def load(path: str | Path, key: str = "product_id", first: int | None = None) -> Embeddings:
+    """Read what `Embeddings.save` wrote, or a table of user embeddings with ``key="user_id"``; sorted by key.
+
+    With `first`, only so many rows from the start of the file, however large it is.
+    """
+    table = pq.read_table(path) if first is None else pa.table(next(pq.ParquetFile(path).iter_batches(first)))
+    table = table.sort_by(key)
     vectors = table["vector"].combine_chunks()
     flat = vectors.flatten().to_numpy().reshape(-1, vectors.type.list_size)
     return Embeddings(table[key].to_numpy().astype(str), flat.astype(np.float32))

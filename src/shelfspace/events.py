@@ -1,8 +1,9 @@
 """Read a shop's event log - CSV, Parquet or JSON Lines, also the public logs - into one canonical table.
 
 DuckDB reads the files at the edge, streaming, into a database file in a temporary folder, so that a log
-larger than memory loads. `clean` is an Ibis expression that runs on other engines too. Rows that cannot be
-used are dropped and counted; a log that does not fit is refused with one sentence.
+larger than memory loads; `shelfspace.engines` moves the clean log on to another engine. `clean` itself is an
+Ibis expression that runs on DuckDB and on Spark. Rows that cannot be used are dropped and counted; a log that
+does not fit is refused with one sentence.
 """
 
 import codecs
@@ -15,10 +16,8 @@ import io
 import json
 import os
 import re
-import shutil
-import tempfile
+import sys
 import uuid
-import weakref
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,8 @@ from pathlib import Path
 
 import duckdb
 import ibis
+
+from shelfspace import engines
 
 _SYNONYMS = {
     "view": "view views viewed click clicks clicked detail detail_view pageview page_view product_view "
@@ -146,7 +147,7 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
         if column not in NAMES:
             raise _error(f"--columns has no {_show(column)}{_closest(column, NAMES)}; it can set "
                          f"{', '.join(NAMES)}")
-    connection = connection if connection is not None else _database()
+    connection = connection if connection is not None else engines.connect()
     name = f"events_{uuid.uuid4().hex[:12]}"
     try:
         sources = _load(connection, paths, kind, columns, name)
@@ -190,12 +191,13 @@ def products(table: ibis.Table) -> ibis.Table:
     A product with several spellings of a name, category, brand or description, or several prices, gets the
     most frequent one, of equally frequent ones the first in the alphabet (the lowest price).
     """
-    table = table.filter(table.product_id.notnull())
-    result = table.group_by("product_id").agg(count=lambda t: t.count())
     kept = [c for c in ("name", "category", "brand", "price", "description") if c in table.columns]
+    # The events once; what follows is of the size of the catalogue.
+    table = table.filter(table.product_id.notnull()).group_by("product_id", *kept).agg(events=lambda t: t.count())
+    result = table.group_by("product_id").agg(count=table.events.sum())
     for column in kept:
         found = table.filter(table[column].notnull()).group_by("product_id", column)
-        found = found.agg(n=lambda t: t.count())
+        found = found.agg(n=table.events.sum())
         order = ibis.row_number().over(group_by="product_id", order_by=[ibis.desc("n"), found[column]])
         best = found.mutate(place=order).filter(lambda t: t.place == 0).select("product_id", column)
         result = result.left_join(best, "product_id").select(*result.columns, column)
@@ -203,7 +205,7 @@ def products(table: ibis.Table) -> ibis.Table:
 
 
 def clean(raw: ibis.Table, layout: Mapping | None = None) -> ibis.Table:
-    """Canonical columns, and `reason`: why a row cannot be used, else null. Runs on any engine of Ibis.
+    """Canonical columns, and `reason`: why a row cannot be used, else null. Runs on DuckDB and on Spark.
 
     Values may be text or typed. Epoch times are s, ms, µs or ns by their size. Ids lose outer spaces and a
     last ".0" (whole numbers that were written as floats). Columns that are not canonical pass through.
@@ -228,7 +230,7 @@ def clean(raw: ibis.Table, layout: Mapping | None = None) -> ibis.Table:
     named = t.event.lower().re_replace(r"[\s-]+", "_") if "event" in t.columns else ibis.literal("view")
     number, moment = _time(t, layout)
     t = t.mutate(
-        **{c: ibis.ifelse(t[c].endswith(".0"), t[c].re_replace(r"^(-?\d+)\.0$", r"\1"), t[c])
+        **{c: ibis.ifelse(t[c].endswith(".0") & t[c].re_search(r"^-?\d+\.0$"), t[c].left(t[c].length() - 2), t[c])
            for c in ("user_id", "product_id", "session_id", "category") if c in t.columns},
         **{c: _number(t[c]) for c in ("price", "quantity") if c in t.columns},
         _named=ibis.literal(layout["event"]) if "event" in layout else named,
@@ -241,7 +243,7 @@ def clean(raw: ibis.Table, layout: Mapping | None = None) -> ibis.Table:
     t = t.mutate(
         _given=t.timestamp.notnull(),
         timestamp=ibis.coalesce(
-            (t._micros // 1000).as_timestamp("ms") + (t._micros % 1000).as_interval("us"),
+            ibis.literal("1970-01-01", "timestamp(6)") + t._micros.as_interval("us"),
             ibis.ifelse((t._moment >= first) & (t._moment < last), t._moment, ibis.null("timestamp(6)")),
         ),
     )
@@ -269,10 +271,10 @@ def clean(raw: ibis.Table, layout: Mapping | None = None) -> ibis.Table:
 def _number(column: ibis.Value) -> ibis.Value:
     """A finite float64, a comma before the one or two last digits taken for a decimal point; else null."""
     if column.type().is_string():
-        point = ibis.ifelse(column.contains(","), column.re_replace(r"^(-?\d+),(\d{1,2})$", r"\1.\2"), column)
-        column = point.try_cast("float64")
+        comma = column.contains(",") & column.re_search(r"^-?\d+,\d{1,2}$")
+        column = ibis.ifelse(comma, column.replace(",", "."), column).try_cast("float64")
     column = column.cast("float64")
-    return ibis.ifelse(column.isnan() | column.isinf(), ibis.null("float64"), column)
+    return ibis.ifelse(column.abs() <= sys.float_info.max, column, ibis.null("float64"))
 
 
 def _time(t: ibis.Table, layout: Mapping) -> tuple[ibis.Value, ibis.Value]:
@@ -285,7 +287,9 @@ def _time(t: ibis.Table, layout: Mapping) -> tuple[ibis.Value, ibis.Value]:
         written = column.contains("-") | column.contains("/") | column.contains(":")
         number = ibis.ifelse(written, ibis.null("float64"), column.try_cast("float64"))
         if layout.get("invoices"):
-            column = column.re_replace(r"^(\d{1,2})/(\d{1,2})/(\d{4})\b", r"\3-\1-\2")
+            american = r"^(\d{1,2})/(\d{1,2})/(\d{4})\b(.*)"  # engines differ in how a replacement names its groups
+            month, day, year, rest = (column.re_extract(american, group) for group in (1, 2, 3, 4))
+            column = ibis.ifelse(column.re_search(american), year + "-" + month + "-" + day + rest, column)
         # With a zone: DuckDB's plain timestamp would silently ignore "+02:00".
         moment = ibis.ifelse(written, column, ibis.null("string")).try_cast("timestamp('UTC', 6)")
         moment = moment.cast("timestamp(6)")
@@ -499,19 +503,6 @@ def _match(path: Path, names: Sequence[str], columns: Mapping[str, str]) -> tupl
 
 
 # At the edge: DuckDB
-
-
-def _database():
-    folder = tempfile.mkdtemp(prefix="shelfspace-")
-    connection = ibis.duckdb.connect(os.path.join(folder, "events.duckdb"), preserve_insertion_order=True,
-                                     temp_directory=os.path.join(folder, "tmp"))
-    weakref.finalize(connection, _remove, connection.con, folder)
-    return connection
-
-
-def _remove(connection, folder: str) -> None:
-    connection.close()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _load(connection, paths: Sequence[Path], kind: str, columns: Mapping, name: str) -> list[_Source]:

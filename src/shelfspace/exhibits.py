@@ -127,6 +127,12 @@ def note(text: str) -> None:
     display(HTML(f'<div class="note"><p>{escape(clean(text))}</p></div>'))
 
 
+def folded(summary: str, text: str) -> None:
+    """Display a text such as a query, as it is written, folded away behind its summary."""
+    lines = "\n".join(clean(line) for line in text.splitlines())
+    display(HTML(f"<details><summary>{escape(clean(summary))}</summary><pre><code>{escape(lines)}</code></pre></details>"))
+
+
 def with_interval(value: float, bounds: Sequence[float]) -> str:
     """A share and its interval in percent: "12.3 (11.8–12.9)"."""
     return f"{100 * value:.1f} ({100 * bounds[0]:.1f}–{100 * bounds[1]:.1f})"

@@ -213,6 +213,10 @@ def run(
     """
     say = say or (lambda text: print(text, end="", flush=True))
     values = resolve(dict(given or {}) | {"data": data, "columns": columns}, folder)
+    if "engine" in values:
+        from shelfspace import engines
+
+        engines.check(values["engine"], values["engine_url"])
     todo = stages(folder)
     forced = _from(start, todo)
     source = _source(data)

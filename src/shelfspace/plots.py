@@ -1,6 +1,6 @@
 """The figures of the report: data in, a matplotlib `Figure` out.
 
-Notebooks display with `show`, `table`, `takeaways` and `note`, handed on from `shelfspace.exhibits`; colours
+Notebooks display with `show`, `table`, `folded`, `takeaways` and `note`, handed on from `shelfspace.exhibits`; colours
 and names come from `shelfspace.palette`.
 """
 
@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from shelfspace.exhibits import clean, note, short, show, table, table_html, takeaways, with_interval
+from shelfspace.exhibits import clean, folded, note, short, show, table, table_html, takeaways, with_interval
 from shelfspace.palette import (
     COLORS,
     INK,

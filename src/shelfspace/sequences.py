@@ -57,8 +57,8 @@ def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
         same = clicks.session_id.lag().over(by_time).identical_to(clicks.session_id)
         new_session = (same & clicks.last_time.notnull()).ifelse(0, 1)
     else:
-        silence = clicks.timestamp.epoch_seconds() - clicks.last_time.epoch_seconds()
-        new_session = (silence <= int(session_gap * 60)).fill_null(False).ifelse(0, 1)
+        until = clicks.last_time + ibis.interval(seconds=int(session_gap * 60))
+        new_session = (clicks.timestamp <= until).fill_null(False).ifelse(0, 1)
     clicks = clicks.mutate(
         new_session=new_session,
         new_visit=(clicks.last_product == clicks.product_id).fill_null(False).ifelse(0, 1),
@@ -131,7 +131,10 @@ def sequences(
     """
     _check(protocol, target_event, min_products, test_days, test_share, valid_share)
     rows = visits(events, session_gap)
-    rows = rows.mutate(distinct_products=rows.product_id.nunique().over(ibis.window(group_by="user_id")))
+    # Spark counts nothing distinct over a window; the last place among a user's products tells as much.
+    by_product = ibis.window(group_by="user_id", order_by="product_id")
+    rows = rows.mutate(product_number=ibis.dense_rank().over(by_product))
+    rows = rows.mutate(distinct_products=rows.product_number.max().over(ibis.window(group_by="user_id")) + 1)
     rows = rows.filter(rows.distinct_products >= min_products)
     can_be_target = rows[target_event] if target_event else ibis.literal(True)
     rows = rows.mutate(can_be_target=can_be_target)
@@ -204,15 +207,27 @@ def _check(protocol, target_event, min_products, test_days, test_share, valid_sh
         )
 
 
-def check(table: pa.Table, events: ibis.Table, min_products: int, target_event: str = "") -> None:
+def check(rows: ibis.Table, events: ibis.Table, min_products: int, target_event: str = "") -> None:
     """Refuse sequences from which nothing can be learned or measured, saying why in one sentence.
+
+    Parameters
+    ----------
+    rows : ibis.Table
+        As `sequences` gives it, or read back from ``sequences.parquet``.
+    events, min_products, target_event
+        What they were made from.
 
     Raises
     ------
     ValueError
         If no user is long enough, there is a single product, or a split has no target.
     """
-    if table.num_rows == 0:
+    found = rows.agg(
+        products=rows.product_id.nunique(),
+        **{split: ((rows.role == "target") & (rows.split == split)).any() for split in ("valid", "test")},
+    )
+    found = found.to_pandas().iloc[0]
+    if found.products == 0:
         per_user = events.group_by("user_id").agg(products=events.product_id.nunique())
         longest = per_user.products.max().execute()
         raise ValueError(
@@ -220,11 +235,10 @@ def check(table: pa.Table, events: ibis.Table, min_products: int, target_event: 
             "left; "
             f"give a longer log or lower min_products."
         )
-    if len(_codes(table["product_id"])[1]) < 2:
+    if found.products < 2:
         raise ValueError("The sequences hold a single product; embeddings need at least two products to compare.")
-    targets = table.filter(pc.equal(table["role"], "target"))["split"]
     for split in ("valid", "test"):
-        if not pc.any(pc.equal(targets, split)).as_py():
+        if not found[split]:
             kind = f"{target_event} visit" if target_event else "visit"
             raise ValueError(
                 f"No {kind} is left as a target of the {split} users; give a longer log, lower min_products, or "

@@ -16,10 +16,9 @@ from pathlib import Path
 import ibis
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from shelfspace import runs
+from shelfspace import engines
 from shelfspace.sequences import Examples
 
 DECAY_TIMES = ("days", "log_days", "rank")
@@ -136,21 +135,27 @@ def relational(
     _check_decay_time(decay_time)
     if decay < 0:
         raise ValueError(f"decay is {decay}; it must be 0 (the plain mean) or more.")
-    known = history.join(embeddings, "product_id")
-    per_user = ibis.window(group_by="user_id")
-    # Ages from the user's newest visit of all; then the softmax is shifted to the newest known one (see above).
-    newest = history.group_by("user_id").agg(newest=history.timestamp.max(), last=history.position.max())
-    known = known.join(newest, "user_id")
+    # Milliseconds are what all engines can tell.
+    at = history.timestamp.epoch_seconds().floor() + history.timestamp.millisecond() / 1000.0
+    visits = history.select("user_id", "product_id", "position", day=at / 86_400.0)
+    # Ages count from the user's newest visit of all; the softmax is shifted to the newest known one (see above).
+    flagged = visits.left_join(embeddings.select("product_id", known=True), "product_id")
+    known = flagged.known.notnull()
+    ends = flagged.group_by("user_id").agg(
+        newest=flagged.day.max(), known_day=flagged.day.max(where=known), known_position=flagged.position.max(where=known)
+    )
+    # One column per dimension: ordered array aggregation is slower, and Spark has none in Ibis.
+    columns = {f"v{i}": embeddings.vector[i].cast("float64") for i in range(dim)}
+    rows = visits.join(embeddings.select("product_id", **columns), "product_id").join(ends, "user_id")
     if decay_time == "rank":
-        age = (known["last"] - known.position).cast("float64")
+        later = (rows.known_position - rows.position).cast("float64")
+    elif decay_time == "days":
+        later = rows.known_day - rows.day
     else:
-        days = (known.newest.epoch_seconds() - known.timestamp.epoch_seconds()) / 86_400.0
-        age = (days + 1.0).ln() if decay_time == "log_days" else days
-    known = known.mutate(age=age)
-    known = known.mutate(weight=(-decay * (known.age - known.age.min().over(per_user))).exp())
-    # One sum per dimension, then packed: ordered array aggregation is slower, and Spark has none in Ibis.
-    sums = known.group_by("user_id").agg(
-        total=known.weight.sum(), **{f"d{i}": (known.weight * known.vector[i]).sum() for i in range(dim)}
+        later = (rows.newest - rows.day + 1.0).ln() - (rows.newest - rows.known_day + 1.0).ln()
+    rows = rows.mutate(weight=(-decay * later).exp())
+    sums = rows.group_by("user_id").agg(
+        total=rows.weight.sum(), **{f"d{i}": (rows.weight * rows[f"v{i}"]).sum() for i in range(dim)}
     )
     vector = ibis.array([(sums[f"d{i}"] / sums.total).cast("float32") for i in range(dim)])
     return sums.select("user_id", vector=vector)
@@ -168,12 +173,7 @@ def write(query: ibis.Table, path: str | Path, dim: int) -> None:
         Length of the vectors; they are stored as fixed-size lists of float32.
     """
     schema = pa.schema([("user_id", pa.string()), ("vector", pa.list_(pa.float32(), dim))])
-    with runs.atomic(path) as temporary, runs.atomic(path) as variable:
-        query.to_parquet(variable)  # engines write lists of any length
-        with pq.ParquetWriter(temporary, schema) as writer:
-            for batch in pq.ParquetFile(variable).iter_batches():
-                vectors = pa.FixedSizeListArray.from_arrays(batch["vector"].flatten().cast(pa.float32()), dim)
-                writer.write_batch(pa.record_batch([batch["user_id"].cast(pa.string()), vectors], schema=schema))
+    engines.write(query, path, schema)
 
 
 def _check_decay_time(decay_time: str) -> None:
