@@ -228,6 +228,12 @@ def test_table(displayed):
         plots.table(df, "x", {"shar": ".1%"})
 
 
+def test_a_folded_text_keeps_its_lines(displayed):
+    plots.folded(HOSTILE, "SELECT 1 < 2\n  AS x")
+    assert displayed[0].details.summary.text == "<script>alert(1)</script>$x$"
+    assert displayed[0].pre.code.text == "SELECT 1 < 2\n  AS x"
+
+
 def test_takeaways_and_notes_are_text(displayed):
     plots.takeaways([HOSTILE, "b"])
     plots.note(HOSTILE)

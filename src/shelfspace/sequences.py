@@ -50,33 +50,36 @@ def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
     """
     clicks = events.filter(events.product_id.notnull(), events.event != "search")
     by_time = ibis.window(group_by="user_id", order_by=["timestamp", "row"])
-    clicks = clicks.mutate(
-        last_product=clicks.product_id.lag().over(by_time), last_time=clicks.timestamp.lag().over(by_time)
-    )
+    before = [name for name in ("product_id", "timestamp", "session_id") if name in clicks.columns]
+    clicks = clicks.mutate(**{f"last_{name}": clicks[name].lag().over(by_time) for name in before})  # one sort for all
     if "session_id" in clicks.columns:
-        same = clicks.session_id.lag().over(by_time).identical_to(clicks.session_id)
-        new_session = (same & clicks.last_time.notnull()).ifelse(0, 1)
+        same = clicks.last_session_id.identical_to(clicks.session_id)
+        new_session = (same & clicks.last_timestamp.notnull()).ifelse(0, 1)
     else:
-        until = clicks.last_time + ibis.interval(seconds=int(session_gap * 60))
+        until = clicks.last_timestamp + ibis.interval(seconds=int(session_gap * 60))
         new_session = (clicks.timestamp <= until).fill_null(False).ifelse(0, 1)
     clicks = clicks.mutate(
         new_session=new_session,
-        new_visit=(clicks.last_product == clicks.product_id).fill_null(False).ifelse(0, 1),
-        level=ibis.cases(*[(clicks.event == name, level) for level, name in enumerate(EVENT_LEVELS)]),
+        new_visit=(clicks.last_product_id == clicks.product_id).fill_null(False).ifelse(0, 1),
+        kinds=ibis.cases(*[(clicks.event == name, 2**level) for level, name in enumerate(EVENT_LEVELS)]),  # a set of bits
     )
     up_to_here = ibis.window(group_by="user_id", order_by=["timestamp", "row"], preceding=None, following=0)
-    clicks = clicks.mutate(
-        session=clicks.new_session.sum().over(up_to_here), visit=clicks.new_visit.sum().over(up_to_here)
-    )
-    collapsed = clicks.group_by("user_id", "visit").agg(
-        product_id=clicks.product_id.min(),
-        timestamp=clicks.timestamp.min(),
-        session=clicks.session.min().cast("int32"),
-        level=clicks.level.max(),
-        **{name: (clicks.event == name).any() for name in EVENT_LEVELS},
-    )
-    name_of = ibis.cases(*[(collapsed.level == level, name) for level, name in enumerate(EVENT_LEVELS)])
-    return collapsed.mutate(event=name_of, position=(collapsed.visit - 1).cast("int32")).drop("visit", "level")
+    clicks = clicks.select(
+        "user_id", "product_id", "timestamp", "kinds", "new_visit",
+        session=clicks.new_session.sum().over(up_to_here).cast("int32"),
+        position=(clicks.new_visit.sum().over(up_to_here) - 1).cast("int32"),
+    )  # fmt: skip
+    # Most visits are a single event. Only what follows a visit's first event is grouped, which is far less than all.
+    first, later = clicks.filter(clicks.new_visit == 1), clicks.filter(clicks.new_visit == 0)
+    later = later.group_by("user_id", "position").agg(later_kinds=later.kinds.bit_or())
+    rows = first.left_join(later, ["user_id", "position"])
+    rows = rows.mutate(kinds=rows.kinds | rows.later_kinds.fill_null(0))
+    strongest = [(rows.kinds >= 2**level, name) for level, name in reversed(list(enumerate(EVENT_LEVELS)))]
+    return rows.select(
+        "user_id", "product_id", "timestamp", "session", "position",
+        event=ibis.cases(*strongest),
+        **{name: rows.kinds & 2**level > 0 for level, name in enumerate(EVENT_LEVELS)},
+    )  # fmt: skip
 
 
 def sequences(
@@ -131,13 +134,14 @@ def sequences(
     """
     _check(protocol, target_event, min_products, test_days, test_share, valid_share)
     rows = visits(events, session_gap)
-    # Spark counts nothing distinct over a window; the last place among a user's products tells as much.
-    by_product = ibis.window(group_by="user_id", order_by="product_id")
-    rows = rows.mutate(product_number=ibis.dense_rank().over(by_product))
-    rows = rows.mutate(distinct_products=rows.product_number.max().over(ibis.window(group_by="user_id")) + 1)
-    rows = rows.filter(rows.distinct_products >= min_products)
     can_be_target = rows[target_event] if target_event else ibis.literal(True)
     rows = rows.mutate(can_be_target=can_be_target)
+    # A first visit has no history, so it cannot be a target.
+    per_user = rows.group_by("user_id").agg(
+        products=rows.product_id.nunique(),
+        target_position=rows.position.max(where=rows.can_be_target & (rows.position > 0)),
+    )
+    rows = rows.join(per_user.filter(per_user.products >= min_products), "user_id")
     if protocol == "last-product":
         rows = _last_product(rows, test_share, valid_share, seed)
     else:
@@ -150,10 +154,6 @@ def sequences(
 
 def _last_product(rows: ibis.Table, test_share: float, valid_share: float, seed: int) -> ibis.Table:
     """Mark each user's last possible target; drop what follows it."""
-    per_user = ibis.window(group_by="user_id")
-    # A first visit has no history, so it cannot be a target.
-    candidate = (rows.can_be_target & (rows.position > 0)).ifelse(rows.position, ibis.null("int32"))
-    rows = rows.mutate(target_position=candidate.max().over(per_user))
     rows = rows.filter(rows.target_position.isnull() | (rows.position <= rows.target_position))
     is_target = (rows.position == rows.target_position).fill_null(False)
     split = _split(rows.user_id, {"test": test_share, "valid": valid_share}, seed)
