@@ -330,3 +330,15 @@ def test_truth_can_be_read_back(tmp_path):
     for path in shop.write_truth(made, tmp_path / "truth"):
         frame = getattr(made, path.stem.removeprefix("truth_"))
         assert pd.read_parquet(path).astype(str).equals(frame.astype(str))
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_shop_simulated_into_a_file_is_the_same_to_the_byte(tmp_path, ending):
+    made = shop.simulate(users=20_300, products=60, days=3, seed=5, visits=2.0)  # more than a block of users
+    shop.write(made, tmp_path / f"one.{ending}")
+    shop.write_truth(made, tmp_path / "one")
+    events = shop.simulate_to(tmp_path / f"two.{ending}", 20_300, 60, 3, 5, 2.0, tmp_path / "two")
+    assert events == len(made.events)
+    assert (tmp_path / f"two.{ending}").read_bytes() == (tmp_path / f"one.{ending}").read_bytes()
+    for path in (tmp_path / "one").iterdir():
+        assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()

@@ -157,6 +157,7 @@ def simulate(
     users: Annotated[int, typer.Option(help="Number of customers.")] = 30_000,
     products: Annotated[int, typer.Option(help="Number of products.")] = 3_000,
     days: Annotated[int, typer.Option(help="Days that the log covers.")] = 28,
+    visits: Annotated[float, typer.Option(help="Median of a customer's visits.")] = 8.6,
     seed: Annotated[int, typer.Option(help="One seed gives the same bytes.")] = 0,
     truth: Annotated[Path | None, typer.Option(help="Folder for what is true of the shop: users, products, complements.")] = None,
 ) -> None:
@@ -166,11 +167,8 @@ def simulate(
     """
     from shelfspace import shop
 
-    made = shop.simulate(users=users, products=products, days=days, seed=seed)
-    shop.write(made, out)
-    if truth:
-        shop.write_truth(made, truth)
-    typer.echo(f"{out}: {len(made.events):,} events of {users:,} users and {products:,} products")
+    events = shop.simulate_to(out, users, products, days, seed, visits, truth)
+    typer.echo(f"{out}: {events:,} events of {users:,} users and {products:,} products")
 
 
 @app.command()

@@ -13,7 +13,7 @@ and the ground truth of categories, complements and decays is known.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+
+from shelfspace import engines
 
 START = np.datetime64("2024-03-04T00:00:00", "us")  # a Monday
 EVENTS = ("search", "view", "add_to_cart", "purchase")
@@ -53,6 +55,9 @@ OUTPUT = (
     *("user_id", "session_id", "timestamp", "event", "product_id", "query"),
     *("name", "category", "brand", "price", "description"),
 )  # columns of a written log
+
+ENDINGS = (".csv", ".parquet", ".jsonl")
+BATCH = 122_880  # events written at a time: what DuckDB hands over at once
 
 BRANDS = {
     "Mobile": "Orvane Telquist Nubrik Halvion Pexaro Zintrel Mobrell Kaldry Ustello",
@@ -288,19 +293,23 @@ class _Catalogue(NamedTuple):
     texts: np.ndarray
 
 
-def simulate(users: int = 30_000, products: int = 3_000, days: int = 28, seed: int = 0) -> Shop:
-    """Simulate a shop.
+def simulate(
+    users: int = 30_000, products: int = 3_000, days: int = 28, seed: int = 0, visits: float = VISITS_MEDIAN
+) -> Shop:
+    """Simulate a shop, all of it in memory.
 
     Parameters
     ----------
     users : int
-        Number of users, at least 1. Each makes about 13 events, however many days there are.
+        Number of users, at least 1.
     products : int
         Number of products, at least one for each category of `CATALOGUE`.
     days : int
         Length of the log, from `START` on.
     seed : int
         One seed gives the same shop to the byte, in every process.
+    visits : float
+        Median of a user's visits, however many days there are; the default makes about 12 events of each user.
 
     Returns
     -------
@@ -311,6 +320,67 @@ def simulate(users: int = 30_000, products: int = 3_000, days: int = 28, seed: i
     ValueError
         If a number is too small, naming the smallest that works.
     """
+    catalogue, blocks = _simulate(users, products, days, seed, visits)
+    parts = list(blocks)
+    traits = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
+    return Shop(_frame(catalogue, [part[0] for part in parts], users), *_truth(catalogue, traits))
+
+
+def simulate_to(
+    path: str | Path, users: int = 30_000, products: int = 3_000, days: int = 28, seed: int = 0,
+    visits: float = VISITS_MEDIAN, truth: str | Path | None = None,
+) -> int:  # fmt: skip
+    """Simulate a shop of any size into a file: the same bytes as `write` gives of `simulate`, in bounded memory.
+
+    Users are simulated in blocks; DuckDB puts their events in order of time, on disk where they do not fit.
+
+    Parameters
+    ----------
+    path, users, products, days, seed, visits
+        See `write` and `simulate`.
+    truth : str or Path, optional
+        Folder to write the ground truth to; see `write_truth`.
+
+    Returns
+    -------
+    int
+        Number of events.
+    """
+    _check_ending(path)
+    catalogue, blocks = _simulate(users, products, days, seed, visits)
+    connection = engines.connect()
+    con = connection.con
+    con.execute("CREATE TABLE log (user INT, session BIGINT, time BIGINT, event TINYINT, product INT, query INT, row BIGINT)")
+    traits: list[dict[str, np.ndarray]] = []
+    sessions = rows = 0
+    for log, of_users in blocks:
+        table = pa.table(log | {"session": log["session"] + sessions, "row": np.arange(rows, rows + len(log["time"]))})
+        con.register("block", table)
+        con.execute("INSERT INTO log BY NAME SELECT * FROM block")
+        con.unregister("block")
+        sessions, rows = sessions + log["session"].max() + 1, rows + len(table)
+        traits.append(of_users)
+    # Sessions are numbered by their first event.
+    con.execute(
+        "CREATE TABLE numbers AS SELECT session, row_number() OVER (ORDER BY least) AS number FROM "
+        "(SELECT session, min(time::HUGEINT * 1099511627776 + row) AS least FROM log GROUP BY session)"
+    )
+    batches = con.sql("SELECT log.*, number FROM log JOIN numbers USING (session) ORDER BY time, row").to_arrow_reader(BATCH)
+    frames = (
+        {"user": b["user"].to_numpy(), "time": b["time"].to_numpy(), "event": b["event"].to_numpy(), "number": b["number"].to_numpy(),
+         "product": b["product"].to_numpy(), "query": b["query"].to_numpy()}
+        for b in batches
+    )  # fmt: skip
+    known, who, complements = _truth(catalogue, {name: np.concatenate([t[name] for t in traits]) for name in traits[0]})
+    user_ids = _user_ids(users)
+    _write(path, _tables((_columns(catalogue, log, user_ids) for log in frames), known))
+    if truth:
+        _write_truth({"products": known, "users": who, "complements": complements}, truth)
+    return rows
+
+
+def _simulate(users: int, products: int, days: int, seed: int, visits: float):
+    """The catalogue, and an iterator over blocks of users: their log, as `_events` gives it, and their traits."""
     given = {"users": users, "products": products, "days": days, "seed": seed}
     least = {"users": 1, "products": len(CATALOGUE), "days": 1, "seed": 0}
     for name, value in given.items():
@@ -319,15 +389,15 @@ def simulate(users: int = 30_000, products: int = 3_000, days: int = 28, seed: i
             raise ValueError(
                 f"{name} is {value!r}; it must be a whole number of at least {least[name]}{why}."
             )
+    if not visits > 0:
+        raise ValueError(f"visits is {visits!r}; it must be a number above 0.")
     block = 20_000  # users at a time, so that memory does not grow with their number
     seeds = np.random.SeedSequence(seed).spawn(1 + -(-users // block))
     catalogue = _catalogue(products, np.random.default_rng(seeds[0]))
-    parts = [
-        _browse(catalogue, min(block, users - first), first, days, np.random.default_rng(child))
+    return catalogue, (
+        _browse(catalogue, min(block, users - first), first, days, visits, np.random.default_rng(child))
         for first, child in zip(range(0, users, block), seeds[1:], strict=True)
-    ]
-    traits = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
-    return _shop(catalogue, [part[0] for part in parts], traits)
+    )
 
 
 def _catalogue(size: int, rng: np.random.Generator) -> _Catalogue:
@@ -493,14 +563,14 @@ def _draw(cumulative: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _browse(
-    shop: _Catalogue, users: int, first: int, days: int, rng: np.random.Generator
+    shop: _Catalogue, users: int, first: int, days: int, median: float, rng: np.random.Generator
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Let a block of users browse by the rule of this module's docstring, all of them one visit at a time.
 
     Users are ordered by their number of visits, so those who still browse at step k are the first ones. Rows
     of the two-dimensional arrays are steps, columns are users.
     """
-    visits = np.exp(np.log(VISITS_MEDIAN) + VISITS_SIGMA * rng.standard_normal(users)).round().astype(int)
+    visits = np.exp(np.log(median) + VISITS_SIGMA * rng.standard_normal(users)).round().astype(int)
     visits = -np.sort(-np.clip(visits, 1, VISITS_MAX))
     who = first + rng.permutation(users)  # so that ids tell nothing of the number of visits
     steps = visits[0]
@@ -638,42 +708,21 @@ def _events(visits, who, opens, seconds, product, taken, search, rng) -> dict[st
     }
 
 
-def _shop(shop: _Catalogue, parts: list[dict[str, np.ndarray]], traits: dict[str, np.ndarray]) -> Shop:
-    """Put everything in tables: events in order of time, ids as categories, the rest in order of id."""
-    sessions = 0
-    for part in parts:  # numbered per block so far
-        part["session"] += sessions
-        sessions = part["session"].max() + 1
-    log = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
-    by_time = np.argsort(log["time"], kind="stable")
-    log = {name: values[by_time] for name, values in log.items()}
-
-    by_id = np.argsort(shop.frame["product_id"].to_numpy(dtype=str), kind="stable")
-    place = np.empty(len(by_id), dtype=np.int32)
-    place[by_id] = np.arange(len(by_id), dtype=np.int32)
+def _truth(shop: _Catalogue, traits: dict[str, np.ndarray]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Products, users and complements, in order of id."""
+    by_id, place = _by_id(shop)
     columns = "product_id name category brand price description department line pull".split()
     products = shop.frame[columns].iloc[by_id].reset_index(drop=True)
     favourite = traits["favourite"][:, 0]
     departments = list(BRANDS)
     at_home = np.array([departments.index(row.department) for row in CATALOGUE])[favourite]
     brand = traits["brands"][np.arange(len(favourite)), at_home]
-    width = max(6, len(str(len(favourite) - 1)))
     users = pd.DataFrame({
-        "user_id": [f"U{number:0{width}d}" for number in range(len(favourite))],
+        "user_id": _user_ids(len(favourite)),
         "decay": traits["decay"].round(4),
         "price_tier": traits["tier"].round(4),
         "favourite_category": [CATALOGUE[c].name for c in favourite],
         "favourite_brand": [BRANDS[departments[d]].split()[b] for d, b in zip(at_home, brand, strict=True)],
-    })  # fmt: skip
-    events = pd.DataFrame({
-        "user_id": pd.Categorical.from_codes(log["user"], users["user_id"]),
-        "session_id": pd.factorize(log["session"])[0] + 1,
-        "timestamp": START + (log["time"] * 1_000).astype("timedelta64[us]"),
-        "event": pd.Categorical.from_codes(log["event"], EVENTS),
-        "product_id": pd.Categorical.from_codes(
-            np.where(log["product"] < 0, -1, place[log["product"]]), products["product_id"]
-        ),
-        "query": pd.Categorical.from_codes(log["query"], shop.texts),
     })  # fmt: skip
     places, cumulative = shop.complements
     owner, slot = np.nonzero(np.diff(cumulative, axis=1, prepend=0.0) > 0)
@@ -681,7 +730,47 @@ def _shop(shop: _Catalogue, parts: list[dict[str, np.ndarray]], traits: dict[str
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
     ids = products["product_id"].to_numpy()
     complements = pd.DataFrame({"product_id": ids[pairs[:, 0]], "complement_id": ids[pairs[:, 1]]})
-    return Shop(events, products, users, complements)
+    return products, users, complements
+
+
+def _user_ids(users: int) -> list[str]:
+    width = max(6, len(str(users - 1)))
+    return [f"U{number:0{width}d}" for number in range(users)]
+
+
+def _by_id(shop: _Catalogue) -> tuple[np.ndarray, np.ndarray]:
+    """The products' order by id, and the place of each in it."""
+    by_id = np.argsort(shop.frame["product_id"].to_numpy(dtype=str), kind="stable")
+    place = np.empty(len(by_id), dtype=np.int32)
+    place[by_id] = np.arange(len(by_id), dtype=np.int32)
+    return by_id, place
+
+
+def _frame(shop: _Catalogue, parts: list[dict[str, np.ndarray]], users: int) -> pd.DataFrame:
+    """The events of all blocks in order of time."""
+    sessions = 0
+    for part in parts:  # numbered per block so far
+        part["session"] += sessions
+        sessions = part["session"].max() + 1
+    log = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
+    by_time = np.argsort(log["time"], kind="stable")
+    log = {name: values[by_time] for name, values in log.items()}
+    return _columns(shop, log | {"number": pd.factorize(log["session"])[0] + 1}, _user_ids(users))
+
+
+def _columns(shop: _Catalogue, log: dict[str, np.ndarray], user_ids: list[str]) -> pd.DataFrame:
+    """Events as columns of `Shop.events`; `number` is that of the session."""
+    by_id, place = _by_id(shop)
+    return pd.DataFrame({
+        "user_id": pd.Categorical.from_codes(log["user"], user_ids),
+        "session_id": log["number"],
+        "timestamp": START + (log["time"] * 1_000).astype("timedelta64[us]"),
+        "event": pd.Categorical.from_codes(log["event"], EVENTS),
+        "product_id": pd.Categorical.from_codes(
+            np.where(log["product"] < 0, -1, place[log["product"]]), shop.frame["product_id"].iloc[by_id]
+        ),
+        "query": pd.Categorical.from_codes(log["query"], shop.texts),
+    })  # fmt: skip
 
 
 def write(shop: Shop, path: str | Path) -> Path:
@@ -704,20 +793,33 @@ def write(shop: Shop, path: str | Path) -> Path:
     ValueError
         If the ending is another one.
     """
-    path = Path(path)
+    events = (shop.events.iloc[first : first + BATCH] for first in range(0, len(shop.events), BATCH))
+    return _write(path, _tables(events, shop.products))
+
+
+def _write(path: str | Path, tables: Iterator[pa.Table]) -> Path:
+    path = _check_ending(path)
     writers = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_jsonl}
-    if path.suffix not in writers:
-        raise ValueError(
-            f"{path.name} must end in one of {', '.join(writers)}; the ending chooses the format."
-        )
     with _atomic(path) as temporary:
-        writers[path.suffix](temporary, _tables(shop))
+        writers[path.suffix](temporary, tables)
+    return path
+
+
+def _check_ending(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix not in ENDINGS:
+        raise ValueError(
+            f"{path.name} must end in one of {', '.join(ENDINGS)}; the ending chooses the format."
+        )
     return path
 
 
 def write_truth(shop: Shop, folder: str | Path) -> list[Path]:
     """Write the ground truth as truth_products.parquet, truth_users.parquet and truth_complements.parquet."""
-    tables = {"products": shop.products, "users": shop.users, "complements": shop.complements}
+    return _write_truth({"products": shop.products, "users": shop.users, "complements": shop.complements}, folder)
+
+
+def _write_truth(tables: dict[str, pd.DataFrame], folder: str | Path) -> list[Path]:
     paths = []
     for name, frame in tables.items():
         path = Path(folder) / f"truth_{name}.parquet"
@@ -739,11 +841,10 @@ def _atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _tables(shop: Shop, rows: int = 200_000) -> Iterator[pa.Table]:
-    """The events with their product columns, some rows at a time; texts are dictionary-encoded."""
-    of_product = {name: pa.array(shop.products[name]) for name in OUTPUT if name not in shop.events.columns}
-    for first in range(0, len(shop.events), rows):
-        part = shop.events.iloc[first : first + rows]
+def _tables(events: Iterable[pd.DataFrame], products: pd.DataFrame) -> Iterator[pa.Table]:
+    """Batches of events with their product columns; texts are dictionary-encoded."""
+    of_product = {name: pa.array(products[name]) for name in OUTPUT if name not in OUTPUT[:6]}
+    for part in events:
         code = part["product_id"].cat.codes.to_numpy(dtype=np.int32)
         index = pa.array(code, mask=code < 0)
         columns = {name: pa.Array.from_pandas(part[name]) for name in part.columns}
