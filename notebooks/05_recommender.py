@@ -95,7 +95,8 @@ plots.note(
 #
 # where $u$ is the user embedding, freed of its mean and scale, and a softmax over the $M$ products turns scores into
 # probabilities. The loss is the cross-entropy of the product that came. The bias $b$ learns how popular each product
-# is, the rest what follows from a taste.
+# is, the rest what follows from a taste. A catalogue of more than four thousand products is trained on a sample of it at
+# each step, with the sum over the rest estimated from those drawn.
 
 # %%
 recommender.deterministic(seed)
@@ -116,7 +117,7 @@ plots.table(
 # %%
 history = recommender.train(
     network, train_users, train.target, valid_users, valid.target, epochs=epochs, batch=batch, learning_rate=learning_rate,
-    patience=patience,
+    patience=patience, seed=seed,
 )  # fmt: skip
 with runs.atomic(run / "recommender_dense.keras") as temporary:
     network.save(temporary)

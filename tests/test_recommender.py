@@ -51,6 +51,25 @@ def test_the_same_seed_gives_the_same_weights():
     assert all(np.array_equal(a, b) for a, b in zip(one, two))
 
 
+def test_a_sample_of_the_products_is_enough_to_learn():
+    users, targets = task()
+    networks = [trained(full_below=0, negatives=6, epochs=20)[0] for _ in range(2)]
+    assert (networks[0].predict_on_batch(users[500:]).argmax(axis=1) == targets[500:]).mean() > 0.6
+    assert all(np.array_equal(a, b) for a, b in zip(*(network.get_weights() for network in networks)))
+
+
+def test_a_pass_takes_no_more_examples_than_asked():
+    users, targets = task()
+    few = np.random.default_rng(0).permutation(500)[:100]
+    weights = []
+    for part, limit in ((slice(500), 100), (few, 500)):
+        recommender.deterministic(0)
+        network = recommender.dense(users, 12, hidden=(32,))
+        recommender.train(network, users[part], targets[part], users[500:], targets[500:], epochs=1, examples=limit, progress=False)
+        weights.append(network.get_weights())
+    assert all(np.array_equal(a, b) for a, b in zip(*weights))
+
+
 def test_recommend_scores_histories(tmp_path):
     network, _ = trained(epochs=1)
     vectors = np.eye(12, 6, dtype=np.float32)

@@ -173,8 +173,10 @@ def triplet_check(vectors: np.ndarray, pairs: np.ndarray, others: np.ndarray, se
     wins = (same > other) + 0.5 * (same == other)
     anchors, index = np.unique(pairs[:, 0], return_inverse=True)
     won, tried = np.bincount(index, wins), np.bincount(index).astype(float)
-    draws = np.random.default_rng(seed).integers(len(anchors), size=(1000, len(anchors)))
-    means = won[draws].sum(axis=1) / tried[draws].sum(axis=1)
+    rng, means = np.random.default_rng(seed), np.empty(1000)
+    for draw in range(len(means)):  # one at a time, as a thousand would not fit beside a large catalogue
+        drawn = rng.integers(len(anchors), size=len(anchors))
+        means[draw] = won[drawn].sum() / tried[drawn].sum()
     low, high = np.quantile(means, [0.025, 0.975])
     return TripletCheck(float(wins.mean()), (float(low), float(high)), same, other)
 

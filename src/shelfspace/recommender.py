@@ -60,6 +60,10 @@ def train(
     batch: int = 1024,
     learning_rate: float = 0.004,
     patience: int = 2,
+    examples: int = 500_000,
+    negatives: int = 2048,
+    full_below: int = 4096,
+    seed: int = 0,
     progress: bool = True,
 ) -> list[dict[str, float]]:
     """Fit by cross-entropy with Adam; stop when MRR@20 of the valid users stops rising and keep the best weights.
@@ -75,6 +79,13 @@ def train(
         Product to find.
     epochs : int
         At most so many passes.
+    examples : int
+        A pass takes at most so many examples, drawn anew each time.
+    negatives, full_below : int
+        Catalogues of more than `full_below` products are trained on a sample at each step: the batch's targets and
+        `negatives` others (`sample`).
+    seed : int
+        Of what is drawn.
     batch : int
         Examples per step.
     learning_rate : float
@@ -89,17 +100,19 @@ def train(
     list of dict
         Per epoch: "loss" (training cross-entropy), "valid_loss", "valid_mrr@20".
     """
-    network.compile(
-        optimizer=keras.optimizers.Adam(learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
+    rng = np.random.default_rng(seed)
+    if network.output.shape[1] > full_below:
+        learn = _sampled(network, learning_rate, batch, negatives, rng)
+    else:
+        learn = _whole(network, learning_rate, batch)
     history: list[dict[str, float]] = []
     best, best_weights = -1.0, network.get_weights()
     with tqdm(total=epochs, desc="recommender", unit="epoch", disable=not progress) as bar:
         for epoch in range(epochs):
-            fitted = network.fit(users, targets, batch_size=batch, epochs=1, verbose=0, shuffle=True)
+            few = rng.permutation(len(users))[:examples] if len(users) > examples else slice(None)
+            loss = learn(users[few], targets[few])
             valid_loss, valid_mrr = validate(lambda part: network.predict_on_batch(valid_users[part]), valid_targets)
-            history.append({"loss": fitted.history["loss"][0], "valid_loss": valid_loss, "valid_mrr@20": valid_mrr})
+            history.append({"loss": loss, "valid_loss": valid_loss, "valid_mrr@20": valid_mrr})
             bar.update()
             bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", valid_mrr=f"{valid_mrr:.4f}")
             if valid_mrr > best:
@@ -108,6 +121,71 @@ def train(
                 break
     network.set_weights(best_weights)
     return history
+
+
+def _whole(network: keras.Model, learning_rate: float, batch: int) -> Callable[[np.ndarray, np.ndarray], float]:
+    """A pass over users and targets, all products at each step; gives the mean loss."""
+    network.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return lambda users, targets: network.fit(users, targets, batch_size=batch, verbose=0, shuffle=True).history["loss"][0]
+
+
+def _sampled(
+    network: keras.Model, learning_rate: float, batch: int, negatives: int, rng: np.random.Generator
+) -> Callable[[np.ndarray, np.ndarray], float]:
+    """The same, with a sample of the products at each step."""
+    last, n_products = network.layers[-1], network.output.shape[1]
+    body, optimizer = keras.Model(network.input, last.input), keras.optimizers.Adam(learning_rate)
+    optimizer.build(network.trainable_variables)
+    inputs = [tf.TensorSpec((None, network.input.shape[1])), *(tf.TensorSpec((None,), kind) for kind in (tf.int32, tf.int32, tf.float32))]
+
+    @tf.function(input_signature=inputs)
+    def step(users, products, places, correction):
+        with tf.GradientTape() as tape:
+            kernel = tf.gather(last.kernel.value, products, axis=1)
+            logits = body(users, training=True) @ kernel + tf.gather(last.bias.value, products) + correction
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(places, logits))
+        gradients = tape.gradient(loss, [variable.value for variable in network.trainable_variables])
+        optimizer.apply([tf.convert_to_tensor(gradient) for gradient in gradients], network.trainable_variables)
+        return loss
+
+    def learn(users: np.ndarray, targets: np.ndarray) -> float:
+        order, total = rng.permutation(len(users)), 0.0
+        for first in range(0, len(order), batch):
+            chosen = order[first : first + batch]
+            wanted, places = np.unique(targets[chosen], return_inverse=True)
+            products, correction = sample(wanted, n_products, negatives, rng)
+            total += len(chosen) * float(step(users[chosen], products.astype(np.int32), places.astype(np.int32), correction))
+        return total / len(users)
+
+    return learn
+
+
+def sample(
+    always: np.ndarray, n_products: int, negatives: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Products to train a step on, and what to add to their logits so that the softmax is that over all products.
+
+    The products in `always` are taken as they are; of the others, `negatives` are drawn uniformly without replacement,
+    and each stands for (others / drawn) of them: log of that is added to its logit. The sum of exp(logit) over the
+    sample is then an unbiased estimate of the sum over all products, and exact for all that matters most (targets,
+    histories and what followed them).
+
+    Returns
+    -------
+    products : ndarray of int64, shape (m,)
+        `always` first.
+    correction : ndarray of float32, shape (m,)
+    """
+    left = np.ones(n_products, dtype=bool)
+    left[always] = False
+    others = np.flatnonzero(left)
+    drawn = others[np.sort(rng.permutation(len(others))[:negatives])] if negatives < len(others) else others
+    correction = np.zeros(len(always) + len(drawn), dtype=np.float32)
+    correction[len(always) :] = np.log(max(1, len(others)) / max(1, len(drawn)))
+    return np.concatenate([always, drawn]), correction
 
 
 def validate(
@@ -158,7 +236,7 @@ def write_recommendations(
     schema = pa.schema(
         [("user_id", pa.string()), ("rank", pa.int16()), ("product_id", pa.string()), ("score", pa.float32())]
     )
-    block = 2048
+    block = 512
     with runs.atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for first in range(0, len(examples), block):
             part = examples[first : first + block]

@@ -17,7 +17,7 @@ history tell whether its products come back (`HABITS`): who went back before, go
 2019) has a decoder for. n_k(a -> b) is how often b came k visits after a in training (`shelfspace.transitions`): a
 cosine cannot say that b follows a but not a b. n(a, b) is in how many sequences both were: the item-to-item neighbours of
 Sarwar et al. 2001, averaged over the history with the weights s_i of the decay before it learned. Large catalogues are
-trained on a sample of the products at each step (`sample`). The attention is that of Li et al. 2017 (NARM) and Liu et al.
+trained on a sample of the products at each step (`shelfspace.recommender.sample`). The attention is that of Li et al. 2017 (NARM) and Liu et al.
 2018 (STAMP).
 """
 
@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from shelfspace.embeddings import normalise
 from shelfspace.metrics import Model
-from shelfspace.recommender import keras, tf, validate
+from shelfspace.recommender import keras, sample, tf, validate
 from shelfspace.sequences import EVENT_LEVELS, Examples
 from shelfspace.transitions import STEPS, TOGETHER, Links, Own, span
 from shelfspace.users import DECAY_TIMES
@@ -290,31 +290,6 @@ def histories(examples: Examples, visits: int, decay_time: str) -> Histories:
     return Histories(items, age, event, place, row, newest[:-1].astype(np.int32), repeats, habits)
 
 
-def sample(
-    always: np.ndarray, n_products: int, negatives: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Products to train a step on, and what to add to their logits so that the softmax is that over all products.
-
-    The products in `always` are taken as they are; of the others, `negatives` are drawn uniformly without replacement,
-    and each stands for (others / drawn) of them: log of that is added to its logit. The sum of exp(logit) over the
-    sample is then an unbiased estimate of the sum over all products, and exact for all that matters most (targets,
-    histories and what followed them).
-
-    Returns
-    -------
-    products : ndarray of int64, shape (m,)
-        `always` first.
-    correction : ndarray of float32, shape (m,)
-    """
-    left = np.ones(n_products, dtype=bool)
-    left[always] = False
-    others = np.flatnonzero(left)
-    drawn = others[np.sort(rng.permutation(len(others))[:negatives])] if negatives < len(others) else others
-    correction = np.zeros(len(always) + len(drawn), dtype=np.float32)
-    correction[len(always) :] = np.log(max(1, len(others)) / max(1, len(drawn)))
-    return np.concatenate([always, drawn]), correction
-
-
 def train(
     model: Tied,
     examples: Examples,
@@ -351,7 +326,7 @@ def train(
     dropout : float
         Share of the numbers of each history's embeddings that are left out at random.
     negatives : int
-        Products drawn at each step beside those that matter (`sample`).
+        Products drawn at each step beside those that matter (`shelfspace.recommender.sample`).
     full_below : int
         Catalogues up to this size are trained with all products at every step.
     chances : ndarray of float, shape (n,), optional

@@ -22,6 +22,7 @@ from shelfspace import engines
 from shelfspace.sequences import Examples
 
 DECAY_TIMES = ("days", "log_days", "rank")
+BLOCK = 20_000  # histories whose weights are in memory at once
 
 
 def ages(examples: Examples, decay_time: str = "days") -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +109,11 @@ def user_embeddings(
     -------
     ndarray of float32, shape (n, dim)
     """
-    return history_weights(examples, len(vectors), decay, decay_time, known) @ vectors
+    embeddings = np.empty((len(examples), vectors.shape[1]), dtype=np.float32)
+    for first in range(0, len(examples), BLOCK):
+        part = slice(first, first + BLOCK)
+        embeddings[part] = history_weights(examples[part], len(vectors), decay, decay_time, known) @ vectors
+    return embeddings
 
 
 def relational(
