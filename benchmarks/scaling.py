@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -53,7 +54,7 @@ class Peak:
         return most
 
 
-def run(name: str, command: tuple[str, ...]) -> list[tuple[str, float, float]]:
+def run(name: str, command: tuple[str, ...], say: Callable[..., None] = print) -> list[tuple[str, float, float]]:
     """Run a command; (stage, seconds, GB) of all of it, or of each stage where its output names them."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     started, rows, stage = time.perf_counter(), [], ""
@@ -65,12 +66,16 @@ def run(name: str, command: tuple[str, ...]) -> list[tuple[str, float, float]]:
                 words = stage.split()
                 if len(words) == 3 and words[2] == "s":  # "01_prepare   12.3 s"
                     rows.append((words[0], float(words[1]), peak.take() / 1e9))
+                    say(*rows[-1])
                 stage = ""
         most = peak.take() / 1e9
     peak.stopped.set()
     if process.returncode:
         raise SystemExit(f"{name} failed with exit code {process.returncode}.")
-    return rows or [(name, time.perf_counter() - started, most)]
+    if not rows:
+        rows.append((name, time.perf_counter() - started, most))
+        say(*rows[-1])
+    return rows
 
 
 def measure(millions: float, folder: Path, relational: bool) -> list[tuple[str, float, float]]:

@@ -172,7 +172,7 @@ users.write(query.order_by("user_id"), run / "user_embeddings.parquet", dim)
 
 # %%
 stored = embeddings.load(run / "user_embeddings.parquet", key="user_id", first=5000)
-sample = sequences.latest(table, product_ids)[:5000]
+sample = sequences.latest(table.slice(0, 100_000), product_ids)[:-1][:5000]  # the last of them may be cut short
 from_query, found = embeddings.align(stored, sample.user_ids)
 from_kernel = users.user_embeddings(sample, aligned[chosen][0], user_decay, clock, aligned[chosen][1])
 gap = float(np.abs(from_kernel - from_query)[found].max())

@@ -48,6 +48,18 @@ def test_cooccurrence_by_hand(power, expected):
     assert np.array_equal(table, table.T) and not table.diagonal().any() and not table[3].any()
 
 
+def test_cooccurrence_of_a_large_catalogue_keeps_the_most_alike(monkeypatch):
+    rng = np.random.default_rng(0)
+    corpus = Corpus(np.arange(300).astype("U3"), rng.integers(300, size=6000).astype(np.int32), np.arange(0, 6001, 20))
+    ids = np.sort(corpus.product_ids)
+    corpus = Corpus(ids, corpus.items, corpus.offsets)
+    whole = baselines.cooccurrence(corpus, ids).toarray()
+    monkeypatch.setattr(baselines, "ENTRIES", 300 * 7)
+    few = baselines.cooccurrence(corpus, ids)
+    assert (np.diff(few.indptr) == 7).all() and (few.toarray()[few.nonzero()] == whole[few.nonzero()]).all()
+    np.testing.assert_allclose(np.sort(few.data.reshape(300, 7), axis=1), np.sort(whole, axis=1)[:, -7:])
+
+
 def test_item_to_item_adds_up_the_decayed_history():
     table = baselines.cooccurrence(CORPUS, IDS, power=0)
     scores = baselines.item_to_item(table, decay=np.log(2))(SEEN)  # weights 1/3 on a, 2/3 on b

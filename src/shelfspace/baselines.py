@@ -21,6 +21,9 @@ from shelfspace.sequences import Corpus, Examples
 from shelfspace.users import history_weights, user_embeddings
 
 
+ENTRIES = 50_000_000  # of an item-to-item table, 400 MB
+
+
 def visit_counts(corpus: Corpus, product_ids: np.ndarray) -> np.ndarray:
     """Training visits of each product of the (sorted) product table; float64, shape (n_products,)."""
     place = np.searchsorted(product_ids, corpus.product_ids)
@@ -114,6 +117,8 @@ def _seen(corpus: Corpus, product_ids: np.ndarray) -> sp.csr_matrix:
 def cooccurrence(corpus: Corpus, product_ids: np.ndarray, power: float = 0.5) -> sp.csr_matrix:
     """How alike two products are by the users who saw both: n_ab / (n_a n_b) ** power, the diagonal left out.
 
+    Of a catalogue so large that there would be more than `ENTRIES` pairs, each product keeps only its most alike ones.
+
     Parameters
     ----------
     corpus : Corpus
@@ -128,12 +133,20 @@ def cooccurrence(corpus: Corpus, product_ids: np.ndarray, power: float = 0.5) ->
     csr_matrix of float32, shape (n_products, n_products)
     """
     seen = _seen(corpus, product_ids)
-    together = (seen.T @ seen).tocsr()
-    count = together.diagonal()
-    scale = sp.diags_array((1 / np.maximum(count, 1) ** power).astype(np.float32))
-    together.setdiag(0)
-    together.eliminate_zeros()
-    return (scale @ together @ scale).tocsr()
+    holders, n_products = seen.T.tocsr(), len(product_ids)
+    count = np.diff(holders.indptr).astype(np.float32)
+    scale = (1 / np.maximum(count, 1) ** power).astype(np.float32)
+    keep, block, parts = max(1, ENTRIES // n_products), 256, []
+    for first in range(0, n_products, block):
+        part = holders[first : first + block] @ seen
+        row = np.repeat(np.arange(first, first + part.shape[0]), np.diff(part.indptr))
+        part.data = np.where(part.indices == row, np.float32(0), scale[row] * part.data * scale[part.indices])
+        for place in np.flatnonzero(np.diff(part.indptr) > keep + 1):  # one of them is the product itself
+            of_product = part.data[part.indptr[place] : part.indptr[place + 1]]
+            of_product[np.argpartition(-of_product, keep, kind="introselect")[keep:]] = 0
+        part.eliminate_zeros()
+        parts.append(part)
+    return sp.vstack(parts, format="csr")
 
 
 def transitions(corpus: Corpus, product_ids: np.ndarray, steps: int = 1) -> sp.csr_matrix:

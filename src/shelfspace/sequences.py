@@ -348,13 +348,13 @@ def load(path: str | Path) -> pa.Table:
 def corpus(table: pa.Table) -> Corpus:
     """The sequences that embeddings are trained on: rows that are history and train, one sequence per user."""
     keep = pc.and_(pc.equal(table["role"], "history"), pc.equal(table["split"], "train"))
-    rows = table.filter(keep)
+    rows = table.drop_columns(["role", "split", "position"]).filter(keep)
     codes, dictionary = _codes(rows["product_id"])
-    used, items = np.unique(codes, return_inverse=True)
-    order = np.argsort(dictionary[used])  # the dictionary is in order of appearance; the vocabulary is sorted
-    place = np.empty(len(order), dtype=np.int32)
-    place[order] = np.arange(len(order), dtype=np.int32)
-    return Corpus(dictionary[used][order], place[items], _offsets(_codes(rows["user_id"])[0]), _days(rows["timestamp"]))
+    used = np.flatnonzero(np.bincount(codes, minlength=len(dictionary)))
+    used = used[np.argsort(dictionary[used])]  # the dictionary is in order of appearance; the vocabulary is sorted
+    place = np.zeros(len(dictionary), dtype=np.int32)
+    place[used] = np.arange(len(used), dtype=np.int32)
+    return Corpus(dictionary[used], place[codes], _offsets(_codes(rows["user_id"])[0]), _days(rows["timestamp"]))
 
 
 def without(given: Corpus, product_ids: np.ndarray) -> Corpus:
