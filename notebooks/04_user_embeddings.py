@@ -52,6 +52,8 @@ product_ids = products.product_id.to_numpy().astype(str)
 table = sequences.load(run / "sequences.parquet")
 corpus = sequences.corpus(table)
 valid = sequences.examples(table, product_ids, "valid")
+sample = sequences.latest(table.slice(0, 100_000), product_ids)[:-1][:5000]  # the last of them may be cut short
+del table  # of a large log it takes gigabytes, and all that is needed stands in the arrays above
 files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
 aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
 
@@ -172,7 +174,6 @@ users.write(query.order_by("user_id"), run / "user_embeddings.parquet", dim)
 
 # %%
 stored = embeddings.load(run / "user_embeddings.parquet", key="user_id", first=5000)
-sample = sequences.latest(table.slice(0, 100_000), product_ids)[:-1][:5000]  # the last of them may be cut short
 from_query, found = embeddings.align(stored, sample.user_ids)
 from_kernel = users.user_embeddings(sample, aligned[chosen][0], user_decay, clock, aligned[chosen][1])
 gap = float(np.abs(from_kernel - from_query)[found].max())
