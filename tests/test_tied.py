@@ -159,6 +159,18 @@ def test_a_sample_of_everything_is_the_full_softmax():
     np.testing.assert_allclose(tied.recommend(whole)(test), tied.recommend(sampled)(test), rtol=1e-3, atol=1e-3)
 
 
+def test_an_epoch_takes_no_more_examples_than_asked(monkeypatch):
+    sizes, make = [], tied._stepper
+
+    def counting(*arguments):
+        take = make(*arguments)
+        return lambda rows, batch, rate, t: (sizes.append(len(batch["target"])), take(rows, batch, rate, t))[1]
+
+    monkeypatch.setattr(tied, "_stepper", counting)
+    trained(ring(n=60), epochs=2, batch=32, limit=50)
+    assert sizes == [32, 18, 32, 18]
+
+
 def test_keeps_the_best_epoch_of_the_valid_users():
     valid = ring(n=40, seed=2)
     recommender.deterministic(0)

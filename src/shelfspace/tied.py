@@ -302,6 +302,7 @@ def train(
     negatives: int = 2048,
     full_below: int = 4096,
     chances: np.ndarray | None = None,
+    limit: int = 1_000_000,
     seed: int = 0,
     progress: bool = True,
 ) -> list[dict[str, float]]:
@@ -332,6 +333,8 @@ def train(
     chances : ndarray of float, shape (n,), optional
         Chance of each example to be taken in the last epoch, above 0 and up to 1 (`recency`). The first epoch takes all,
         those between have powers of the chance. By default, all epochs take all.
+    limit : int
+        An epoch takes at most so many examples, drawn anew each time.
     seed : int
         Of the order of examples, dropout and the drawn products.
     progress : bool
@@ -379,7 +382,7 @@ def train(
 
     chances = np.ones(n) if chances is None else chances
     orders = [np.flatnonzero(rng.random(n) < chances ** (epoch / max(1, epochs - 1))) for epoch in range(epochs)]
-    orders = [rng.permutation(order if len(order) else n) for order in orders]
+    orders = [rng.permutation(order if len(order) else n)[:limit] for order in orders]
     steps, done, best, history = sum(-(-len(order) // batch) for order in orders), 0, -1.0, []
     with tqdm(total=steps, desc="tied", unit="step", disable=not progress) as bar, ThreadPoolExecutor(1) as worker:
         for order in orders:
