@@ -8,7 +8,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL := 3
 export TF_ENABLE_ONEDNN_OPTS := 0
 
-.PHONY: report test lab sample pins clean
+.PHONY: report test lab sample extras pins clean
 
 report: .venv/ready
 	$(BIN)/shelfspace report --data "$(DATA)" --out "$(OUT)" $(foreach p,$(PARAMS),-p "$(p)")
@@ -35,12 +35,21 @@ sample: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-# Resolve the pins anew from pyproject.toml (needs uv). The file names no package host.
+# What the extras need as well: Airflow, Spark, matrix factorisation (about 1 GB). `make test` then tests these, too.
+extras: .venv/extras
+.venv/extras: requirements-all.txt .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-all.txt
+	touch $@
+
+# Resolve the pins anew from pyproject.toml (needs uv): one resolution of all extras, and of it what the report and its tests
+# need. The files name no package host.
+COMPILE = uv pip compile pyproject.toml --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+  --no-emit-find-links --quiet
 pins:
-	uv pip compile pyproject.toml --extra test --python-version 3.11 --no-header --no-annotate \
-	  --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.txt
-	sed -i.bak -E "s/^(tensorflow)-cpu==([0-9.]+).*/\1-cpu==\2 ; platform_machine == 'x86_64' and sys_platform != 'darwin'\n\1==\2 ; platform_machine != 'x86_64' or sys_platform == 'darwin'/" requirements.txt
-	rm requirements.txt.bak
+	$(COMPILE) --all-extras --output-file requirements-all.txt
+	$(COMPILE) --extra test --constraints requirements-all.txt --output-file requirements.txt
+	sed -i.bak -E "s/^(tensorflow)-cpu==([0-9.]+).*/\1-cpu==\2 ; platform_machine == 'x86_64' and sys_platform != 'darwin'\n\1==\2 ; platform_machine != 'x86_64' or sys_platform == 'darwin'/" requirements*.txt
+	rm requirements*.txt.bak
 
 clean:
 	rm -rf .venv

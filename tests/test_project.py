@@ -16,19 +16,36 @@ from packaging.requirements import Requirement
 from shelfspace import pipeline
 
 ROOT = pipeline.ROOT
-PINS = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] not in "#-"]
+
+
+def pins(name: str) -> list[Requirement]:
+    """The lines of a file of pins."""
+    return [Requirement(line) for line in (ROOT / name).read_text().splitlines() if line and line[0] not in "#-"]
+
+
+def normal(name: str) -> str:
+    """A package's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+PINS, ALL_PINS = pins("requirements.txt"), pins("requirements-all.txt")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def test_every_pin_is_exact():
-    assert PINS and all([s.operator for s in pin.specifier] == ["=="] for pin in PINS)
+    assert PINS and all([s.operator for s in pin.specifier] == ["=="] for pin in [*PINS, *ALL_PINS])
 
 
-def test_every_dependency_is_pinned_and_allowed_by_the_pin():
-    pins = {pin.name.lower().replace("_", "-"): pin for pin in PINS}
-    for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]:
+def test_the_extras_leave_the_reports_pins_as_they_are():
+    assert {str(pin) for pin in PINS} < {str(pin) for pin in ALL_PINS}
+
+
+@pytest.mark.parametrize("given, extras", [(PINS, ["test"]), (ALL_PINS, PROJECT["optional-dependencies"])], ids=["report", "all"])
+def test_every_dependency_is_pinned_and_allowed_by_the_pin(given, extras):
+    pinned = {normal(pin.name): pin for pin in given}
+    for text in [*PROJECT["dependencies"], *(text for extra in extras for text in PROJECT["optional-dependencies"][extra])]:
         wanted = Requirement(text)
-        (version,) = pins[wanted.name.lower().replace("_", "-")].specifier
+        (version,) = pinned[normal(wanted.name)].specifier
         assert wanted.specifier.contains(version.version), text
 
 
