@@ -39,7 +39,7 @@ def test_report_hands_on_what_was_given_and_tells_how_to_get_it_again(asked, mon
     words = ["--data", "log.csv", "--columns", "user_id=u", "--out", "x y", "-p", "decay=0.2", "-f", file, "--from", "04"]
     assert call(monkeypatch, "report", *words) == 0
     assert asked == [{
-        "data": "log.csv", "out": Path("x y"), "columns": "user_id=u", "start": "04", "given": {"dim": 64, "decay": "0.2"},
+        "data": "log.csv", "out": Path("x y"), "columns": "user_id=u", "start": "04", "only": None, "given": {"dim": 64, "decay": "0.2"},
         "command": "shelfspace report --data log.csv --columns user_id=u --out 'x y' -p dim=64 -p decay=0.2",
     }]  # fmt: skip
     assert "The report is" in capsys.readouterr().out
@@ -54,6 +54,11 @@ def test_an_engine_is_a_parameter_of_the_notebooks(asked, monkeypatch):
 def test_the_plain_command_is_the_shop(asked, monkeypatch):
     assert call(monkeypatch, "report") == 0
     assert asked[0]["data"] == "shop" and asked[0]["command"] == "shelfspace report"
+
+
+def test_only_asks_for_one_stage(asked, monkeypatch):
+    assert call(monkeypatch, "report", "--only", "02:word2vec") == 0
+    assert asked[0]["only"] == "02:word2vec" and asked[0]["command"] == "shelfspace report"
 
 
 @pytest.mark.parametrize(

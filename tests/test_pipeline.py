@@ -224,6 +224,72 @@ def test_two_runs_at_once_do_not_meet_in_one_folder(notebooks, tmp_path):
     assert reused(run(notebooks, tmp_path / "run")) == [False, False, False]
 
 
+# --- one stage, or a part of one, at a time ---
+
+
+def test_a_scheduler_runs_stage_by_stage_and_the_whole_then_has_nothing_left_to_do(notebooks, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match="01_first is not up to date in .*, and 02 builds on it; run 01_first first"):
+        run(notebooks, out, only="02")
+    for only in ("01", "02_second", "report"):
+        assert reused(run(notebooks, out, only=only)) == [False]
+    assert reused(run(notebooks, out)) == [True, True, True]
+    assert reused(run(notebooks, out, only="01", given={"size": 4})) == [False]
+    assert not (out / "report.html").exists()
+    with pytest.raises(ValueError, match="02_second is not up to date in .*, and report builds on it"):
+        run(notebooks, out, only="report", given={"size": 4})
+    with pytest.raises(ValueError, match="--only takes one of 01_first, 02_second"):
+        run(notebooks, out, only="03")
+
+
+PARTS = """# %% tags=["setup"]
+from shelfspace import runs
+
+run = runs.run_folder(run_dir)
+
+# %% tags=["slow"]
+runs.once(run, "slow.json", lambda path: (open(log, "a").write("slow "), path.write_text("1")))
+
+# %% tags=["other"]
+runs.once(run, "other.json", lambda path: (open(log, "a").write("other "), path.write_text("2")))
+
+# %%
+model = {"hit_rate@20": runs.read_json(run / "slow.json") / 10, "mrr@20": 0.1, "label": "Popular", "kind": "baseline"}
+runs.write_json(run / "metrics.json", {"models": {"popular": model}, "data": {}})
+"""
+
+
+def test_what_a_part_made_the_stage_finds_made(notebooks, tmp_path):
+    out, log = tmp_path / "run", tmp_path / "log"
+    head = SECOND.partition("# %% [markdown]\n# ## Multiply")[0].replace("seed = 0", f"log = {str(log)!r}  # what was made\nseed = 0")
+    (notebooks / "02_second.py").write_text(HEADER + head + PARTS)
+    with pytest.raises(ValueError, match="01_first is not up to date"):
+        run(notebooks, out, only="02:slow")
+    run(notebooks, out, only="01")
+    with pipeline.part("02", out=out, folder=notebooks) as (_, _, _, fresh):  # parts share the folder
+        assert not fresh
+        assert reused(run(notebooks, out, only="02:slow")) == [False]
+        with pytest.raises(ValueError, match="Another run is writing to"):
+            run(notebooks, out, only="02")
+    with pytest.raises(ValueError, match="02_second has no part 'quick'; it has other, slow"):
+        run(notebooks, out, only="02:quick")
+    run(notebooks, out, only="02:slow")  # tried again, it finds what it made
+    assert log.read_text() == "slow " and not (out / "metrics.json").exists()
+    assert reused(run(notebooks, out)) == [True, False, False]
+    assert log.read_text() == "slow other "
+    record = runs.read_json(out / ".stages" / "02_second.json")
+    assert {"slow.json", "other.json", "metrics.json"} == set(record["outputs"])
+    assert reused(run(notebooks, out, only="02:slow")) == [True]
+
+    (out / "slow.json").write_text("3")  # somebody meddled with it
+    run(notebooks, out)
+    assert log.read_text() == "slow other slow "
+    run(notebooks, out, given={"factor": 3})  # another stage, to all that is known of it
+    assert log.read_text() == "slow other slow slow other "
+    run(notebooks, out, given={"factor": 3}, start="02")
+    assert log.read_text() == "slow other slow slow other slow other "
+
+
 # --- failures and interruptions ---
 
 

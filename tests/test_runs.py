@@ -49,3 +49,30 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 def test_sha256(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert runs.sha256_file(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_once_makes_again_only_what_another_key_or_nobody_made(tmp_path):
+    made = []
+
+    def make(path):
+        made.append(path)
+        path.write_text("x")
+
+    runs.once(tmp_path, "a/b.txt", make)
+    runs.once(tmp_path, "a/b.txt", make)
+    assert len(made) == 2 and not (tmp_path / ".stages").exists()  # by hand, always
+    with runs.under("one"):
+        seconds = runs.once(tmp_path, "a/b.txt", make)
+        assert len(made) == 3 and runs.once(tmp_path, "a/b.txt", make) == seconds and len(made) == 3
+        with runs.under("two"):
+            runs.once(tmp_path, "a/b.txt", make)
+        assert len(made) == 4
+        runs.once(tmp_path, "a/b.txt", make)
+        assert len(made) == 5
+        runs.forget(tmp_path, "two")
+        runs.once(tmp_path, "a/b.txt", make)
+        assert len(made) == 5
+        runs.forget(tmp_path, "one")
+        runs.once(tmp_path, "a/b.txt", make)
+        assert len(made) == 6
+    assert "SHELFSPACE_KEY" not in runs.os.environ

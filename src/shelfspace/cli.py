@@ -31,6 +31,7 @@ def report(
     parameter: Annotated[list[str], typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="Set a parameter of the notebooks; may be repeated.")] = [],  # noqa: B006
     file: Annotated[Path | None, typer.Option("-f", "--file", help="YAML file of parameters; -p wins over it.")] = None,
     start: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Run this stage and all after it again, as 04.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone, as 04, a part of it, as 02:word2vec, or report: for schedulers.")] = None,
     engine: Annotated[str, typer.Option(help="Where the relational work runs: duckdb (the default), spark or bigquery.")] = "",
     engine_url: Annotated[str, typer.Option(help="Spark: its master, as spark://host:7077 or yarn; this machine by default. BigQuery: PROJECT or PROJECT/DATASET.")] = "",
 ) -> None:
@@ -52,8 +53,8 @@ def report(
 
     given = _given(parameter, file) | {name: value for name, value in (("engine", engine), ("engine_url", engine_url)) if value}
     command = shlex.join(["shelfspace", *_arguments(data, columns, out, given)])
-    page = pipeline.run(data, out, columns=columns, given=given, start=start, command=command)
-    typer.echo(f"\nThe report is {os.path.relpath(page)}")
+    made = pipeline.run(data, out, columns=columns, given=given, start=start, only=only, command=command)
+    typer.echo(f"\nThe {'report' if made.suffix == '.html' else 'notebook'} is {os.path.relpath(made)}")
 
 
 @app.command()

@@ -3,6 +3,10 @@
 A stage is a notebook. Its record, RUN/.stages/NAME.json, is written last and holds a key over all that the stage depends on
 (its cells, its parameters, the modules it imports, the files of earlier stages, the input) and the hashes of the files
 it wrote. A stage whose key and files are unchanged is reused. Whatever interrupts a run, the next call picks up.
+
+A scheduler runs each stage as a task of its own (`run` with `only`), and what is long in a stage as tasks side by side
+(`part`). What a part makes, it makes with `runs.once`; the whole notebook then finds it there. The part of a notebook named X
+is its cells tagged `parameters`, `setup` or X.
 """
 
 from __future__ import annotations
@@ -174,6 +178,7 @@ def run(
     columns: str = "",
     given: Mapping[str, object] | None = None,
     start: str | None = None,
+    only: str | None = None,
     command: str = "",
     folder: Path = NOTEBOOKS,
     say: Callable[[str], None] | None = None,
@@ -192,6 +197,9 @@ def run(
         Parameters of the notebooks; see `resolve`.
     start : str, optional
         Number or name of a stage that is run again with all after it, also when unchanged.
+    only : str, optional
+        Number or name of the one stage to run, "report" for the page alone, or a part of a stage, as "02:word2vec". All
+        stages before it must be up to date. Parts of one stage may run at the same time.
     command : str
         How to get the same report again, for the reader.
     folder : Path
@@ -202,7 +210,7 @@ def run(
     Returns
     -------
     Path
-        The report.
+        The report; with `only` a stage, the executed notebook.
 
     Raises
     ------
@@ -212,51 +220,144 @@ def run(
         If a notebook failed. It is kept as executed; there is no report.
     """
     say = say or (lambda text: print(text, end="", flush=True))
+    opening = {"columns": columns, "given": given, "command": command, "folder": folder}
+    if only and ":" in only:
+        return _run_part(only, data, out, opening, say)
+    todo = stages(folder)
+    forced = _place(start, todo, "--from")
+    last = len(todo) if only == "report" else _place(only, todo, "--only")
+    with _opened(data, out, **opening) as (out, values, about):
+        for place, (stage, own, key, fresh) in enumerate(_walk(todo[: last + 1], values, about, out)):
+            if only and place < last:
+                _refuse_unless(fresh, stage, only, out)
+                continue
+            say(f"{stage.name:<24}")
+            if place < forced and fresh:
+                say("   reused\n")
+                continue
+            if place >= forced:
+                runs.forget(out, key)
+            seconds = _execute(stage, own, key, out)["seconds"]
+            say(f"{seconds:7.1f} s\n")
+        if last < len(todo):
+            return out / "notebooks" / f"{todo[last].name}.ipynb"
+        _add_timings(out / "metrics.json", {stage.name: _record(stage, out)["seconds"] for stage in todo})
+        return _report(out, about, say)
+
+
+@contextmanager
+def part(
+    of: str,
+    data: str = "shop",
+    out: str | Path = "reports/default",
+    *,
+    columns: str = "",
+    given: Mapping[str, object] | None = None,
+    command: str = "",
+    folder: Path = NOTEBOOKS,
+) -> Iterator[tuple[Path, Stage, dict[str, object], bool]]:
+    """Hold a run folder while something of a stage is made, with `runs.once`, that the stage will find made.
+
+    Parameters
+    ----------
+    of : str
+        Number or name of the stage. All stages before it must be up to date.
+    data, out, columns, given, command, folder
+        See `run`.
+
+    Yields
+    ------
+    out : Path
+        The run folder. Other parts of the stage may be at work in it; a whole stage may not.
+    stage : Stage
+    values : dict
+        Its parameters.
+    fresh : bool
+        Whether the stage is up to date, so that there is nothing to make.
+    """
+    todo = stages(folder)
+    todo = todo[: _place(of, todo, "--only") + 1]
+    with _opened(data, out, columns=columns, given=given, command=command, folder=folder, shared=True) as (out, values, about):
+        for stage, own, key, fresh in _walk(todo, values, about, out):
+            if stage is not todo[-1]:
+                _refuse_unless(fresh, stage, of, out)
+        with runs.under(key):
+            yield out, stage, own, fresh
+
+
+def _run_part(only: str, data: str, out: str | Path, opening: Mapping, say: Callable[[str], None]) -> Path:
+    """Run those cells of a notebook that make one of its parts."""
+    of, _, name = only.partition(":")
+    with part(of, data, out, **opening) as (out, stage, own, fresh):
+        tags = {"parameters", "setup", name}
+        cells = [cell for cell in stage.notebook.cells if tags & set(cell.metadata.get("tags", ()))]
+        known = sorted({tag for cell in stage.notebook.cells for tag in cell.metadata.get("tags", ())} - {"parameters", "setup"})
+        if name not in known:
+            raise ValueError(f"{stage.name} has no part {name!r}; it has {', '.join(known) or 'none'}.")
+        say(f"{f'{stage.name[:2]}:{name}':<24}")
+        final = out / ".stages" / f"{stage.name}.{name}.ipynb"
+        if fresh:
+            say("   reused\n")
+            return final
+        started = time.perf_counter()
+        notebook = type(stage.notebook)(stage.notebook | {"cells": cells})
+        _papermill(Stage(stage.name, notebook, stage.parameters), own, final)
+        say(f"{time.perf_counter() - started:7.1f} s\n")
+        return final
+
+
+@contextmanager
+def _opened(
+    data: str, out: str | Path, *, columns: str, given: Mapping | None, command: str, folder: Path, shared: bool = False
+) -> Iterator[tuple[Path, dict, dict]]:
+    """Check what was asked for, hold the run folder, and give it with the value of each parameter and ``params.json``."""
     values = resolve(dict(given or {}) | {"data": data, "columns": columns}, folder)
     if "engine" in values:
         from shelfspace import engines
 
         engines.check(values["engine"], values["engine_url"])
-    todo = stages(folder)
-    forced = _from(start, todo)
     source = _source(data)
     out = Path(out).absolute()
     _check_folder(out, folder)
-    with _lock(runs.run_folder(out)):
-        for path in (*out.rglob(f"{runs.TEMPORARY}*"), *(out / "notebooks").glob("*.failed")):
-            path.unlink(missing_ok=True)
+    with _lock(runs.run_folder(out), shared):
+        if not shared:
+            for path in (*out.rglob(f"{runs.TEMPORARY}*"), *out.rglob("*.failed")):
+                path.unlink(missing_ok=True)
         os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
         values |= {"data": source["path"], "run_dir": str(out)}
         about = _about(values, source, command)
         if _read(out / "params.json") != about:
             runs.write_json(out / "params.json", about)
-        earlier: dict[str, str] = {"input": source["fingerprint"]}
-        seconds = {}
-        for place, stage in enumerate(todo):
-            say(f"{stage.name:<24}")
-            own = {name: values[name] for name in stage.parameters}
-            key = _key(stage, {n: v for n, v in own.items() if n not in ("run_dir", "data")}, earlier, about["versions"])
-            record = _read(out / ".stages" / f"{stage.name}.json")
-            if place < forced and _up_to_date(record, key, out):
-                say("   reused\n")
-            else:
-                (out / "report.html").unlink(missing_ok=True)
-                record = _execute(stage, own, key, out)
-                say(f"{record['seconds']:7.1f} s\n")
-            earlier |= record["outputs"]
-            seconds[stage.name] = record["seconds"]
-        _add_timings(out / "metrics.json", seconds)
-        return _report(out, about, say)
+        yield out, values, about
 
 
-def _from(start: str | None, todo: list[Stage]) -> int:
-    """Place of the first stage that is run in any case; beyond the last where none is."""
-    if start is None:
+def _walk(todo: list[Stage], values: Mapping, about: Mapping, out: Path) -> Iterator[tuple[Stage, dict, str, bool]]:
+    """Each stage with its own parameters, its key, and whether it is up to date; it must be so when the next is asked for."""
+    earlier: dict[str, str] = {"input": about["input"]["fingerprint"]}
+    for stage in todo:
+        own = {name: values[name] for name in stage.parameters}
+        key = _key(stage, {n: v for n, v in own.items() if n not in ("run_dir", "data")}, earlier, about["versions"])
+        yield stage, own, key, _up_to_date(_record(stage, out), key, out)
+        earlier |= (_record(stage, out) or {}).get("outputs", {})
+
+
+def _record(stage: Stage, out: Path) -> dict | None:
+    return _read(out / ".stages" / f"{stage.name}.json")
+
+
+def _refuse_unless(fresh: bool, stage: Stage, wanted: str, out: Path) -> None:
+    if not fresh:
+        raise ValueError(f"{stage.name} is not up to date in {out}, and {wanted} builds on it; run {stage.name} first.")
+
+
+def _place(wanted: str | None, todo: list[Stage], option: str) -> int:
+    """Place of a stage by its number or name; beyond the last where none is named."""
+    if wanted is None:
         return len(todo)
     for place, stage in enumerate(todo):
-        if stage.name == start or stage.name.split("_")[0] == start.zfill(2):
+        if stage.name == wanted or stage.name.split("_")[0] == wanted.zfill(2):
             return place
-    raise ValueError(f"There is no stage {start!r}; --from takes one of {', '.join(stage.name for stage in todo)}.")
+    raise ValueError(f"There is no stage {wanted!r}; {option} takes one of {', '.join(stage.name for stage in todo)}.")
 
 
 def _source(data: str) -> dict:
@@ -277,8 +378,8 @@ def _check_folder(out: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    """Hold the run folder for this process alone; the lock goes with the process, however it ends."""
+def _lock(out: Path, shared: bool = False) -> Iterator[None]:
+    """Hold the run folder for this process alone, or for several that share it; the lock goes with the process, however it ends."""
     try:
         import fcntl
     except ImportError:  # Windows: no lock
@@ -290,7 +391,7 @@ def _lock(out: Path) -> Iterator[None]:
         raise ValueError(f"Nothing can be written to {out} ({error.strerror}); name another folder with --out.") from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"Another run is writing to {out}; wait for it, or name another folder with --out.") from None
         yield
@@ -371,15 +472,28 @@ def _fingerprint(path: Path) -> str:
 
 
 def _execute(stage: Stage, values: Mapping[str, object], key: str, out: Path) -> dict:
-    """Run one notebook; on success write its record, on failure keep what it had come to and say where it stopped."""
+    """Run one notebook and, on success, write its record."""
+    record_path = out / ".stages" / f"{stage.name}.json"
+    record_path.unlink(missing_ok=True)
+    (out / "report.html").unlink(missing_ok=True)
+    before = _files(out)
+    started = time.perf_counter()
+    with runs.under(key):
+        _papermill(stage, values, out / "notebooks" / f"{stage.name}.ipynb")
+    outputs = {name: _fingerprint(out / name) for name, state in _files(out).items() if before.get(name) != state}
+    record = {
+        "stage": stage.name, "key": key, "seconds": round(time.perf_counter() - started, 2),
+        "outputs": dict(sorted(outputs.items())),
+    }  # fmt: skip
+    runs.write_json(record_path, record)
+    return record
+
+
+def _papermill(stage: Stage, values: Mapping[str, object], final: Path) -> None:
+    """Run a notebook to `final`; on failure keep what it had come to and say where it stopped."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    record_path = out / ".stages" / f"{stage.name}.json"
-    record_path.unlink(missing_ok=True)
-    final = out / "notebooks" / f"{stage.name}.ipynb"
-    before = _files(out)
-    started = time.perf_counter()
     try:
         with runs.atomic(final) as temporary, _terminated_like_ctrl_c(), _terminal_line(stage.name) as line:
             try:
@@ -399,13 +513,6 @@ def _execute(stage: Stage, values: Mapping[str, object], key: str, out: Path) ->
     except StageError:
         os.replace(final.with_suffix(".failed"), final)
         raise
-    outputs = {name: _fingerprint(out / name) for name, state in _files(out).items() if before.get(name) != state}
-    record = {
-        "stage": stage.name, "key": key, "seconds": round(time.perf_counter() - started, 2),
-        "outputs": dict(sorted(outputs.items())),
-    }  # fmt: skip
-    runs.write_json(record_path, record)
-    return record
 
 
 def _cause(stage: Stage, error, final: Path) -> str:

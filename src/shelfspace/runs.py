@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY = ".tmp-"  # how the names of unfinished files begin
+KEY = "SHELFSPACE_KEY"  # the environment variable with the key of the stage at work, which covers all that it depends on
 
 
 def run_folder(run_dir: str | Path) -> Path:
@@ -51,6 +53,66 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def once(run_dir: str | Path, name: str, make: Callable[[Path], object]) -> float:
+    """Make a file of a stage, unless the same stage made it before it was stopped, or a task of its own did.
+
+    The same stage is one with the same code, inputs, parameters and versions (`shelfspace.pipeline`). A notebook that runs
+    by hand makes the file anew.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+    name : str
+        The file, in the run folder.
+    make : callable
+        Takes the path to write to; the file is put in place when it returns.
+
+    Returns
+    -------
+    float
+        The seconds that it took to make.
+    """
+    path, record = Path(run_dir) / name, _made(run_dir, name)
+    key = os.environ.get(KEY)
+    known = read_json(record) if record.exists() else {}
+    if key and known.get("key") == key and path.is_file() and sha256_file(path) == known["sha256"]:
+        os.utime(path)  # the pipeline takes a file with a new time for one that the stage wrote
+        return known["seconds"]
+    started = time.perf_counter()
+    with atomic(path) as temporary:
+        make(temporary)
+    seconds = time.perf_counter() - started
+    if key:
+        write_json(record, {"key": key, "sha256": sha256_file(path), "seconds": seconds})
+    return seconds
+
+
+def forget(run_dir: str | Path, key: str) -> None:
+    """Have `once` make again what was made under a key."""
+    for record in _made(run_dir, "").rglob("*.json"):
+        if read_json(record).get("key") == key:
+            record.unlink()
+
+
+def _made(run_dir: str | Path, name: str) -> Path:
+    """Where `once` notes how a file was made."""
+    folder = Path(run_dir) / ".stages" / "made"
+    return folder / f"{name}.json" if name else folder
+
+
+@contextmanager
+def under(key: str) -> Iterator[None]:
+    """Set the key of the stage at work, for `once` in this process and in the kernels that it starts."""
+    before = os.environ.get(KEY)
+    os.environ[KEY] = key
+    try:
+        yield
+    finally:
+        os.environ.pop(KEY)
+        if before is not None:
+            os.environ[KEY] = before
 
 
 def write_json(path: str | Path, value: object) -> None:
