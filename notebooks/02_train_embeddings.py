@@ -46,9 +46,7 @@ compare_users = 1000  # valid users on whom the two are compared
 feature_epochs = 10  # StarSpace with features: passes over the sequences; 0 leaves that part out
 seed = 0  # of everything random
 
-# %%
-import time
-
+# %% tags=["setup"]
 import numpy as np
 import pandas as pd
 
@@ -60,6 +58,8 @@ table = sequences.load(run / "sequences.parquet")
 corpus = sequences.corpus(table)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
+files = {name: f"product_embeddings/{name}.parquet" for name in ("word2vec", "starspace")}
+seconds = {}
 
 # %% [markdown]
 # ## Skip-gram: predict the neighbours
@@ -86,16 +86,17 @@ plots.table(
 # The defaults for text do not suit shops: popular products are no stop words, and noise drawn by count to the power
 # of 0.75 is rarely best (Caselles-Dupré et al., RecSys 2018). Window, negatives, exponent and subsampling are
 # parameters of this notebook for that reason; their defaults were chosen by a search on valid users, with as many
-# tries as StarSpace had.
+# tries as StarSpace had. (`runs.once` trains, unless a scheduler had a task of its own do so in this run; then the
+# file is there.)
 
-# %%
+# %% tags=["word2vec"]
 w2v_settings = {
     "window": w2v_window, "negatives": w2v_negatives, "ns_exponent": w2v_ns_exponent, "subsample": w2v_subsample,
     "epochs": w2v_epochs, "learning_rate": w2v_learning_rate,
 }  # fmt: skip
-started = time.perf_counter()
-trained = {"word2vec": word2vec.train(corpus, dim=dim, seed=seed, **w2v_settings)}
-seconds = {"word2vec": time.perf_counter() - started}
+seconds["word2vec"] = runs.once(
+    run, files["word2vec"], lambda path: word2vec.train(corpus, dim=dim, seed=seed, **w2v_settings).save(path)
+)
 
 # %% [markdown]
 # ## StarSpace: predict one product from the rest
@@ -153,7 +154,7 @@ plots.table(
 # The real sequences now. After each pass some valid users judge: how often is the product they looked at next among
 # the twenty nearest to the mean of their history?
 
-# %%
+# %% tags=["starspace"]
 valid = sequences.examples(table, product_ids, "valid")
 judges = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:compare_users])]
 few = judges[: min(len(judges), 300)]
@@ -161,18 +162,15 @@ ss_settings = {
     "similarity": ss_similarity, "loss": ss_loss, "margin": ss_margin, "temperature": ss_temperature,
     "negatives": ss_negatives, "window": ss_window, "epochs": ss_epochs, "learning_rate": ss_learning_rate,
 }  # fmt: skip
-started = time.perf_counter()
-trained["starspace"] = starspace.train(
+seconds["starspace"] = runs.once(run, files["starspace"], lambda path: starspace.train(
     corpus, dim=dim, seed=seed, patience=ss_patience, **ss_settings,
     validate=lambda made: metrics.hit_rate(
         metrics.evaluate(baselines.nearest_to_user(*embeddings.align(made, product_ids), decay=0.0), few).ranks, 20
     ).mean(),
-)  # fmt: skip
-seconds["starspace"] = time.perf_counter() - started
+).save(path))  # fmt: skip
 
 # %%
-for name, made in trained.items():
-    made.save(run / "product_embeddings" / f"{name}.parquet")
+trained = {name: embeddings.load(run / file) for name, file in files.items()}
 
 # %% [markdown]
 # ## What training did

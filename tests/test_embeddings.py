@@ -18,11 +18,12 @@ def blobs(groups=4, size=25, dim=8, spread=0.3, seed=0):
 
 
 def test_saved_and_loaded_embeddings_are_equal(tmp_path):
-    made = Embeddings(np.array(["a", "b", "ü"]), np.arange(6, dtype=np.float32).reshape(3, 2))
+    vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
+    made = Embeddings(np.array(["a", "b", "ü"]), vectors, losses=(0.3, 0.1), scores=(0.2,))
     made.save(tmp_path / "e.parquet")
     read = embeddings.load(tmp_path / "e.parquet")
     assert read.product_ids.tolist() == ["a", "b", "ü"] and np.array_equal(read.vectors, made.vectors)
-    assert read.vectors.dtype == np.float32
+    assert read.vectors.dtype == np.float32 and (read.losses, read.scores) == (made.losses, made.scores)
 
 
 def test_align_puts_zeros_where_there_is_no_embedding():

@@ -5,6 +5,7 @@ Both trainers (`shelfspace.word2vec`, `shelfspace.starspace`) return `Embeddings
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,7 @@ class Embeddings:
         return select(features, self.features.product_ids).matrix @ self.features.vectors
 
     def save(self, path: str | Path) -> None:
-        """Write product_id and vector (fixed-size list of float32) to a Parquet file, atomically."""
+        """Write product_id and vector (fixed-size list of float32) to a Parquet file, atomically; losses and scores beside."""
         count, dim = self.vectors.shape
         flat = pa.array(np.ascontiguousarray(self.vectors, dtype=np.float32).reshape(-1))
         table = pa.table(
@@ -73,8 +74,9 @@ class Embeddings:
                 "vector": pa.FixedSizeListArray.from_arrays(flat, dim),
             }
         )
+        told = {"losses": [float(x) for x in self.losses], "scores": [float(x) for x in self.scores]}
         with runs.atomic(path) as temporary:
-            pq.write_table(table, temporary)
+            pq.write_table(table.replace_schema_metadata({"training": json.dumps(told)}), temporary)
 
 
 def load(path: str | Path, key: str = "product_id", first: int | None = None) -> Embeddings:
@@ -86,7 +88,9 @@ def load(path: str | Path, key: str = "product_id", first: int | None = None) ->
     table = table.sort_by(key)
     vectors = table["vector"].combine_chunks()
     flat = vectors.flatten().to_numpy().reshape(-1, vectors.type.list_size)
-    return Embeddings(table[key].to_numpy().astype(str), flat.astype(np.float32))
+    told = json.loads((table.schema.metadata or {}).get(b"training", b"{}"))
+    told = {name: tuple(values) for name, values in told.items()}
+    return Embeddings(table[key].to_numpy().astype(str), flat.astype(np.float32), **told)
 
 
 def align(embeddings: Embeddings, product_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
