@@ -34,6 +34,8 @@ columns = ""  # names of the columns in the log, where they are unusual; see --c
 shop_users = 30000  # customers of the simulated shop
 shop_products = 3000  # products of the simulated shop
 shop_days = 28  # days that the simulated shop is open
+since = ""  # use only events from this date or time (UTC) on, as 2024-03-04; empty: from the first
+until = ""  # use only events before this date or time (UTC); empty: to the last
 last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all
 min_products = 5  # drop users with fewer distinct products
 session_gap = 30.0  # minutes of silence that end a session, where the log has no session of its own
@@ -74,7 +76,7 @@ if data == "shop":
 
 log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair))
 connection = log.connection if engine == "duckdb" else engines.connect(engine, engine_url)
-clicks = sequences.last_days(engines.move(log.table, connection), last_days)
+clicks = sequences.last_days(engines.move(sequences.window(log.table, since, until), connection), last_days)
 
 # %%
 first_rows = clicks.order_by("row").limit(6).to_pandas()

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,7 @@ def test_parameters_are_read_as_what_their_defaults_are(notebooks):
     found = pipeline.resolve(given, notebooks)
     assert [found[name] for name in given] == [4, 1.0, "b", 0.5, True]
     assert pipeline.resolve({"maybe": "none", "size": 3.0}, notebooks)["maybe"] is None
+    assert pipeline.resolve({"since": date(2024, 3, 4)})["since"] == "2024-03-04"  # as YAML reads it
 
 
 def test_two_notebooks_must_agree_on_a_default(notebooks):

@@ -189,6 +189,25 @@ def test_seen_tells_whether_the_target_was_in_the_history():
     assert found[found.user_ids == "v"].seen().tolist() == [False]
 
 
+def test_window_keeps_its_start_and_not_its_end():
+    times = pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-02 12:00", "2024-01-03"], format="ISO8601")
+    events = ibis.memtable(pd.DataFrame({"user_id": "u", "timestamp": times, "row": range(4)}))
+
+    def rows(*bounds):
+        return sequences.window(events, *bounds).order_by("row").to_pandas()["row"].tolist()
+
+    assert rows("2024-01-02", "2024-01-03") == [1, 2]
+    assert rows("2024-01-02T12:00") == [2, 3] and rows("", "2024-01-02") == [0]
+    assert rows("2024-01-02T01:00+01:00", "2024-01-02T10:00-02:00") == [1]  # from midnight to noon, UTC
+    assert sequences.window(events) is events
+    with pytest.raises(ValueError, match="since is 'May'; it must be empty, or a date"):
+        rows("May")
+    with pytest.raises(ValueError, match="since must be the earlier"):
+        rows("2024-01-02", "2024-01-02")
+    with pytest.raises(ValueError, match="no event from 2024-02-01 to its end; its events are from 2024-01-01 .* to 2024-01-03"):
+        rows("2024-02-01")
+
+
 def test_last_days_keeps_the_end_of_the_log():
     events = random_log(days=20)
     kept = sequences.last_days(events, 7)

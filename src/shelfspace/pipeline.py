@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from shelfspace import runs
@@ -154,7 +155,7 @@ def _value(parameter: Parameter, value: object) -> object:
         if kind is bool:
             found = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
         elif kind is str:
-            if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+            if not isinstance(value, (str, int, float, date)) or isinstance(value, bool):  # YAML makes dates of dates
                 raise wrong
             found = str(value)
         else:

@@ -7,6 +7,7 @@ visits are history (what a model may see) and which are targets (what it must fi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import ibis
@@ -27,6 +28,39 @@ def last_days(events: ibis.Table, days: float) -> ibis.Table:
         return events
     newest = events.timestamp.max().as_scalar()
     return events.filter(events.timestamp > newest - ibis.interval(seconds=int(days * 86_400)))
+
+
+def window(events: ibis.Table, since: str = "", until: str = "") -> ibis.Table:
+    """The events from `since` on and before `until`; an empty one sets no bound.
+
+    Parameters
+    ----------
+    events : ibis.Table
+        The canonical events (see `shelfspace.events`).
+    since, until : str
+        Dates or times of ISO 8601, as "2024-03-04" or "2024-03-04T06:00"; in UTC where they name no zone.
+
+    Raises
+    ------
+    ValueError
+        If one is no time, or nothing lies between them.
+    """
+    bounds = {}
+    for name, text in (("since", since), ("until", until)):
+        try:
+            at = datetime.fromisoformat(text) if text else None
+        except ValueError:
+            raise ValueError(f"{name} is {text!r}; it must be empty, or a date or time as 2024-03-04 or 2024-03-04T06:00.") from None
+        bounds[name] = at.astimezone(timezone.utc).replace(tzinfo=None) if at and at.tzinfo else at
+    start, end = bounds.values()
+    if start and end and start >= end:
+        raise ValueError(f"since is {since} and until is {until}; since must be the earlier.")
+    kept = events if start is None else events.filter(events.timestamp >= ibis.timestamp(start))
+    kept = kept if end is None else kept.filter(kept.timestamp < ibis.timestamp(end))
+    if (start or end) and not kept.limit(1).count().execute():
+        first, last = events.agg(first=events.timestamp.min(), last=events.timestamp.max()).execute().iloc[0]
+        raise ValueError(f"The log has no event from {since or 'its start'} to {until or 'its end'}; its events are from {first} to {last}.")
+    return kept
 
 
 def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
