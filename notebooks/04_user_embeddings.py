@@ -35,7 +35,7 @@ engine = "duckdb"  # where the relational work runs; one of: duckdb, spark, bigq
 engine_url = ""  # spark: its master, this machine by default; bigquery: PROJECT or PROJECT/DATASET
 seed = 0  # of everything random
 
-# %%
+# %% tags=["setup"]
 from functools import partial
 
 import ibis
@@ -106,7 +106,7 @@ plots.show(
 # report's verdict is measured. Every method that looks at a history has the same question to answer, so all of them
 # are tried: own products, co-occurrence, and the neighbours of the user embedding in both spaces.
 
-# %%
+# %% tags=["decay"]
 similarity = baselines.cooccurrence(corpus, product_ids)
 methods = {
     "own_products": partial(baselines.own_products, baselines.visit_counts(corpus, product_ids)),
@@ -115,7 +115,7 @@ methods = {
     "starspace_user": partial(baselines.nearest_to_user, *aligned["starspace"]),
 }
 
-# %%
+# %% tags=["decay"]
 tried = [float(d) for d in decays.split(",")] if decay is None else [decay]
 clocks = [decay_time] if decay_time else list(users.DECAY_TIMES)
 judges = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:sweep_users])]
@@ -123,7 +123,7 @@ grids = dict.fromkeys(methods, {"decay": tried, "decay_time": clocks})
 sweep, best = metrics.sweep(methods, grids, judges)
 top = sweep.groupby("model")["mrr@20"].max()
 
-# %%
+# %% tags=["decay"]
 winner = max(("word2vec", "starspace"), key=lambda name: top[f"{name}_user"])
 chosen = embedding or winner
 user_decay, clock = best[f"{chosen}_user"].values()
@@ -150,7 +150,7 @@ plots.table(
 # A curve that is flat at its top says that the exact decay matters little. Small differences between neighbouring
 # decays are noise: see the intervals.
 
-# %%
+# %% tags=["decay"]
 runs.write_json(run / "decay.json", {"embedding": chosen, "decay": user_decay, "decay_time": clock, "best": best})
 with runs.atomic(run / "decay_sweep.parquet") as temporary:
     sweep.to_parquet(temporary, index=False)
@@ -164,13 +164,10 @@ with runs.atomic(run / "decay_sweep.parquet") as temporary:
 
 # %%
 connection = engines.connect(engine, engine_url)
-rows = engines.read(connection, run / "sequences.parquet")
-last_target = rows.filter(rows.role == "target").group_by("user_id").agg(until=rows.position.max())
-joined = rows.left_join(last_target, "user_id")
-history_rows = joined.filter(joined.until.isnull() | (joined.position < joined.until))
+history_rows = users.histories(engines.read(connection, run / "sequences.parquet"))
 dim = aligned[chosen][0].shape[1]
-query = users.relational(history_rows, engines.read(connection, files[chosen]), dim, user_decay, clock)
-users.write(query.order_by("user_id"), run / "user_embeddings.parquet", dim)
+query = users.relational(history_rows, engines.read(connection, files[chosen]), dim, user_decay, clock).order_by("user_id")
+runs.once(run, "user_embeddings.parquet", lambda path: users.write(query, path, dim))
 
 # %%
 stored = embeddings.load(run / "user_embeddings.parquet", key="user_id", first=5000)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +39,40 @@ def make_run(folder: Path, data: str = "shop", **given) -> Run:
 def small_run(tmp_path_factory) -> Run:
     """The notebooks on a small simulated shop. Shared: look, do not touch."""
     return make_run(tmp_path_factory.mktemp("runs") / "small")
+
+
+AIRFLOW = importlib.util.find_spec("airflow") is not None
+
+
+def airflow(home: Path, said: Path, *words: str) -> subprocess.Popen:
+    """Start Airflow's command line on the project's DAGs, with a home of its own; what it says goes to a file."""
+    own = {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__DAGS_FOLDER": str(pipeline.ROOT / "dags"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    with open(said, "w") as file:
+        return subprocess.Popen(
+            [Path(sys.executable).parent / "airflow", *words], stdout=file, stderr=subprocess.STDOUT, env=os.environ | own,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def second_run(tmp_path_factory) -> Run:
+    """The small run once more, apart from the first: where Airflow is installed by the DAG, killed on its way and started again."""
+    folder = tmp_path_factory.mktemp("second")
+    if not AIRFLOW:
+        return make_run(folder / "run")
+    home, said, out = folder / "airflow", folder / "said", folder / "2024-04-01"
+    assert airflow(home, said, "db", "migrate").wait(timeout=120) == 0, said.read_text()
+    asked = json.dumps(SMALL | {"out": str(folder), "window_days": 28})
+    test = ("dags", "test", "product_embeddings", "2024-04-01", "--conf", asked)
+    process, made = airflow(home, said, *test), out / ".stages" / "made" / "product_embeddings"
+    while not list(made.glob("*.json")):
+        assert process.poll() is None, said.read_text()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    (folder / "killed").touch()
+    assert airflow(home, said, *test).wait(timeout=600) == 0, said.read_text()
+    return Run(out, said.read_text())
 
 
 @pytest.fixture(scope="session")

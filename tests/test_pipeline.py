@@ -431,8 +431,8 @@ def figures(folder: Path) -> dict:
     return {name: value for name, value in runs.read_json(folder / "metrics.json").items() if name != "timings"}
 
 
-def test_the_same_run_again_gives_the_same_bytes(small_run, tmp_path):
-    again = make_run(tmp_path / "again").folder
+def test_the_same_run_again_gives_the_same_bytes(small_run, second_run):
+    again = second_run.folder
     assert json.dumps(figures(again)) == json.dumps(figures(small_run.folder))
     for name in (
         *("product_embeddings/word2vec.parquet", "product_embeddings/starspace.parquet", "user_embeddings.parquet"),

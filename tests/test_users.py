@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shelfspace import engines, users
+from shelfspace import engines, runs, users
+from shelfspace.embeddings import Embeddings
 from shelfspace.sequences import Examples
 
 
@@ -100,6 +101,34 @@ def test_relational_form_agrees_with_the_array_kernel(decay, decay_time):
         np.testing.assert_allclose(vector, kernel[int(user)], atol=1e-5)
     absent = ~np.isin(seen.user_ids, relational.index)
     assert not kernel[absent].any()
+
+
+def test_the_steps_of_a_scheduler_make_what_the_one_expression_makes(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"user_id": np.repeat(list("abcd"), 6), "position": np.tile(np.arange(6), 4).astype("int32")})
+    frame["product_id"] = rng.integers(8, size=24).astype(str)
+    frame["timestamp"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(7 * frame.position + 1, unit="h")
+    frame["role"] = np.where((frame.position == 4) & (frame.user_id != "a"), "target", "history")  # a has no target
+    frame.to_parquet(tmp_path / "sequences.parquet")
+    vectors = rng.normal(size=(6, 3)).astype(np.float32)  # products 6 and 7 have none
+    Embeddings(np.arange(6).astype(str), vectors).save(tmp_path / "product_embeddings" / "starspace.parquet")
+    runs.write_json(tmp_path / "decay.json", {"embedding": "starspace", "decay": 0.7, "decay_time": "log_days"})
+    connection = engines.connect()
+    for step in users.STEPS:
+        users.materialise(connection, tmp_path, step)
+    made = pd.read_parquet(tmp_path / "user_embeddings.parquet").set_index("user_id").vector
+
+    seen = pd.read_parquet(tmp_path / "user_tables" / "histories.parquet")
+    assert seen.groupby("user_id").size().to_dict() == {"a": 6, "b": 4, "c": 4, "d": 4}
+    one = users.relational(
+        users.histories(ibis.read_parquet(tmp_path / "sequences.parquet")),
+        ibis.read_parquet(tmp_path / "product_embeddings" / "starspace.parquet"), 3, 0.7, "log_days",
+    ).to_pandas().set_index("user_id").vector  # fmt: skip
+    assert set(made.index) == set(one.index) == set("abcd")
+    for user in one.index:
+        np.testing.assert_allclose(made[user], one[user], rtol=1e-6)
+    with pytest.raises(ValueError, match="step is 'means'; it must be one of histories, weights, sums, averages"):
+        users.materialise(connection, tmp_path, "means")
 
 
 def test_written_user_embeddings_are_fixed_size_lists(tmp_path):

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -52,8 +53,7 @@ def report(
     from shelfspace import pipeline
 
     given = _given(parameter, file) | {name: value for name, value in (("engine", engine), ("engine_url", engine_url)) if value}
-    command = shlex.join(["shelfspace", *_arguments(data, columns, out, given)])
-    made = pipeline.run(data, out, columns=columns, given=given, start=start, only=only, command=command)
+    made = pipeline.run(data, out, columns=columns, given=given, start=start, only=only, command=command(data, columns, out, given))
     typer.echo(f"\nThe {'report' if made.suffix == '.html' else 'notebook'} is {os.path.relpath(made)}")
 
 
@@ -110,7 +110,7 @@ def sweep(
     shared = (_given([], file) if file else {}) | {key: value for key, value in given.items() if key != name}
     page = comparison.sweep(
         name, [value.strip() for value in values], out or Path(f"reports/sweep-{name}"), data=data, columns=columns, given=shared,
-        command=lambda run, own: shlex.join(["shelfspace", *_arguments(data, columns, run, dict(own))]),
+        command=lambda run, own: command(data, columns, run, own),
     )  # fmt: skip
     typer.echo(f"\nThe comparison is {os.path.relpath(page)}")
 
@@ -145,11 +145,11 @@ def _from_file(path: Path) -> dict:
     return {str(name): value for name, value in found.items()}
 
 
-def _arguments(data: str, columns: str, out: Path, given: dict) -> list[str]:
+def command(data: str, columns: str, out: Path, given: Mapping[str, object]) -> str:
     """The command that gives the same report again, without what is as it is by default."""
-    words = ["report"] + (["--data", data] if data != "shop" else []) + (["--columns", columns] if columns else [])
+    words = ["shelfspace", "report"] + (["--data", data] if data != "shop" else []) + (["--columns", columns] if columns else [])
     words += ["--out", str(out)] if str(out) != "reports/default" else []
-    return words + [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
+    return shlex.join(words + [word for name, value in given.items() for word in ("-p", f"{name}={value}")])
 
 
 @app.command()

@@ -1,0 +1,108 @@
+"""The article's pipeline as an Airflow DAG: every day, embeddings, recommendations and a report of the days before.
+
+    prepare → train: word2vec ∥ starspace → compare → validate
+            → user embeddings: decay ∥ histories → weights → sums → averages → export
+            → recommender → evaluate → report
+
+Each task is a notebook that papermill runs, or a part of one; the four of the user embeddings between `decay` and `export`
+are relational and each writes one table. All go through `shelfspace.pipeline`, as `shelfspace report` does: a task that ends
+leaves whole files and a record, one that is killed leaves neither, so it can be tried again at any time, and what is up to date
+is not made twice. Airflow's own operator for papermill writes its notebook in place and keeps no record, so it is not used.
+
+The window: a run learns from the `window_days` days that end with its data interval, and writes to a folder of that day.
+
+    airflow dags test product_embeddings 2024-04-01         # the simulated shop, whose log ends on that day
+    airflow dags test product_embeddings 2024-04-01 --conf '{"data": "/data/clicks/*.parquet", "dim": 64}'
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task, task_group
+
+from shelfspace import pipeline
+
+WINDOW = {"since", "until", "last_days"}  # said by the data interval and window_days
+NOTEBOOKS = [p for p in pipeline.parameters() if p.name not in pipeline.PLUMBING | WINDOW]
+TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): ["null", "number"]}
+PARAMS = {
+    "data": Param("shop", "The log: a file, folder or pattern of CSV, Parquet or JSON Lines; shop simulates one.", type="string"),
+    "columns": Param("", "The log's own names: user_id=visitorid,product_id=itemid,…", type="string"),
+    "out": Param("reports/airflow", "Folder of the runs, each in a folder of its day; from the project's root.", type="string"),
+    "window_days": Param(7, "Days of events, up to the end of the data interval; 1: the interval alone; 0: all before.", type="number", minimum=0),
+} | {
+    p.name: Param(
+        p.default, p.help, type=TYPES[type(p.default)], section=p.notebooks[0], **({"enum": list(p.choices)} if p.choices else {})
+    )
+    for p in NOTEBOOKS
+}  # fmt: skip
+
+
+def asked() -> dict:
+    """What the run at hand is asked for, as `pipeline.run` and `pipeline.part` take it."""
+    from shelfspace import cli
+
+    context = get_current_context()
+    params, end = context["params"], context.get("data_interval_end")
+    given = {p.name: params[p.name] for p in NOTEBOOKS if params[p.name] != p.default}
+    if end is None:  # started by hand, without a date
+        window = {"last_days": params["window_days"]}
+    else:
+        end = end.astimezone(timezone.utc).replace(tzinfo=None)
+        since = end - timedelta(days=params["window_days"])
+        window = {"since": since.isoformat() if params["window_days"] else "", "until": end.isoformat()}
+    given |= {name: value for name, value in window.items() if value}
+    out = pipeline.ROOT / params["out"] / (f"{end:%Y-%m-%d}" if end else context["run_id"])
+    opening = {"data": params["data"], "out": out, "columns": params["columns"], "given": given}
+    return opening | {"command": cli.command(**opening)}
+
+
+@task
+def notebook(only: str) -> str:
+    """Run a notebook, or a part of it, unless it is up to date."""
+    return str(pipeline.run(**asked(), only=only))
+
+
+@task
+def table(step: str) -> None:
+    """Make one table of the user embeddings."""
+    from shelfspace import engines, users
+
+    with pipeline.part("04", **asked()) as (out, _, values, fresh):
+        if not fresh:
+            users.materialise(engines.connect(values["engine"], values["engine_url"]), out, step)
+
+
+@dag(
+    schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
+    start_date=datetime(2024, 3, 4),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    params=PARAMS,
+    tags=["shelfspace"],
+    doc_md=__doc__,
+)
+def product_embeddings():
+    def run(name: str, only: str):
+        return notebook.override(task_id=name)(only)
+
+    @task_group
+    def train():
+        [run("word2vec", "02:word2vec"), run("starspace", "02:starspace")] >> run("compare", "02")
+
+    @task_group
+    def user_embeddings():
+        steps = [table.override(task_id=step)(step) for step in ("histories", "weights", "sums", "averages")]
+        [steps[0], run("decay", "04:decay")] >> steps[1] >> steps[2] >> steps[3]
+
+    chain = [run("prepare", "01"), train(), run("validate", "03"), user_embeddings(), run("export", "04"), run("recommender", "05")]
+    chain += [run("evaluate", "06")]
+    chain += [run(name.partition("_")[2], name[:2]) for name in sorted(p.stem for p in Path(pipeline.NOTEBOOKS).glob("0[7-9]_*.py"))]
+    for earlier, later in zip(chain, [*chain[1:], run("report", "report")]):
+        earlier >> later
+
+
+product_embeddings()

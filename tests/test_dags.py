@@ -1,0 +1,80 @@
+"""The Airflow DAG: its shape, and a run of it on a small shop that was killed on its way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import AIRFLOW, SMALL
+
+from shelfspace import pipeline, runs
+
+pytestmark = pytest.mark.skipif(not AIRFLOW, reason="Airflow is not installed (make extras), so its DAG is not tested.")
+
+SHAPE = {
+    "prepare": [],
+    "train.word2vec": ["prepare"],
+    "train.starspace": ["prepare"],
+    "train.compare": ["train.starspace", "train.word2vec"],
+    "validate": ["train.compare"],
+    "user_embeddings.decay": ["validate"],
+    "user_embeddings.histories": ["validate"],
+    "user_embeddings.weights": ["user_embeddings.decay", "user_embeddings.histories"],
+    "user_embeddings.sums": ["user_embeddings.weights"],
+    "user_embeddings.averages": ["user_embeddings.sums"],
+    "export": ["user_embeddings.averages"],
+    "recommender": ["export"],
+    "evaluate": ["recommender"],
+}
+LOOK = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag(dag_folder=sys.argv[1])
+dag = bag.dags["product_embeddings"]
+print("found " + json.dumps({
+    "errors": bag.import_errors, "shape": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
+    "retries": [task.retries for task in dag.tasks], "schedule": dag.timetable.expression,
+    "params": {name: dag.params.get_param(name).description for name in dag.params},
+}))
+"""
+
+
+def test_the_dag_has_the_articles_shape_and_says_what_can_be_set(tmp_path):
+    folder = pipeline.ROOT / "dags"
+    environment = os.environ | {"AIRFLOW_HOME": str(tmp_path)}
+    said = subprocess.run([sys.executable, "-c", LOOK, folder], env=environment, capture_output=True, text=True, check=True).stdout
+    found = json.loads(re.search("^found (.*)$", said, re.M)[1])
+    assert found["errors"] == {} and min(found["retries"]) >= 1 and found["schedule"] == "0 0 * * *"
+    tail = [stage.name.partition("_")[2] for stage in pipeline.stages()[6:]] + ["report"]
+    assert found["shape"] == SHAPE | dict(zip(tail, [[name] for name in ["evaluate", *tail]]))
+    for parameter in pipeline.parameters():
+        if parameter.name not in {"run_dir", "since", "until", "last_days"}:
+            assert found["params"][parameter.name], parameter.name
+    assert found["params"]["out"] and found["params"]["window_days"]
+
+
+def test_a_killed_dag_run_goes_on_where_it_stopped_and_ends(second_run):
+    killed = (second_run.folder.parent / "killed").stat().st_mtime
+    records = second_run.folder / ".stages"
+    assert (records / "01_prepare.json").stat().st_mtime < killed < (records / "03_validate_embeddings.json").stat().st_mtime
+    trained = [path.stat().st_mtime < killed for path in (records / "made" / "product_embeddings").glob("*.json")]
+    assert len(trained) == 2 and any(trained)
+    for table in ("histories", "weights", "sums"):
+        assert (second_run.folder / "user_tables" / f"{table}.parquet").stat().st_mtime > killed
+
+
+def test_the_window_ends_with_the_data_interval(second_run):
+    parameters = runs.read_json(second_run.folder / "params.json")["parameters"]
+    assert (parameters["since"], parameters["until"]) == ("2024-03-04T00:00:00", "2024-04-01T00:00:00")
+
+
+def test_what_the_tasks_made_the_report_command_finds_up_to_date(second_run):
+    given = SMALL | {"since": "2024-03-04T00:00:00", "until": "2024-04-01T00:00:00"}
+    said: list[str] = []
+    command = runs.read_json(second_run.folder / "params.json")["command"]
+    pipeline.run(out=second_run.folder, given=given, command=command, say=said.append)
+    assert "".join(said).count("reused") == len(pipeline.stages()) + 1
