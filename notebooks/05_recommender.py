@@ -33,6 +33,7 @@ prefixes = 20  # also learn from so many of each user's last history visits; 0: 
 epochs = 20  # passes of the dense network at most
 batch = 1024  # examples per step of the dense network
 learning_rate = 0.004  # Adam's step size in the dense network
+distribute = ""  # who shares the dense network's training: GPUs, or the machines of TF_CONFIG; one of: , mirrored, workers
 patience = 2  # passes of the dense network without a gain on the valid users before stopping
 model = "tied"  # whose recommendations leave the pipeline; one of: tied, dense
 tied_epochs = 2  # passes of the tied recommender
@@ -96,10 +97,12 @@ plots.note(
 # where $u$ is the user embedding, freed of its mean and scale, and a softmax over the $M$ products turns scores into
 # probabilities. The loss is the cross-entropy of the product that came. The bias $b$ learns how popular each product
 # is, the rest what follows from a taste. A catalogue of more than four thousand products is trained on a sample of it at
-# each step, with the sum over the rest estimated from those drawn.
+# each step, with the sum over the rest estimated from those drawn. With `distribute`, several GPUs or machines each take
+# a share of every batch.
 
 # %%
 recommender.deterministic(seed)
+shared = recommender.strategy(distribute)
 units = [int(size) for size in str(hidden).split(",")]
 network = recommender.dense(train_users, len(product_ids), hidden=units, dropout=dropout)
 layers = pd.DataFrame(
@@ -117,7 +120,7 @@ plots.table(
 # %%
 history = recommender.train(
     network, train_users, train.target, valid_users, valid.target, epochs=epochs, batch=batch, learning_rate=learning_rate,
-    patience=patience, seed=seed,
+    patience=patience, seed=seed, shared=shared,
 )  # fmt: skip
 with runs.atomic(run / "recommender_dense.keras") as temporary:
     network.save(temporary)

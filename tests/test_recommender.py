@@ -1,5 +1,12 @@
 """The dense recommender: its layers, that it learns, stops early and repeats to the bit."""
 
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -20,10 +27,10 @@ def test_layers_are_the_articles():
     assert kinds == ["InputLayer", "Normalization"] + ["Dense", "Dropout", "BatchNormalization"] * 2 + ["Dense"]
 
 
-def trained(seed=0, epochs=12, **options):
+def trained(seed=0, epochs=12, dropout=0.1, **options):
     users, targets = task()
     recommender.deterministic(seed)
-    network = recommender.dense(users, 12, hidden=(32,), dropout=0.1)
+    network = recommender.dense(users, 12, hidden=(32,), dropout=dropout)
     options = {"learning_rate": 0.01, "progress": False, "batch": 64} | options
     return network, recommender.train(
         network, users[:500], targets[:500], users[500:], targets[500:], epochs=epochs, **options
@@ -68,6 +75,67 @@ def test_a_pass_takes_no_more_examples_than_asked():
         recommender.train(network, users[part], targets[part], users[500:], targets[500:], epochs=1, examples=limit, progress=False)
         weights.append(network.get_weights())
     assert all(np.array_equal(a, b) for a, b in zip(*weights))
+
+
+WORKER = """
+import sys
+import numpy as np
+from shelfspace import recommender
+
+users, targets = (np.load(sys.argv[1])[name] for name in ("users", "targets"))
+recommender.deterministic(0)
+workers = recommender.strategy("workers")
+network = recommender.dense(users, 12, hidden=(32,), dropout=0.0)
+history = recommender.train(
+    network, users[:500], targets[:500], users[500:], targets[500:], epochs=4, batch=83, learning_rate=0.01, shared=workers, progress=False
+)
+network.save(sys.argv[2] + ".keras")
+np.savez(sys.argv[2], *network.get_weights(), loss=[epoch["loss"] for epoch in history])
+"""  # a batch of 83 is not shared evenly by two, and the last one has 2
+
+
+def free_ports(n: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def test_two_workers_train_the_network_that_one_process_trains(tmp_path):
+    users, targets = task()
+    np.savez(tmp_path / "task.npz", users=users, targets=targets)
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    workers = []
+    for index in range(2):
+        own = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}), "CUDA_VISIBLE_DEVICES": ""}
+        words = [sys.executable, "-c", WORKER, tmp_path / "task.npz", tmp_path / f"worker{index}.npz"]
+        workers.append(subprocess.Popen(words, env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    try:
+        for worker in workers:
+            said, _ = worker.communicate(timeout=120)
+            assert worker.returncode == 0, said
+    finally:
+        for worker in workers:
+            worker.kill()
+    one, two = (np.load(tmp_path / f"worker{index}.npz") for index in range(2))
+    assert one["loss"][-1] < 0.6 * one["loss"][0] and set(one) == set(two)
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    alone, history = trained(epochs=4, batch=83, dropout=0.0)
+    np.testing.assert_allclose(one["loss"], [epoch["loss"] for epoch in history], rtol=1e-4)
+    for shared, weights in zip([one[name] for name in one if name != "loss"], alone.get_weights(), strict=True):
+        np.testing.assert_allclose(shared, weights, atol=2e-3)  # rounding, which Adam enlarges; one of its steps is 1e-2
+    read = keras.saving.load_model(tmp_path / "worker0.npz.keras")
+    np.testing.assert_allclose(read.predict_on_batch(users), alone.predict_on_batch(users), atol=1e-2)
+
+
+def test_who_shares_the_training_is_checked(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert recommender.strategy().num_replicas_in_sync == 1
+    with pytest.raises(ValueError, match="distribute is 'cloud'; it must be empty or one of mirrored, workers"):
+        recommender.strategy("cloud")
+    with pytest.raises(ValueError, match="TF_CONFIG; it is not set"):
+        recommender.strategy("workers")
 
 
 def test_recommend_scores_histories(tmp_path):

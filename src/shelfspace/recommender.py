@@ -2,6 +2,10 @@
 
 Trained in Keras on TensorFlow. The input is the time-decayed average of the pre-trained embeddings of what a user saw,
 the label the product that came next; the network learns which products follow a taste, and how popular they are.
+
+It trains on several machines or GPUs when asked (`strategy`): each takes its share of every batch, and gradients and batch
+statistics are summed over all, so the network is the one that a single machine would have trained, but for what dropout leaves
+out. Keras 3's own `fit` refuses several machines, hence the loop here.
 """
 
 from __future__ import annotations
@@ -26,6 +30,33 @@ from shelfspace.sequences import Examples
 from shelfspace.users import user_embeddings
 
 
+STRATEGIES = ("", "mirrored", "workers")
+
+
+def strategy(distribute: str = "") -> tf.distribute.Strategy:
+    """Who shares the training; see `train`.
+
+    Parameters
+    ----------
+    distribute : {"", "mirrored", "workers"}
+        "": this process alone; "mirrored": all GPUs that this machine shows; "workers": the machines that the environment
+        variable TF_CONFIG lists, each of which must run the same program on the same data. TensorFlow wants to know of
+        workers before it makes anything, a network for example.
+
+    Raises
+    ------
+    ValueError
+        For another word, or when TF_CONFIG is missing.
+    """
+    if distribute not in STRATEGIES:
+        raise ValueError(f"distribute is {distribute!r}; it must be empty or one of {', '.join(STRATEGIES[1:])}.")
+    if distribute == "workers":
+        if not os.environ.get("TF_CONFIG"):
+            raise ValueError("distribute is workers, which takes the machines from the environment variable TF_CONFIG; it is not set.")
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.MirroredStrategy() if distribute else tf.distribute.get_strategy()
+
+
 def dense(users: np.ndarray, n_products: int, hidden: Sequence[int] = (128,), dropout: float = 0.3) -> keras.Model:
     """Build the network: input (batch, dim) float32, output (batch, n_products) logits of the softmax.
 
@@ -45,7 +76,7 @@ def dense(users: np.ndarray, n_products: int, hidden: Sequence[int] = (128,), dr
     for units in hidden:
         x = keras.layers.Dense(units, activation="relu")(x)
         x = keras.layers.Dropout(dropout)(x)
-        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.BatchNormalization(synchronized=True)(x)  # over all shares of a batch, where it is shared out
     return keras.Model(user, keras.layers.Dense(n_products, name="products")(x), name="dense")
 
 
@@ -64,6 +95,7 @@ def train(
     negatives: int = 2048,
     full_below: int = 4096,
     seed: int = 0,
+    shared: tf.distribute.Strategy | None = None,
     progress: bool = True,
 ) -> list[dict[str, float]]:
     """Fit by cross-entropy with Adam; stop when MRR@20 of the valid users stops rising and keep the best weights.
@@ -92,6 +124,8 @@ def train(
         Adam's step size.
     patience : int
         Epochs without a better MRR@20 before stopping.
+    shared : tf.distribute.Strategy, optional
+        From `strategy`; who shares the training. Every machine ends with the same weights.
     progress : bool
         Show a progress bar.
 
@@ -101,16 +135,21 @@ def train(
         Per epoch: "loss" (training cross-entropy), "valid_loss", "valid_mrr@20".
     """
     rng = np.random.default_rng(seed)
-    if network.output.shape[1] > full_below:
-        learn = _sampled(network, learning_rate, batch, negatives, rng)
-    else:
-        learn = _whole(network, learning_rate, batch)
+    shared = shared or strategy()
+    learner = network
+    if shared.num_replicas_in_sync > 1:  # a twin learns, as Keras's predictions would be those of all replicas
+        with shared.scope():
+            learner = keras.models.clone_model(network)
+            learner.set_weights(network.get_weights())
+    learn = _pass(learner, learning_rate, batch, negatives if network.output.shape[1] > full_below else None, shared, rng)
     history: list[dict[str, float]] = []
     best, best_weights = -1.0, network.get_weights()
     with tqdm(total=epochs, desc="recommender", unit="epoch", disable=not progress) as bar:
         for epoch in range(epochs):
             few = rng.permutation(len(users))[:examples] if len(users) > examples else slice(None)
             loss = learn(users[few], targets[few])
+            if learner is not network:
+                network.set_weights(learner.get_weights())
             valid_loss, valid_mrr = validate(lambda part: network.predict_on_batch(valid_users[part]), valid_targets)
             history.append({"loss": loss, "valid_loss": valid_loss, "valid_mrr@20": valid_mrr})
             bar.update()
@@ -123,44 +162,54 @@ def train(
     return history
 
 
-def _whole(network: keras.Model, learning_rate: float, batch: int) -> Callable[[np.ndarray, np.ndarray], float]:
-    """A pass over users and targets, all products at each step; gives the mean loss."""
-    network.compile(
-        optimizer=keras.optimizers.Adam(learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    return lambda users, targets: network.fit(users, targets, batch_size=batch, verbose=0, shuffle=True).history["loss"][0]
+def _pass(
+    network: keras.Model, learning_rate: float, batch: int, negatives: int | None, shared: tf.distribute.Strategy,
+    rng: np.random.Generator,
+) -> Callable[[np.ndarray, np.ndarray], float]:  # fmt: skip
+    """A pass of Adam over users and targets, each batch shared out among all replicas; gives the mean loss.
 
-
-def _sampled(
-    network: keras.Model, learning_rate: float, batch: int, negatives: int, rng: np.random.Generator
-) -> Callable[[np.ndarray, np.ndarray], float]:
-    """The same, with a sample of the products at each step."""
+    With `negatives`, a sample of the products at each step, else all of them.
+    """
     last, n_products = network.layers[-1], network.output.shape[1]
-    body, optimizer = keras.Model(network.input, last.input), keras.optimizers.Adam(learning_rate)
-    optimizer.build(network.trainable_variables)
-    inputs = [tf.TensorSpec((None, network.input.shape[1])), *(tf.TensorSpec((None,), kind) for kind in (tf.int32, tf.int32, tf.float32))]
+    body = keras.Model(network.input, last.input)
+    with shared.scope():
+        optimizer = keras.optimizers.Adam(learning_rate)
+        optimizer.build(network.trainable_variables)
 
-    @tf.function(input_signature=inputs)
-    def step(users, products, places, correction):
+    def learn(user, place, count, products, correction):
         with tf.GradientTape() as tape:
-            kernel = tf.gather(last.kernel.value, products, axis=1)
-            logits = body(users, training=True) @ kernel + tf.gather(last.bias.value, products) + correction
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(places, logits))
-        gradients = tape.gradient(loss, [variable.value for variable in network.trainable_variables])
+            kernel, bias = tf.convert_to_tensor(last.kernel), tf.convert_to_tensor(last.bias)
+            if negatives is not None:
+                kernel, bias = tf.gather(kernel, products, axis=1), tf.gather(bias, products) + correction
+            logits = body(user, training=True) @ kernel + bias
+            loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(place, logits))
+            mean = loss / count  # over all shares, as gradients are summed over these
+        gradients = tape.gradient(mean, network.trainable_variables)
         optimizer.apply([tf.convert_to_tensor(gradient) for gradient in gradients], network.trainable_variables)
         return loss
 
-    def learn(users: np.ndarray, targets: np.ndarray) -> float:
-        order, total = rng.permutation(len(users)), 0.0
-        for first in range(0, len(order), batch):
-            chosen = order[first : first + batch]
-            wanted, places = np.unique(targets[chosen], return_inverse=True)
-            products, correction = sample(wanted, n_products, negatives, rng)
-            total += len(chosen) * float(step(users[chosen], products.astype(np.int32), places.astype(np.int32), correction))
-        return total / len(users)
+    @tf.function(reduce_retracing=True)
+    def step(*share):
+        return shared.reduce("SUM", shared.run(learn, share), axis=None)
 
-    return learn
+    def one_pass(users: np.ndarray, targets: np.ndarray) -> float:
+        order, losses = np.random.permutation(len(users)), []  # `deterministic` seeds it, so all machines draw the same
+        for first in range(0, len(order), batch):
+            rows = order[first : first + batch]
+            places, products, correction = targets[rows], np.zeros(0, np.int64), np.zeros(0, np.float32)
+            if negatives is not None:
+                wanted, places = np.unique(places, return_inverse=True)
+                products, correction = sample(wanted, n_products, negatives, rng)
+            shares = np.array_split(np.arange(len(rows)), shared.num_replicas_in_sync)
+            if len(shares[-1]):  # fewer rows than replicas may be left at the end of a pass
+                user, place = (
+                    shared.experimental_distribute_values_from_function(lambda at: tf.constant(of[shares[at.replica_id_in_sync_group]]))
+                    for of in (users[rows], places.astype(np.int32))
+                )
+                losses.append(step(user, place, tf.constant(len(rows), tf.float32), tf.constant(products), tf.constant(correction)))
+        return float(np.sum(losses)) / len(users)
+
+    return one_pass
 
 
 def sample(
