@@ -321,12 +321,14 @@ def test_a_sentence_of_a_module_is_passed_on_as_it_is(notebooks, tmp_path):
         run(notebooks, tmp_path / "run")
 
 
-def test_a_kernel_that_dies_is_told(notebooks, tmp_path):
-    text = (notebooks / "01_first.py").read_text()
-    (notebooks / "01_first.py").write_text(text + "import os\nos._exit(9)\n")
+def test_a_kernel_that_dies_is_told_and_leaves_no_temporary_files(notebooks, tmp_path):
+    text, told = (notebooks / "01_first.py").read_text(), tmp_path / "folder"
+    dies = f"import os, tempfile\nopen({str(told)!r}, 'w').write(tempfile.mkdtemp())\nos._exit(9)\n"
+    (notebooks / "01_first.py").write_text(text + dies)
     with pytest.raises(pipeline.StageError, match="01_first stopped because its kernel died"):
         run(notebooks, tmp_path / "run")
     assert not temporary_files(tmp_path / "run")
+    assert told.read_text() and not Path(told.read_text()).exists()
 
 
 def temporary_files(out: Path) -> list[Path]:

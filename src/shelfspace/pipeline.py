@@ -23,6 +23,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -496,7 +497,7 @@ def _papermill(stage: Stage, values: Mapping[str, object], final: Path) -> None:
     from nbclient.exceptions import DeadKernelError
 
     try:
-        with runs.atomic(final) as temporary, _terminated_like_ctrl_c(), _terminal_line(stage.name) as line:
+        with runs.atomic(final) as temporary, _terminated_like_ctrl_c(), _temporary_files(), _terminal_line(stage.name) as line:
             try:
                 papermill.execute_notebook(
                     stage.notebook, str(temporary), dict(values), kernel_name="python3", progress_bar=False, cwd=str(ROOT),
@@ -564,6 +565,20 @@ def _terminal_line(name: str) -> Iterator[_TerminalLine | None]:
         yield line
     finally:
         line.clear()
+
+
+@contextmanager
+def _temporary_files() -> Iterator[None]:
+    """A folder for the temporary files of a notebook's kernel that goes at its end, also where the kernel was killed."""
+    given = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="shelfspace-", ignore_cleanup_errors=True) as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("TMPDIR")
+            if given is not None:
+                os.environ["TMPDIR"] = given
 
 
 @contextmanager
