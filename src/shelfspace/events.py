@@ -194,7 +194,8 @@ def products(table: ibis.Table) -> ibis.Table:
     kept = [c for c in ("name", "category", "brand", "price", "description") if c in table.columns]
     # The events once; what follows is of the size of the catalogue.
     table = table.filter(table.product_id.notnull()).group_by("product_id", *kept).agg(events=lambda t: t.count())
-    result = table.group_by("product_id").agg(count=table.events.sum())
+    # DuckDB sums to 128 bits, which Ibis takes for 64 and so would not cast; whole numbers up to 2^53 are exact.
+    result = table.group_by("product_id").agg(count=table.events.sum().cast("float64").cast("int64"))
     for column in kept:
         found = table.filter(table[column].notnull()).group_by("product_id", column)
         found = found.agg(n=table.events.sum())

@@ -95,24 +95,26 @@ def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
     clicks = clicks.mutate(
         new_session=new_session,
         new_visit=(clicks.last_product_id == clicks.product_id).fill_null(False).ifelse(0, 1),
-        kinds=ibis.cases(*[(clicks.event == name, 2**level) for level, name in enumerate(EVENT_LEVELS)]),  # a set of bits
+        level=ibis.cases(*[(clicks.event == name, level) for level, name in enumerate(EVENT_LEVELS)]),
     )
     up_to_here = ibis.window(group_by="user_id", order_by=["timestamp", "row"], preceding=None, following=0)
     clicks = clicks.select(
-        "user_id", "product_id", "timestamp", "kinds", "new_visit",
+        "user_id", "product_id", "timestamp", "level", "new_visit",
         session=clicks.new_session.sum().over(up_to_here).cast("int32"),
         position=(clicks.new_visit.sum().over(up_to_here) - 1).cast("int32"),
+        **{name: clicks.event == name for name in EVENT_LEVELS},
     )  # fmt: skip
     # Most visits are a single event. Only what follows a visit's first event is grouped, which is far less than all.
     first, later = clicks.filter(clicks.new_visit == 1), clicks.filter(clicks.new_visit == 0)
-    later = later.group_by("user_id", "position").agg(later_kinds=later.kinds.bit_or())
+    later = later.group_by("user_id", "position").agg(
+        later_level=later.level.max(), **{f"later_{name}": later[name].any() for name in EVENT_LEVELS}
+    )
     rows = first.left_join(later, ["user_id", "position"])
-    rows = rows.mutate(kinds=rows.kinds | rows.later_kinds.fill_null(0))
-    strongest = [(rows.kinds >= 2**level, name) for level, name in reversed(list(enumerate(EVENT_LEVELS)))]
+    strongest = ibis.greatest(rows.level, rows.later_level.fill_null(0))
     return rows.select(
         "user_id", "product_id", "timestamp", "session", "position",
-        event=ibis.cases(*strongest),
-        **{name: rows.kinds & 2**level > 0 for level, name in enumerate(EVENT_LEVELS)},
+        event=ibis.cases(*[(strongest == level, name) for level, name in enumerate(EVENT_LEVELS)]),
+        **{name: rows[name] | rows[f"later_{name}"].fill_null(False) for name in EVENT_LEVELS},
     )  # fmt: skip
 
 
