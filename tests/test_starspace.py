@@ -27,14 +27,14 @@ def one_batch(given: Corpus, table, starts, rows, *, cosine, hinge, seed=5, **ch
     settings |= changed
     order = np.random.default_rng(seed).permutation(len(given))
     state = np.array([seed + 1], dtype=np.uint64)
-    replay = state.copy()
-    labels = starspace._draw_labels.py_func(given.offsets, order, replay)
+    replay, nothing = state.copy(), np.zeros(0, np.int64)
+    labels = starspace._draw_labels.py_func(given.offsets, order, nothing, replay)
     drawn = [given.items[labels[starspace._draw(replay, len(order))]] for _ in range(settings["negatives"])]
     after, squares = table.copy(), np.zeros((len(table), 2), np.float32)
     loss = starspace._epoch(
         after, squares, starts, rows, given.items, given.offsets, order, state, DIM, 0.1, 0.1, cosine, hinge,
         settings["margin"], settings["temperature"], settings["negatives"], settings["max_kept"], settings["batch"],
-        settings["window"], settings["p"], 100.0,
+        settings["window"], settings["p"], 100.0, nothing, nothing, nothing, nothing, nothing, 0,
     )  # fmt: skip
     return loss, after, order, labels, drawn, settings
 
@@ -143,7 +143,7 @@ def test_labels_and_draws_are_uniform():
     assert draws.min() == 0 and draws.max() == 6
     assert np.abs(np.bincount(draws) - 2000).max() < 5 * math.sqrt(2000)
     offsets = np.arange(3001) * 3
-    labels = starspace._draw_labels(offsets, np.arange(3000), state)
+    labels = starspace._draw_labels(offsets, np.arange(3000), np.zeros(0, np.int64), state)
     assert np.abs(np.bincount(labels - offsets[:-1]) - 1000).max() < 5 * math.sqrt(1000)
 
 

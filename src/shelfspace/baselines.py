@@ -10,6 +10,7 @@ needs the times of visits but `recently_popular` and a decay counted in days.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 
 import numba as nb
 import numpy as np
@@ -220,10 +221,21 @@ def nearest_to_last(vectors: np.ndarray, known: np.ndarray) -> Model:
     return lambda examples: _cosines(unit[examples.items[examples.end - 1]], table)
 
 
-def nearest_to_user(vectors: np.ndarray, known: np.ndarray, decay: float, decay_time: str = "days") -> Model:
-    """Products nearest by cosine to the decayed user embedding; see `nearest_to_last` for the parameters."""
+def nearest_to_user(
+    vectors: np.ndarray,
+    known: np.ndarray,
+    decay: float,
+    decay_time: str = "days",
+    event_weights: Sequence[float] | None = None,
+) -> Model:
+    """Products nearest by cosine to the decayed user embedding.
+
+    See `nearest_to_last` for the first two parameters, and `shelfspace.users.history_weights` for the others.
+    """
     table = _cosine_table(vectors, known)
-    return lambda examples: _cosines(user_embeddings(examples, vectors, decay, decay_time, known), table)
+    return lambda examples: _cosines(
+        user_embeddings(examples, vectors, decay, decay_time, known, event_weights), table
+    )
 
 
 def _cosine_table(vectors: np.ndarray, known: np.ndarray) -> np.ndarray:

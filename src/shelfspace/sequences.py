@@ -296,12 +296,18 @@ class Corpus:
         Sequence s is ``items[offsets[s]:offsets[s + 1]]``.
     times : ndarray of float64, shape (n_visits,), optional
         Time of each visit in days since 1970 (UTC), where the sequences have times.
+    events : ndarray of int8, shape (n_visits,), optional
+        Index of each visit's event in `EVENT_LEVELS`.
+    sessions : ndarray of int32, shape (n_visits,), optional
+        Number of each visit's session within its sequence.
     """
 
     product_ids: np.ndarray
     items: np.ndarray
     offsets: np.ndarray
     times: np.ndarray | None = None
+    events: np.ndarray | None = None
+    sessions: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -396,7 +402,42 @@ def corpus(table: pa.Table) -> Corpus:
     used = used[np.argsort(dictionary[used])]  # the dictionary is in order of appearance; the vocabulary is sorted
     place = np.zeros(len(dictionary), dtype=np.int32)
     place[used] = np.arange(len(used), dtype=np.int32)
-    return Corpus(dictionary[used], place[codes], _offsets(_codes(rows["user_id"])[0]), _days(rows["timestamp"]))
+    return Corpus(
+        dictionary[used], place[codes], _offsets(_codes(rows["user_id"])[0]), _days(rows["timestamp"]),
+        _events(rows), rows["session"].to_numpy(),
+    )  # fmt: skip
+
+
+def goals(given: Corpus) -> np.ndarray:
+    """Where each visit's session ended: the place among the visits of the last purchase of the same session.
+
+    Parameters
+    ----------
+    given : Corpus
+        With events and sessions.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_visits,)
+        -1 where the session bought nothing.
+    """
+    sequence = np.repeat(np.arange(len(given)), np.diff(given.offsets))
+    begins = np.append(True, (np.diff(sequence) != 0) | (np.diff(given.sessions) != 0))[: len(sequence)]
+    session = np.cumsum(begins) - 1
+    bought = np.flatnonzero(given.events == EVENT_LEVELS.index("purchase"))
+    last = np.full(session[-1] + 1 if len(session) else 0, -1, dtype=np.int64)
+    last[session[bought]] = bought  # in order, so the last one stays
+    return last[session]
+
+
+def sample(table: pa.Table, users: int, seed: int = 0) -> pa.Table:
+    """The rows of so many users drawn at random, in the same order; all of them when `users` is 0 or enough."""
+    codes, user_ids = _codes(table["user_id"])
+    if users == 0 or len(user_ids) <= users:
+        return table
+    chosen = np.zeros(len(user_ids), dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(len(user_ids))[:users]] = True
+    return table.filter(pa.array(chosen[codes]))
 
 
 def without(given: Corpus, product_ids: np.ndarray) -> Corpus:
@@ -466,10 +507,13 @@ def _columns(table: pa.Table, product_ids: np.ndarray):
     place = np.searchsorted(product_ids, names).clip(max=len(product_ids) - 1).astype(np.int32)
     if not np.array_equal(product_ids[place], names):
         raise ValueError("The sequences hold products that products.parquet lacks; run 01_prepare again.")
-    times = _days(table["timestamp"])
-    codes, event_names = _codes(table["event"])
-    events = np.array([EVENT_LEVELS.index(name) for name in event_names], dtype=np.int8)[codes]
-    return place[products], times, events, user_ids, users
+    return place[products], _days(table["timestamp"]), _events(table), user_ids, users
+
+
+def _events(table: pa.Table) -> np.ndarray:
+    """Index of each row's event in `EVENT_LEVELS`, int8."""
+    codes, names = _codes(table["event"])
+    return np.array([EVENT_LEVELS.index(name) for name in names], dtype=np.int8)[codes]
 
 
 def _days(column: pa.ChunkedArray) -> np.ndarray:

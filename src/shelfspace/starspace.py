@@ -11,6 +11,11 @@ is lowered by Adagrad. Both sides share one table, with an Adagrad accumulator p
 the sum of several rows of the table: its own and those of its features (`shelfspace.features`), which other products
 share; so a product that nobody clicked has a vector, too.
 
+Three switches, off by default, take over what others found for shops. `weights`: some visits are labels more often.
+`goals`: what the label's session bought in the end is a second label, b*, to the visit alone, which adds the loss of
+(a = the visit, b = b*) to the example; drawn over all visits, this is the global context of Grbovic & Cheng 2018 (KDD,
+section 3.2). `market`: some of the negatives of each example are of its label's own category, as in the same section.
+
 One thread does it all, and so one seed gives the same bytes. It is fast because the rows are padded to whole vector
 registers, nothing is allocated on the way, and all that a batch reads from the table is read before it is used.
 """
@@ -40,6 +45,11 @@ def train(
     corpus: Corpus,
     *,
     features: Features | None = None,
+    own_rows: bool = True,
+    weights: np.ndarray | None = None,
+    goals: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    market: int = 0,
     dim: int = 50,
     similarity: str = "cosine",
     loss: str = "hinge",
@@ -68,6 +78,17 @@ def train(
     features : Features, optional
         A product's row is then added to those of its features. Products with features but without a visit get a
         vector as well.
+    own_rows : bool
+        False: products are the sums of their features and nothing else; those without a feature have a zero vector.
+    weights : ndarray of int, shape (n_visits,), optional
+        How many times as likely as others of its sequence each visit is to be the label; at least 1.
+    goals : ndarray of int64, shape (n_visits,), optional
+        Where among the visits the purchase stands that the visit's session led to; -1 for none
+        (`shelfspace.sequences.goals`).
+    groups : ndarray of int, shape (n_products,), optional
+        Category of each product of the corpus; -1 for none. Needed for `market`.
+    market : int
+        So many of the negatives are drawn for each example alone, from the visits to products of the label's category.
     dim : int
         Length of the vectors.
     similarity : {"cosine", "dot"}
@@ -119,12 +140,22 @@ def train(
         If a parameter is out of its range, or no sequence has two visits.
     """
     _check(similarity, loss, locals())
+    if (groups is None and market) or not 0 <= market <= negatives:
+        raise ValueError(f"market is {market}; it must be from 0 to negatives ({negatives}), and needs groups.")
+    if not own_rows and features is None:
+        raise ValueError("Products that are the sums of their features alone (own_rows) need features; give them as well.")
     usable = np.flatnonzero(np.diff(corpus.offsets) > 1)
     if len(usable) == 0:
         raise ValueError("No training sequence has two visits, so there is nothing to place near each other.")
     epochs = epochs or passes(len(usable), EXAMPLES)
-    product_ids, starts, rows, n_rows = _rows(corpus, features)
+    product_ids, starts, rows, n_rows = _rows(corpus, features, own_rows)
     items = corpus.items
+    weights = np.zeros(0, np.int64) if weights is None else weights.astype(np.int64)
+    goals = np.zeros(0, np.int64) if goals is None else goals.astype(np.int64)
+    group = np.full(len(items), -1) if groups is None else groups[items]  # of each visit
+    by_group = np.argsort(group, kind="stable")
+    by_group = by_group[group[by_group] >= 0]
+    group_starts = np.searchsorted(group[by_group], np.arange(group.max(initial=-1) + 2))
     if features:  # from the corpus's vocabulary to all products'
         items = np.searchsorted(product_ids, corpus.product_ids).astype(np.int32)[items]
 
@@ -142,7 +173,7 @@ def train(
                 rng.integers(1, 2**63, size=1, dtype=np.uint64), dim,
                 learning_rate * (1 - epoch / epochs), learning_rate * (1 - (epoch + 1) / epochs),
                 similarity == "cosine", loss == "hinge", margin, temperature, negatives, max_kept, batch, window, p,
-                max_norm,
+                max_norm, weights, goals, group, group_starts, by_group, market,
             )  # fmt: skip
             losses.append(total / len(order))
             _shorten(table, 0, n_rows, max_norm)
@@ -199,7 +230,7 @@ def update(
     result = _batch(
         table, np.zeros((count, 2), np.float32), np.arange(count + 1), np.arange(count, dtype=np.int32),
         np.array([*bag, label], dtype=np.int32), np.array([[0, len(bag)]]), np.array([len(bag)]), np.array(noise), dim,
-        learning_rate, similarity == "cosine", loss == "hinge", margin, temperature, max_kept, p,
+        learning_rate, similarity == "cosine", loss == "hinge", margin, temperature, max_kept, p, 0,
     )  # fmt: skip
     return result, table
 
@@ -222,7 +253,9 @@ def _check(similarity: str, loss: str, given: dict) -> None:
         raise ValueError("patience needs a score to watch; give validate as well.")
 
 
-def _rows(corpus: Corpus, features: Features | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _rows(
+    corpus: Corpus, features: Features | None, own_rows: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """All product ids, the rows of the table that each is the sum of, and the number of rows.
 
     Product i is the sum of ``rows[starts[i]:starts[i + 1]]``: its own row, if it has a visit, and its features'.
@@ -231,7 +264,7 @@ def _rows(corpus: Corpus, features: Features | None) -> tuple[np.ndarray, np.nda
         count = len(corpus.product_ids)
         return corpus.product_ids, np.arange(count + 1), np.arange(count, dtype=np.int32), count
     product_ids = np.union1d(corpus.product_ids, features.product_ids)
-    own = np.searchsorted(product_ids, corpus.product_ids)
+    own = np.searchsorted(product_ids, corpus.product_ids) if own_rows else np.zeros(0, np.int64)
     described = np.repeat(np.searchsorted(product_ids, features.product_ids), np.diff(features.matrix.indptr))
     product = np.concatenate([own, described])
     row = np.concatenate([np.arange(len(own)), len(own) + features.matrix.indices]).astype(np.int32)
@@ -253,26 +286,44 @@ def _embeddings(product_ids, table, dim, starts, rows, features, losses, scores)
 @numba.njit(**FAST)
 def _epoch(
     table, squares, starts, rows, items, offsets, order, state, dim, rate_start, rate_end, cosine, hinge, margin,
-    temperature, negatives, max_kept, batch, window, p, max_norm,
+    temperature, negatives, max_kept, batch, window, p, max_norm, weights, goals, group, group_starts, by_group, market,
 ):  # fmt: skip
     """One pass over the sequences in `order`, in batches that share negatives; returns the sum of the losses."""
-    labels = _draw_labels(offsets, order, state)
-    drawn = np.empty(negatives, np.int64)
-    bags = np.empty((batch, 2), np.int64)  # where the bag's visits begin and end, the label's own among them
+    labels = _draw_labels(offsets, order, weights, state)
+    shared = negatives - market
+    drawn = np.empty(shared + 2 * batch * market, np.int64)  # those of all examples, then those of each
+    bags = np.empty((2 * batch, 2), np.int64)  # where the bag's visits begin and end, the label's own among them
+    chosen = np.empty(2 * batch, np.int64)  # the labels of the batch, and after them the goals
     total, swept, step = 0.0, 0, 1 + len(table) // SWEEP
     for first in range(0, len(order), batch):
         last = min(first + batch, len(order))
-        for k in range(negatives):
+        for k in range(shared):
             drawn[k] = items[labels[_draw(state, len(order))]]
-        for b in range(last - first):
+        size = last - first
+        for b in range(size):
             place = labels[first + b]
+            chosen[b] = place
             begin, end = offsets[order[first + b]], offsets[order[first + b] + 1]
             if window > 0:
                 begin, end = max(begin, place - window), min(end, place + window + 1)
             bags[b, 0], bags[b, 1] = begin, end
+        if len(goals) > 0:
+            for b in range(last - first):
+                place = labels[first + b]
+                if goals[place] >= 0 and items[goals[place]] != items[place]:
+                    chosen[size], bags[size, 0], bags[size, 1] = goals[place], place, place + 1
+                    size += 1
+        for b in range(size if market > 0 else 0):
+            of = group[chosen[b]]
+            for k in range(shared + b * market, shared + (b + 1) * market):
+                if of >= 0:
+                    drawn[k] = items[by_group[group_starts[of] + _draw(state, group_starts[of + 1] - group_starts[of])]]
+                else:
+                    drawn[k] = items[labels[_draw(state, len(order))]]
         total += _batch(
-            table, squares, starts, rows, items, bags, labels[first:last], drawn, dim,
+            table, squares, starts, rows, items, bags, chosen[:size], drawn[: shared + size * market], dim,
             rate_start + (rate_end - rate_start) * first / len(order), cosine, hinge, margin, temperature, max_kept, p,
+            market,
         )  # fmt: skip
         _shorten(table, swept, min(swept + step, len(table)), max_norm)
         swept = (swept + step) % len(table)
@@ -281,23 +332,26 @@ def _epoch(
 
 @numba.njit(**FAST)
 def _batch(
-    table, squares, starts, rows, items, bags, labels, drawn, dim, rate, cosine, hinge, margin, temperature, max_kept, p
-):
+    table, squares, starts, rows, items, bags, labels, drawn, dim, rate, cosine, hinge, margin, temperature, max_kept, p,
+    apart,
+):  # fmt: skip
     """Learn from one batch: the label of example b is the visit ``labels[b]``, its bag the other visits of ``bags[b]``.
 
-    All projections are those of the batch's start. Returns the sum of the losses.
+    The last `apart` × len(labels) of the negatives are for one example each, the others for all. All projections are those of the batch's start. Returns the sum of the losses.
     """
-    width, negatives = table.shape[1], len(drawn)
+    width = table.shape[1]
+    shared, every = len(drawn) - apart * len(labels), len(drawn)
+    negatives = shared + apart  # of each example
     left, right = np.empty((len(labels), width), np.float32), np.empty((len(labels), width), np.float32)
-    noise = np.empty((negatives, width), np.float32)
-    for k in range(negatives):
+    noise = np.empty((every, width), np.float32)
+    for k in range(every):
         _project(table, starts, rows, drawn, k, k + 1, -1, cosine, p, noise[k])
     for b in range(len(labels)):
         _project(table, starts, rows, items, bags[b, 0], bags[b, 1], labels[b], cosine, p, left[b])
         _project(table, starts, rows, items, labels[b], labels[b] + 1, -1, cosine, p, right[b])
 
     weights = np.empty(negatives, np.float32)  # how strongly each kept negative repels the bag
-    repel = np.zeros((negatives, len(labels)), np.float32)  # how far each example moves each negative
+    repel = np.zeros((every, len(labels)), np.float32)  # how far each example moves each negative
     kept = np.empty(negatives, np.int64)
     gradient = np.empty(width, np.float32)
     sizes = np.empty(len(labels), np.float32)  # mean square of each bag
@@ -308,7 +362,8 @@ def _batch(
         count = 0
         if hinge:
             bound = positive - np.float32(margin)
-            for k in range(negatives):
+            for j in range(negatives):
+                k = shared + b * apart + j if j < apart else j - apart
                 score = _dot(bag, noise[k])
                 if score > bound and drawn[k] != label:
                     total += (score - bound) / negatives
@@ -321,7 +376,8 @@ def _batch(
         else:
             sharpness = np.float32(1 / temperature)
             top = positive
-            for k in range(negatives):
+            for j in range(negatives):
+                k = shared + b * apart + j if j < apart else j - apart
                 if drawn[k] != label:
                     weights[count] = _dot(bag, noise[k])
                     top = max(top, weights[count])
@@ -354,7 +410,7 @@ def _batch(
         _move(table, squares, 1, starts, rows, label, bag, sizes[b], rate * pull)
         for j in range(count):
             repel[kept[j], b] = rate * weights[j]
-    for k in range(negatives):  # last, so that each row is fetched once for all examples
+    for k in range(every):  # last, so that each row is fetched once for all examples
         for r in range(starts[drawn[k]], starts[drawn[k] + 1]):
             row = rows[r]
             for b in range(len(labels)):
@@ -375,12 +431,19 @@ def _shorten(table, begin, end, max_norm):
 
 
 @numba.njit(**FAST)
-def _draw_labels(offsets, order, state):
-    """Where the label of each sequence in `order` stands among the items, drawn uniformly."""
+def _draw_labels(offsets, order, weights, state):
+    """Where the label of each sequence in `order` stands among the items, drawn uniformly or, if given, by weights."""
     labels = np.empty(len(order), np.int64)
     for n in range(len(order)):
         begin, end = offsets[order[n]], offsets[order[n] + 1]
-        labels[n] = begin + _draw(state, end - begin)
+        if len(weights) == 0:
+            labels[n] = begin + _draw(state, end - begin)
+        else:
+            left = _draw(state, weights[begin:end].sum())
+            while left >= weights[begin]:
+                left -= weights[begin]
+                begin += 1
+            labels[n] = begin
     return labels
 
 

@@ -11,6 +11,7 @@ model cannot know.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import ibis
@@ -52,7 +53,12 @@ def ages(examples: Examples, decay_time: str = "days") -> tuple[np.ndarray, np.n
 
 
 def history_weights(
-    examples: Examples, n_products: int, decay: float, decay_time: str = "days", known: np.ndarray | None = None
+    examples: Examples,
+    n_products: int,
+    decay: float,
+    decay_time: str = "days",
+    known: np.ndarray | None = None,
+    event_weights: Sequence[float] | None = None,
 ) -> sp.csr_matrix:
     """Decayed weight of every product in every history, as a sparse matrix W.
 
@@ -70,6 +76,9 @@ def history_weights(
         See `ages`.
     known : ndarray of bool, shape (n_products,), optional
         Products that count; the weights of the others are 0 and the rest still sum to 1.
+    event_weights : sequence of float, optional
+        How often a visit counts, by its event, in the order of `shelfspace.sequences.EVENT_LEVELS`: then w_i is in
+        proportion to b(e_i) exp(-d t_i). Once each where there is none.
 
     Returns
     -------
@@ -87,6 +96,8 @@ def history_weights(
         newest = np.minimum.reduceat(np.where(known[items], age, np.inf), offsets[:-1])
         since = np.where(known[items], age - np.repeat(newest, examples.lengths), 0.0)
         weights = np.exp(-decay * since) * known[items]
+    if event_weights is not None:
+        weights *= np.asarray(event_weights, dtype=float)[examples.events[positions]]
     total = np.add.reduceat(weights, offsets[:-1])
     weights /= np.repeat(np.where(total > 0, total, 1.0), examples.lengths)
     matrix = sp.csr_matrix((weights.astype(np.float32), items, offsets), shape=(len(examples), n_products))
@@ -96,7 +107,12 @@ def history_weights(
 
 
 def user_embeddings(
-    examples: Examples, vectors: np.ndarray, decay: float, decay_time: str = "days", known: np.ndarray | None = None
+    examples: Examples,
+    vectors: np.ndarray,
+    decay: float,
+    decay_time: str = "days",
+    known: np.ndarray | None = None,
+    event_weights: Sequence[float] | None = None,
 ) -> np.ndarray:
     """Decayed weighted average of the products in each history (the array kernel of the formula above).
 
@@ -104,7 +120,7 @@ def user_embeddings(
     ----------
     examples : Examples
     vectors : ndarray of float32, shape (n_products, dim)
-    decay, decay_time, known
+    decay, decay_time, known, event_weights
         See `history_weights`.
 
     Returns
@@ -114,7 +130,8 @@ def user_embeddings(
     embeddings = np.empty((len(examples), vectors.shape[1]), dtype=np.float32)
     for first in range(0, len(examples), BLOCK):
         part = slice(first, first + BLOCK)
-        embeddings[part] = history_weights(examples[part], len(vectors), decay, decay_time, known) @ vectors
+        weights = history_weights(examples[part], len(vectors), decay, decay_time, known, event_weights)
+        embeddings[part] = weights @ vectors
     return embeddings
 
 
