@@ -260,3 +260,29 @@ def test_products_missing_from_the_product_table_are_refused():
     rows = table(sequences.sequences(random_log()))
     with pytest.raises(ValueError, match="products.parquet lacks"):
         sequences.examples(rows, np.array(["p00", "p01"]), "test")
+
+
+def test_goals_by_hand():
+    """Two users; the first buys twice in the first session and nothing in the second."""
+    view, bought = 0, sequences.EVENT_LEVELS.index("purchase")
+    events = np.array([view, bought, view, bought, view, view, bought], np.int8)
+    given = sequences.Corpus(
+        np.array(list("ab")), np.zeros(7, np.int32), np.array([0, 5, 7]), None, events, np.array([1, 1, 1, 1, 2, 2, 2], np.int32)
+    )
+    assert sequences.goals(given).tolist() == [3, 3, 3, 3, -1, 6, 6]  # the second user's session 2 is not the first's
+
+
+def test_the_corpus_carries_events_and_sessions():
+    events = log([("u", "a", 0, "view"), ("u", "b", 1, "purchase"), ("u", "c", 90, "view"), ("u", "d", 91, "view")])
+    found = sequences.corpus(table(sequences.sequences(events, min_products=2)))
+    assert found.events.tolist() == [0, 2, 0] and found.sessions.tolist() == [1, 1, 2]
+    assert sequences.goals(found).tolist() == [1, 1, -1]
+
+
+def test_a_sample_holds_whole_users():
+    whole = table(sequences.sequences(random_log(), min_products=2))
+    few = sequences.sample(whole, 20, seed=1)
+    users = few.to_pandas().groupby("user_id", observed=True).size()
+    assert len(users) == 20 and (whole.to_pandas().groupby("user_id", observed=True).size()[users.index] == users).all()
+    assert sequences.sample(whole, 20, seed=1).equals(few) and not sequences.sample(whole, 20, seed=2).equals(few)
+    assert sequences.sample(whole, 0) is whole and sequences.sample(whole, 10**6) is whole

@@ -278,3 +278,107 @@ def test_features_change_neither_the_seed_nor_the_bytes():
     _, made_of, seen = described(["p03"])
     one, two = (starspace.train(seen, features=made_of, dim=4, epochs=2, progress=False) for _ in range(2))
     assert np.array_equal(one.vectors, two.vectors) and np.array_equal(one.features.vectors, two.features.vectors)
+
+
+# --- weights, goals and negatives of the category ---
+
+
+def test_switches_that_switch_nothing_leave_the_bytes_alone():
+    given = corpus()
+    visits = len(given.items)
+    plain = starspace.train(given, dim=8, epochs=2, progress=False).vectors
+    neutral = {"weights": np.ones(visits), "goals": np.full(visits, -1), "groups": np.arange(len(given.product_ids)) % 3}
+    for chosen in ({name: neutral[name]} for name in neutral):
+        assert np.array_equal(plain, starspace.train(given, dim=8, epochs=2, progress=False, **chosen).vectors), chosen
+    assert not np.array_equal(plain, starspace.train(given, dim=8, epochs=2, progress=False, goals=np.arange(visits) // 8 * 8).vectors)
+
+
+def batches(monkeypatch, given: Corpus, *, weights=(), goals=(), group=(), market=0, negatives=6, batch=4):
+    """The batches of one pass, as (bags, labels, drawn), recorded in place of being learned."""
+    seen = []
+
+    def record(table, squares, starts, rows, items, bags, labels, drawn, *_):
+        seen.append((bags[: len(labels)].copy(), labels.copy(), drawn.copy()))
+        return 0.0
+
+    monkeypatch.setattr(starspace, "_batch", record)
+    group = np.array(group, np.int64)
+    by_group = np.argsort(group, kind="stable")
+    by_group = by_group[group[by_group] >= 0]
+    starts = np.searchsorted(group[by_group], np.arange(group.max(initial=-1) + 2))
+    count = len(given.product_ids)
+    starspace._epoch.py_func(
+        np.zeros((count, 16), np.float32), np.zeros((count, 2), np.float32), np.arange(count + 1), np.arange(count, dtype=np.int32),
+        given.items, given.offsets, np.arange(len(given)), np.array([9], np.uint64), DIM, 0.1, 0.1, True, True, 0.2, 1.0, negatives,
+        10, batch, 0, 0.5, 1.0, np.array(weights, np.int64), np.array(goals, np.int64), group, starts, by_group, market,
+    )  # fmt: skip
+    return seen
+
+
+def test_what_the_session_bought_is_a_second_label_to_the_visit_alone(monkeypatch):
+    given = Corpus(np.array(list("abcd")), np.array([0, 1, 3, 2, 1, 3], np.int32), np.array([0, 3, 6]))
+    goals = np.array([2, 2, 2, -1, 5, 5])
+    for bags, labels, _ in batches(monkeypatch, given, goals=goals):
+        first, second = labels[0], labels[1]
+        added = [(place, goals[place]) for place in (first, second) if goals[place] >= 0 and goals[place] != place]
+        assert bags[:2].tolist() == [[0, 3], [3, 6]]
+        assert labels[2:].tolist() == [goal for _, goal in added]
+        assert bags[2:].tolist() == [[place, place + 1] for place, _ in added]
+
+
+def test_a_goal_by_hand():
+    """The bag is the one visit (1, 0), the label what was bought, (0, 1), the negative (0.6, 0.8): all of the negative's term."""
+    vectors = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    loss, after = starspace.update(vectors, [0], 1, [2], margin=0.2, learning_rate=0.1)
+    assert loss == pytest.approx(0.2 - 0.0 + 0.6, abs=1e-6)
+    pull = vectors[1] - vectors[2]
+    np.testing.assert_allclose(after[0], vectors[0] + 0.1 * pull / np.sqrt((pull**2).mean()), atol=1e-4)
+    np.testing.assert_allclose(after[1], vectors[1] + 0.1 * vectors[0] / np.sqrt(0.5), atol=1e-4)
+
+
+def test_negatives_of_the_category_are_those_of_each_label(monkeypatch):
+    given = small(40, 9)
+    group = np.array([0, 0, 0, 1, 1, 1, 2, 2, -1])[given.items]
+    for _, labels, drawn in batches(monkeypatch, given, group=group, market=4):
+        assert len(drawn) == 2 + 4 * len(labels)
+        for b, label in enumerate(labels):
+            own = drawn[2 + 4 * b : 6 + 4 * b]
+            if group[label] >= 0:
+                assert set(np.array([0, 0, 0, 1, 1, 1, 2, 2, -1])[own]) == {group[label]}
+
+
+def test_each_example_sees_its_own_negatives_alone():
+    """Two examples; the negative of the second violates the first's margin, yet only the second learns from it."""
+    table = np.zeros((6, 16), np.float32)
+    table[:, :2] = [[1, 0], [0, 1], [-1, 0], [0.8, 0.6], [0.9, 0.1], [0, -1]]
+    items = np.array([0, 1, 2, 3], np.int32)  # bag 0, label 1; bag 2, label 3
+    before = table.copy()
+    starspace._batch(
+        table, np.zeros((6, 2), np.float32), np.arange(7), np.arange(6, dtype=np.int32), items, np.array([[0, 2], [2, 4]]),
+        np.array([1, 3]), np.array([5, 4]), 2, 0.1, True, True, 0.05, 1.0, 10, 0.5, 1,
+    )  # fmt: skip
+    moved = np.abs(table - before).sum(axis=1) > 0
+    # Example 1: cosine(0, label) = 0, its negative 5 has 0 > -0.05; example 2: label -0.8, its negative 4 about -1, no violation.
+    assert moved.tolist() == [True, True, False, False, False, True]
+
+
+def test_weights_make_labels_likelier():
+    offsets, state = np.array([0, 3]), np.array([4], np.uint64)
+    labels = [starspace._draw_labels(offsets, np.array([0]), np.array([1, 3, 0]), state)[0] for _ in range(2000)]
+    np.testing.assert_allclose(np.bincount(labels, minlength=3) / 2000, [0.25, 0.75, 0], atol=0.04)
+
+
+def test_products_may_be_the_sums_of_their_features_alone():
+    given = Corpus(np.array(["a", "b", "c"]), np.array([0, 1, 0, 2], np.int32), np.array([0, 2, 4]))
+    table = pd.DataFrame({"product_id": ["a", "b", "d"], "brand": ["x", "y", "x"]})
+    made = starspace.train(given, features=features.of_products(table, min_products=1), own_rows=False, dim=4, epochs=2, progress=False)
+    vectors = dict(zip(made.product_ids, made.vectors))
+    assert np.array_equal(vectors["a"], vectors["d"]) and not vectors["c"].any()
+    with pytest.raises(ValueError, match="own_rows"):
+        starspace.train(given, own_rows=False, progress=False)
+
+
+@pytest.mark.parametrize("market, groups", [(2, None), (60, np.zeros(40)), (-1, np.zeros(40))])
+def test_negatives_of_the_category_need_categories_and_a_number_that_fits(market, groups):
+    with pytest.raises(ValueError, match="market is"):
+        starspace.train(corpus(), market=market, groups=groups, progress=False)

@@ -1,4 +1,4 @@
-"""word2vec and StarSpace: what both owe, on sequences whose structure is known."""
+"""word2vec, skip-gram and StarSpace: what all owe, on sequences whose structure is known."""
 
 import os
 import subprocess
@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from shelfspace import embeddings, starspace, word2vec
+from shelfspace import embeddings, skipgram, starspace, word2vec
 from shelfspace.sequences import Corpus
 
-TRAINERS = [word2vec.train, starspace.train]
+TRAINERS = [word2vec.train, skipgram.train, starspace.train]
 
 
 def corpus(users=300, groups=4, size=10, length=8, seed=0) -> Corpus:
@@ -22,7 +22,7 @@ def corpus(users=300, groups=4, size=10, length=8, seed=0) -> Corpus:
     return Corpus(ids, items.reshape(-1), np.arange(users + 1) * length)
 
 
-@pytest.mark.parametrize("train, options", [(word2vec.train, {"subsample": 0}), (starspace.train, {})])
+@pytest.mark.parametrize("train, options", [(word2vec.train, {"subsample": 0}), (skipgram.train, {}), (starspace.train, {})])
 def test_products_seen_together_lie_together(train, options):
     found = train(corpus(), dim=8, epochs=20, progress=False, **options)
     assert found.vectors.shape == (40, 8) and found.vectors.dtype == np.float32
@@ -41,7 +41,7 @@ def test_progress_and_seed_leave_the_vectors_alone_and_another_seed_changes_them
     assert "epoch" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["word2vec", "starspace"])
+@pytest.mark.parametrize("module", ["word2vec", "skipgram", "starspace"])
 def test_the_same_bytes_in_every_process(module):
     code = (
         "import hashlib, sys; sys.path.insert(0, sys.argv[1]); from test_trainers import corpus; "

@@ -142,3 +142,16 @@ def test_written_user_embeddings_are_fixed_size_lists(tmp_path):
     assert str(written.schema.field("vector").type) == "fixed_size_list<element: float>[2]"
     assert written["vector"].to_pylist() == [[1, 2], [3, 4]]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["user_embeddings.parquet"]
+
+
+    assert [path.name for path in tmp_path.iterdir()] == ["user_embeddings.parquet"]
+
+
+def test_events_weigh_by_hand():
+    # Ages 2, 1 and 0 days, d = ln 2, a view and two carts of which each counts 3: 1/4 : 3/2 : 3.
+    seen = history([0, 1, 2], [10, 11, 12])
+    seen = Examples(*(np.array([0, 1, 1], np.int8) if name == "events" else value for name, value in vars(seen).items()))
+    weights = users.history_weights(seen, 4, np.log(2), event_weights=(1, 3, 5)).toarray()
+    np.testing.assert_allclose(weights, [[1 / 19, 6 / 19, 12 / 19, 0]], rtol=1e-6)
+    plain = users.history_weights(seen, 4, np.log(2)).toarray()
+    assert np.array_equal(users.history_weights(seen, 4, np.log(2), event_weights=(1, 1, 1)).toarray(), plain)
