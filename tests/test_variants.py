@@ -108,9 +108,13 @@ def test_a_new_product_is_the_mean_of_the_most_alike_by_hand():
     vectors = np.array([[2, 0], [0, 3], [1, 1], [-1, 0], [0, -1], [0, 0]], np.float32)
     known = np.array([True] * 5 + [False])
     filled, now = variants.fill(vectors, known, variants.placer(information, vectors, known), products)
+    length = (2 + 3 + 2**0.5 + 1 + 1) / 5  # of the known vectors, on average
     root = 0.5**0.5  # a and b share brand and category with z, and c the brand; each counts by its direction
-    np.testing.assert_allclose(filled[5], [(1 + 0 + root) / 3, (0 + 1 + root) / 3], rtol=1e-6)
-    assert now.all() and np.array_equal(filled[:5], vectors[:5])
+    np.testing.assert_allclose(filled[5, :2], length * np.array([1 + 0 + root, 0 + 1 + root]) / 3, rtol=1e-6)
+    assert np.linalg.norm(filled[5]) == pytest.approx(length) and now.all()
+    assert np.array_equal(filled[:5, :2], vectors[:5]) and not filled[:5, 2].any()
+    user = np.array([0.6, 0.8, 0])  # its cosine to z is the mean of those to a, b and c
+    assert filled[5] @ user / length == pytest.approx((0.6 + 0.8 + (0.6 + 0.8) * root) / 3)
     stranger = pd.DataFrame({"product_id": ["s"], "brand": ["q"], "category": [None]})
     assert not variants.placer(information, vectors, known)(stranger).any()
 
@@ -148,13 +152,37 @@ def test_gains_by_hand():
     assert pairs["value"] == pytest.approx((1 / 3 + 1) / 2) and pairs["gain"] == pytest.approx(1 / 6)
 
 
-def test_verdicts_follow_the_intervals():
+def test_a_gain_in_a_table():
+    one = {"value": 0.381, "gain": 0.004, "ci95": [-0.002, 0.011], "n": 9}
+    assert variants.told(one, "word2vec") == "38.1 (-0.2 to +1.1)" and variants.told(one, "") == "38.1"
+    assert variants.told(None, "word2vec") == variants.told(variants.gain(np.zeros(0), np.zeros(0), "mrr@20"), "") == "–"
+
+
+def test_verdicts_follow_the_intervals(made):
     up, down, level = ({"value": 0.1, "gain": g, "ci95": [g - 0.01, g + 0.01], "n": 9} for g in (0.02, -0.02, 0.0))
     nothing = variants.gain(np.zeros(0), np.zeros(0), "mrr@20")
-    assert variants.verdict("A", "B", {"mrr@20": up, "hit_rate@20": level, "cold": nothing}).startswith("A helps over B: MRR@20 +2.0")
-    assert "does harm beside" in variants.verdict("A", "B", {"mrr@20": level, "hit_rate@20": down})
-    assert "gains and loses" in variants.verdict("A", "B", {"mrr@20": down, "hit_rate@20": level, "cold": up})
-    assert "is level with B" in variants.verdict("A", "B", {"mrr@20": level, "hit_rate@20": level})
+    pair = (made["word2vec_goals"], made["word2vec"])
+    helps = variants.verdict(*pair, {"mrr@20": up, "hit_rate@20": level, "cold": nothing})
+    assert helps == "word2vec, global positives helps over word2vec: MRR@20 +2.0 points (+1.0 to +3.0)."
+    assert "does harm beside" in variants.verdict(*pair, {"mrr@20": level, "hit_rate@20": down})
+    assert "gains and loses" in variants.verdict(*pair, {"mrr@20": down, "hit_rate@20": level, "cold": up})
+    assert "is level with word2vec" in variants.verdict(*pair, {"mrr@20": level, "hit_rate@20": level})
+
+
+def test_all_measures_of_all_models(made, material):
+    hidden = np.arange(0, len(PRODUCTS), 5)
+    cold = variants.cold(material, SETTINGS, made, hidden)
+    most = np.bincount(material.corpus.items, minlength=len(PRODUCTS)).astype(np.float32)
+    outside = variants.outside("popular", "popular", lambda part: np.tile(most, (len(part), 1)), material.test, 0.1)
+    found = variants.measure(made | {"popular": outside}, hidden, cold)
+    assert list(found) == [*made, "popular"] and "cold" not in found["popular"]
+    for name, of in found.items():
+        assert of["next_cart"]["n"] == (material.test.target_event > 0).sum()
+        assert name == "popular" or of["cold"]["n"] + of["others"]["n"] == len(material.test)
+        assert of["mrr@20"]["gain"] == 0 or (name in ("popular",) or made[name].variant.base)
+    shown = variants.tabulate(made, {name: found[name] for name in made}, variants.MEASURES)
+    assert list(shown.columns) == ["variant", *variants.MEASURES.values()] and len(shown) == len(made)
+    assert "to" not in shown["HR@20"][0] and " to " in shown["HR@20"][1]
 
 
 def test_missions_are_the_visits_before_what_was_bought_and_in_no_training():
@@ -172,3 +200,7 @@ def test_known_pairs_are_ranked_among_all_products(made, material):
     pairs = variants.complements(COMPLEMENTS, material.product_ids)
     rank = variants.found_near(made["word2vec"], pairs)
     assert len(rank) == len(COMPLEMENTS) and rank.min() >= 1 and rank.max() <= len(PRODUCTS)
+    found = variants.recover(made, {"complement": pairs}, ["word2vec", "word2vec_market"])
+    other = variants.found_near(made["word2vec_market"], pairs)
+    assert found["word2vec_market"]["complement"] == variants.recovered(other, rank, pairs.user_ids)
+    assert found["word2vec"]["complement"]["gain"] == 0.0

@@ -42,6 +42,7 @@ __all__ = [
     "decay_unit",
     "decay_weights",
     "events_per_day",
+    "gains",
     "label_of",
     "latency",
     "learning_curve",
@@ -64,6 +65,7 @@ __all__ = [
     "training_loss",
     "triplet_margins",
     "tsne_map",
+    "what_it_costs",
     "with_interval",
 ]
 
@@ -552,6 +554,70 @@ def latency(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     order = np.argsort([-table.loc[table["model"].map(label_of) == label, "value"].iloc[0] for label in labels], kind="stable")
     fig.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", ncols=2)
+    return fig
+
+
+def gains(table: pd.DataFrame) -> Figure:
+    """What each of several changes brought, in points, with its 95 % interval, a panel for each metric; hollow: level.
+
+    Parameters
+    ----------
+    table : DataFrame
+        model (str, for the colour), label (str), metric (str), gain, lo, hi (shares, paired differences).
+    """
+    _need(table, ("model", "label", "metric", "gain", "lo", "hi"), "gains")
+    measures, labels = list(dict.fromkeys(table["metric"])), list(dict.fromkeys(table["label"]))[::-1]
+    fig, panels = _figure(1, len(measures), height=1.1 + 0.34 * len(labels), sharey=True)
+    for axes, metric in zip(panels, measures):
+        for row in table[table["metric"] == metric].itertuples():
+            clear = row.lo > 0 or row.hi < 0
+            _interval(
+                axes, [100 * row.gain], [labels.index(row.label)], [100 * row.lo], [100 * row.hi], color_of(row.model),
+                horizontal=True, marker=marker_of(row.model), markersize=7, markeredgewidth=1.6,
+                markerfacecolor=color_of(row.model) if clear else PAPER,
+            )  # fmt: skip
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.set_yticks(range(len(labels)), [textwrap.fill(short(label, 60), 30) for label in labels])
+        axes.set_title(metric_label(metric))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.grid(axis="y", visible=False)
+    fig.supxlabel("points gained over the default, line: 95 % interval, hollow: level", fontsize=9.5, color=MUTED)
+    return fig
+
+
+def what_it_costs(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
+    """Quality, time and size of each model, a panel for each; time and size on logarithmic axes.
+
+    Parameters
+    ----------
+    table : DataFrame
+        model (str, for the colour), label (str), value, lo, hi (0–1), user_ms, product_ms (milliseconds for one user, and
+        to place one new product, NaN where that cannot be done), megabytes.
+    metric : str
+        Name of the quality.
+    """
+    _need(table, ("model", "label", "value", "lo", "hi", "user_ms", "product_ms", "megabytes"), "what_it_costs")
+    table = table.sort_values("value", kind="stable")
+    fig, (quality, speed, size) = _figure(1, 3, height=1.4 + 0.34 * len(table), sharey=True)
+    for y, row in enumerate(table.itertuples()):
+        color, marker = color_of(row.model), marker_of(row.model)
+        _interval(quality, [row.value], [y], [row.lo], [row.hi], color, horizontal=True, marker=marker, markersize=7)
+        speed.plot([row.user_ms], [y], marker, color=color, markersize=7)
+        speed.plot([row.product_ms], [y], marker, color=color, markersize=7, markerfacecolor=PAPER, markeredgewidth=1.6)
+        size.plot([row.megabytes], [y], marker, color=color, markersize=7)
+    quality.set_yticks(range(len(table)), [textwrap.fill(short(label, 60), 30) for label in table["label"]])
+    quality.set_title(metric_label(metric))
+    quality.xaxis.set_major_locator(MaxNLocator(3))
+    _percent(quality.xaxis)
+    for axes, title in ((speed, "ms"), (size, "MB")):
+        axes.set(title=title, xscale="log")
+        axes.margins(x=0.15)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if axes is speed else (1, 3)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        _thousands(axes.xaxis)
+    for axes in (quality, speed, size):
+        axes.grid(axis="y", visible=False)
+    fig.supxlabel("ms: for one user (filled), to place a new product (hollow)", fontsize=9.5, color=MUTED)
     return fig
 
 

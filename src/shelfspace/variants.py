@@ -79,7 +79,7 @@ VARIANTS = (
     Variant("word2vec_airbnb", "word2vec, both of Airbnb's", "word2vec", "word2vec", ("goals", "market"), ("purchases", "categories"),
             "both terms", AIRBNB),
     Variant("word2vec_newcomers", "word2vec, new products by information", "word2vec", "word2vec", ("newcomers",), ("columns",),
-            "v_new = mean of v / |v| of the 3 products most alike by information", AIRBNB),
+            "cos(u, v_new) = mean of cos(u, v) over the 3 products most alike by information", AIRBNB),
     Variant("word2vec_graph", "word2vec, approximate search", "word2vec", "word2vec", ("graph",), ("faiss",),
             "HNSW graph over v", "Malkov & Yashunin 2018"),
     Variant("starspace", "StarSpace", "", "starspace", (), (), "Σ_k max(0, μ - sim(a, b) + sim(a, b_k))", STARSPACE),
@@ -174,6 +174,7 @@ class Made:
 
     Attributes
     ----------
+    variant : Variant
     model : Model
         Scores of all products.
     test : Examples
@@ -195,6 +196,7 @@ class Made:
         Share of the exact first 20 that the answer holds; NaN where it is exact.
     """
 
+    variant: Variant
     model: Model
     test: Examples
     vectors: np.ndarray
@@ -266,6 +268,9 @@ def train(material: Material, settings: Settings, *, progress: bool = True) -> d
 
     Those that share a base's vectors take them from it. `lacking` says why others are left out.
     """
+    pair = Corpus(np.array(["a", "b"]), np.array([0, 1], np.int32), np.array([0, 2]))
+    for trainer in (skipgram, starspace):
+        trainer.train(pair, epochs=1, progress=False)  # compiled here, so that no variant's time holds it
     made: dict[str, Made] = {}
     for variant in tqdm([one for one in VARIANTS if not lacking(one, material)], desc="variants", disable=not progress):
         made[variant.name] = _made(variant, material, settings, made)
@@ -310,16 +315,20 @@ def _made(variant: Variant, material: Material, settings: Settings, made: Mappin
             tried = [(1.0, *values) for values in itertools.product(*EVENT_GRID.values())]
             weights = _best(tried, lambda b: nearest_to_user(base.vectors, base.known, event_weights=b, **decay), material.valid)
             chosen = dict(zip(EVENT_LEVELS, weights))
-        return _exact(nearest_to_user(base.vectors, base.known, event_weights=weights, **decay), base, chosen=chosen)
+        model = nearest_to_user(base.vectors, base.known, event_weights=weights, **decay)
+        return _exact(model, base, variant=variant, chosen=chosen)
     if "newcomers" in on:
         base, started = made[variant.base], time.perf_counter()
         place = placer(material.information, base.vectors, base.known)
         vectors, known = fill(base.vectors, base.known, place, material.products)
-        filled = replace(base, vectors=vectors, known=known, place=place, train_seconds=base.train_seconds + time.perf_counter() - started,
-                         megabytes=(base.vectors.nbytes + material.information.matrix.data.nbytes * 2) / 1e6)  # fmt: skip
-        return _exact(nearest_to_user(vectors, known, **decay), filled)
+        seconds = base.train_seconds + time.perf_counter() - started
+        size = vectors.nbytes + 2 * material.information.matrix.data.nbytes  # of the features, numbers and places
+        return _exact(
+            nearest_to_user(vectors, known, **decay), base, variant=variant, vectors=vectors, known=known, place=place,
+            train_seconds=seconds, megabytes=size / 1e6,
+        )  # fmt: skip
     if "graph" in on:
-        return _approximate(made[variant.base], material, decay)
+        return replace(_approximate(made[variant.base], material, decay), variant=variant)
     started = time.perf_counter()
     embedded = embed(variant, material, settings)
     seconds = time.perf_counter() - started
@@ -329,7 +338,7 @@ def _made(variant: Variant, material: Material, settings: Settings, made: Mappin
     if on & {"information", "searches"} and len(material.information.names):
         def place(rows: pd.DataFrame) -> np.ndarray:
             return embedded.embed_products(features.of_products(rows, min_products=1, max_share=1.0))
-    plain = Made(None, material.test, vectors, known, None, seconds, size / 1e6, place)
+    plain = Made(variant, None, material.test, vectors, known, None, seconds, size / 1e6, place)
     if "searches" in on:
         return _asking(embedded, material, decay, plain)
     return _exact(nearest_to_user(vectors, known, **decay), plain)
@@ -347,10 +356,12 @@ def _best(tried: Sequence, make: Callable[..., Model], valid: Examples):
 
 
 def placer(information: Features, vectors: np.ndarray, known: np.ndarray) -> Callable[[pd.DataFrame], np.ndarray]:
-    """A function that gives new products the mean of the `ALIKE` products most alike by information.
+    """A function that places new products by the `ALIKE` products most like them by information.
 
     Alike is the cosine of two products' features, each weighing log(products / products that have it), so that rare ones
-    say more. Vectors are brought to length 1 before the mean.
+    say more. A new product's cosine to whatever is compared with it is to be the mean of theirs, so its vector is the mean
+    of their directions, and a number in a dimension of its own that makes its length 1. Were the mean itself brought to
+    length 1, it would be nearer to all than any of the three, and new products would crowd out the others.
 
     Parameters
     ----------
@@ -363,25 +374,31 @@ def placer(information: Features, vectors: np.ndarray, known: np.ndarray) -> Cal
     Returns
     -------
     callable
-        From a product table to float32 of shape (rows, dim), zero where no feature is known.
+        From a product table to float32 of shape (rows, dim + 1), zero where no feature is known, else as long as the known
+        vectors are on average.
     """
     weight = np.log(len(known) / information.matrix.getnnz(axis=0))
     there = np.flatnonzero(known)
     unit, table = normalise(vectors[there]), _of_length_one(information.matrix[there].multiply(weight))
+    length = np.linalg.norm(vectors[there], axis=1).mean()
 
     def place(rows: pd.DataFrame) -> np.ndarray:
         theirs = features.select(features.of_products(rows, min_products=1, max_share=1.0), information.names)
         alike = (_of_length_one(theirs.matrix.multiply(weight)) @ table.T).toarray()
-        best = np.argsort(-alike, axis=1, kind="stable")[:, :ALIKE]
-        return unit[best].mean(axis=1) * (alike.max(axis=1, initial=0.0, keepdims=True) > 0)
+        mean = unit[np.argsort(-alike, axis=1, kind="stable")[:, :ALIKE]].mean(axis=1)
+        rest = np.sqrt(np.maximum(0, 1 - (mean**2).sum(axis=1, keepdims=True)))
+        return length * np.hstack([mean, rest]) * (alike.max(axis=1, initial=0.0, keepdims=True) > 0)
 
     return place
 
 
 def fill(vectors: np.ndarray, known: np.ndarray, place: Callable, products: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors and known, with what `place` gives for the products (in order of id) that have no vector."""
-    missing = np.flatnonzero(~known)
-    vectors, known = vectors.copy(), known.copy()
+    """Vectors with the dimension that `placer` adds, and known, with what it gives for the products that have no vector.
+
+    `products` are in the order of `vectors`.
+    """
+    missing, known = np.flatnonzero(~known), known.copy()
+    vectors = np.hstack([vectors, np.zeros((len(vectors), 1), np.float32)])
     for first in range(0, len(missing), 512):
         part = missing[first : first + 512]
         vectors[part] = place(products.iloc[part])
@@ -431,10 +448,11 @@ def _asking(embedded: Embeddings, material: Material, decay: Mapping, plain: Mad
     return _exact(model, replace(plain, test=test, megabytes=plain.megabytes + vectors[~is_product].nbytes / 1e6))
 
 
-def outside(model: Model, test: Examples, megabytes: float) -> Made:
-    """A model that was trained elsewhere, to be measured beside the variants."""
+def outside(name: str, label: str, model: Model, test: Examples, megabytes: float) -> Made:
+    """A model that was trained elsewhere, to be measured beside the variants, against word2vec."""
     nothing = np.zeros((0, 0), np.float32)
-    return _exact(model, Made(model, test, nothing, np.zeros(0, bool), None, float("nan"), megabytes))
+    variant = Variant(name, label, "word2vec", "word2vec")
+    return _exact(model, Made(variant, model, test, nothing, np.zeros(0, bool), None, float("nan"), megabytes))
 
 
 def cold(material: Material, settings: Settings, made: Mapping[str, Made], hidden: np.ndarray) -> dict[str, np.ndarray]:
@@ -498,31 +516,6 @@ def newcomer(made: Made, products: pd.DataFrame, repeats: int = 20) -> float:
     return float(np.median(seconds))
 
 
-def gain(rank: np.ndarray, other: np.ndarray, metric: str, seed: int = 0) -> dict:
-    """Mean of a metric, and its paired difference to another model's ranks on the same examples, as shares.
-
-    Parameters
-    ----------
-    rank, other : ndarray of int, shape (n,)
-    metric : {"hit_rate@20", "mrr@20"}
-    seed : int
-        Of the bootstrap.
-
-    Returns
-    -------
-    dict
-        "value", "gain", "ci95" (of the gain) and "n".
-    """
-    measure = metrics.hit_rate if metric == "hit_rate@20" else metrics.reciprocal_rank
-    values, base = measure(rank, 20), measure(other, 20)
-    if not len(values):
-        return {"value": None, "gain": None, "ci95": None, "n": 0}
-    return {
-        "value": float(values.mean()), "gain": float((values - base).mean()),
-        "ci95": list(metrics.interval(values - base, seed)), "n": len(values),
-    }  # fmt: skip
-
-
 def missions(table: pa.Table, product_ids: np.ndarray) -> Examples:
     """Single visits that led to a purchase which no embedding was trained on: the targets that were bought.
 
@@ -583,30 +576,137 @@ def recovered(rank: np.ndarray, other: np.ndarray, owners: np.ndarray, seed: int
     }  # fmt: skip
 
 
-def verdict(label: str, base: str, found: Mapping[str, Mapping]) -> str:
-    """One sentence on what a variant brought, from its gains.
+def gain(rank: np.ndarray, other: np.ndarray, metric: str, seed: int = 0) -> dict:
+    """Mean of a metric, and its paired difference to another model's ranks on the same examples, as shares.
 
     Parameters
     ----------
-    label, base : str
-        Labels of the variant and of what it is compared with.
-    found : mapping of measure to `gain`
-        "mrr@20" and "hit_rate@20", and where there are any, "next_cart" and "cold".
+    rank, other : ndarray of int, shape (n,)
+    metric : {"hit_rate@20", "mrr@20"}
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict
+        "value", "gain", "ci95" (of the gain) and "n".
     """
-    names = {"mrr@20": "MRR@20", "hit_rate@20": "HR@20", "next_cart": "HR@20 of what goes to the cart", "cold": "HR@20 of products without a click"}
-    told: dict[str, list[str]] = {"better": [], "worse": []}
-    for measure, name in names.items():
-        one = found.get(measure)
-        if one and one["ci95"]:
-            low, high = one["ci95"]
+    measure = metrics.hit_rate if metric == "hit_rate@20" else metrics.reciprocal_rank
+    values, base = measure(rank, 20), measure(other, 20)
+    if not len(values):
+        return {"value": None, "gain": None, "ci95": None, "n": 0}
+    return {
+        "value": float(values.mean()), "gain": float((values - base).mean()),
+        "ci95": list(metrics.interval(values - base, seed)), "n": len(values),
+    }  # fmt: skip
+
+
+MEASURES = {
+    "hit_rate@20": "HR@20", "mrr@20": "MRR@20", "next_cart": "HR@20, to the cart", "cold": "HR@20, new products",
+    "others": "HR@20, beside new products",
+}  # fmt: skip
+"""The measures of a variant, by the key under which its `gain` is kept."""
+
+
+def measure(made: Mapping[str, Made], hidden: np.ndarray, cold: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, dict]:
+    """All `MEASURES` of all models, each with its paired gain over its base; those of new products where they are known.
+
+    Parameters
+    ----------
+    made : mapping of name to Made
+    hidden : ndarray of int
+        The products without a click in `cold`.
+    cold : mapping of name to ndarray of int
+        From `cold`.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict of name to dict of measure to `gain`
+        "next_cart" is of the targets that were put in the cart or bought, "cold" of the hidden ones, "others" of the rest
+        in their company.
+    """
+    ranks = {name: metrics.evaluate(one.model, one.test).ranks for name, one in made.items()}
+    found = {}
+    for name, one in made.items():
+        rank, other = ranks[name], ranks[one.variant.base or name]
+        cart = one.test.target_event >= EVENT_LEVELS.index("add_to_cart")
+        found[name] = {metric: gain(rank, other, metric, seed) for metric in ("hit_rate@20", "mrr@20")}
+        found[name]["next_cart"] = gain(rank[cart], other[cart], "hit_rate@20", seed)
+        if name in cold:
+            rank, other = cold[name], cold[one.variant.base or name]
+            new = np.isin(made["word2vec"].test.target, hidden)
+            found[name]["cold"] = gain(rank[new], other[new], "hit_rate@20", seed)
+            found[name]["others"] = gain(rank[~new], other[~new], "hit_rate@20", seed)
+    return found
+
+
+def told(one: Mapping | None, base: str) -> str:
+    """A `gain` as a table shows it, in %: "38.1 (-0.2 to +1.1)", the interval that of the difference; without for a default."""
+    if not one or one["value"] is None:
+        return "–"
+    low, high = one["ci95"]
+    return f"{100 * one['value']:.1f}" + (f" ({100 * low:+.1f} to {100 * high:+.1f})" if base else "")
+
+
+def tabulate(made: Mapping[str, Made], found: Mapping[str, Mapping], heads: Mapping[str, str]) -> pd.DataFrame:
+    """A row for each model in `found`: its label, and what was `told` of each measure of `heads`, under that head."""
+    return pd.DataFrame([
+        {"variant": made[name].variant.label}
+        | {head: told(of.get(measure), made[name].variant.base) for measure, head in heads.items()}
+        for name, of in found.items()
+    ])  # fmt: skip
+
+
+def verdict(one: Made, base: Made, found: Mapping[str, Mapping]) -> str:
+    """One sentence on what a variant brought over its base, from its gains and nothing else.
+
+    Parameters
+    ----------
+    one, base : Made
+    found : mapping of measure to `gain`
+        By the keys of `MEASURES`; "mrr@20" must be there.
+    """
+    sides: dict[str, list[str]] = {"better": [], "worse": []}
+    for measure, name in MEASURES.items():
+        if found.get(measure) and found[measure]["ci95"]:
+            low, high = found[measure]["ci95"]
             if low > 0 or high < 0:
-                points = f"{name} {100 * one['gain']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-                told["better" if low > 0 else "worse"].append(points)
-    if told["better"] and told["worse"]:
-        return f"{label} gains and loses against {base}: {'; '.join(told['better'])}; but {'; '.join(told['worse'])}."
-    if told["better"]:
-        return f"{label} helps over {base}: {'; '.join(told['better'])}."
-    if told["worse"]:
-        return f"{label} does harm beside {base}: {'; '.join(told['worse'])}."
-    one = found["mrr@20"]
-    return f"{label} is level with {base}: MRR@20 {100 * one['gain']:+.1f} points ({100 * one['ci95'][0]:+.1f} to {100 * one['ci95'][1]:+.1f})."
+                points = f"{name} {100 * found[measure]['gain']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+                sides["better" if low > 0 else "worse"].append(points)
+    better, worse = ("; ".join(points) for points in sides.values())
+    if better and worse:
+        said = f"gains and loses against {base.variant.label}: {better}; but {worse}"
+    elif better:
+        said = f"helps over {base.variant.label}: {better}"
+    elif worse:
+        said = f"does harm beside {base.variant.label}: {worse}"
+    else:
+        low, high = found["mrr@20"]["ci95"]
+        said = f"is level with {base.variant.label}: MRR@20 {100 * found['mrr@20']['gain']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{one.variant.label} {said}."
+
+
+def recover(
+    made: Mapping[str, Made], pairs: Mapping[str, Examples], names: Sequence[str], seed: int = 0
+) -> dict[str, dict]:
+    """How well known pairs are found, by name and kind of pair; see `recovered`.
+
+    Parameters
+    ----------
+    made : mapping of name to Made
+    pairs : mapping of kind to Examples
+        From `missions` or `complements`.
+    names : sequence of str
+        Variants to ask, their bases among them.
+    seed : int
+    """
+    near = {(name, kind): found_near(made[name], of) for name in names for kind, of in pairs.items()}
+    return {
+        name: {
+            kind: recovered(near[name, kind], near[made[name].variant.base or name, kind], of.user_ids, seed)
+            for kind, of in pairs.items()
+        }
+        for name in names
+    }

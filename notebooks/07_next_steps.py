@@ -1,0 +1,428 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 7. Next steps
+#
+# In this notebook you will
+#
+# - try what the article's author would have tried next, each as one switch on the default and on the same targets;
+# - let the kind of event weigh, in training and in the user embedding;
+# - take in searches, product information and what a session bought in the end;
+# - see whether products that nobody clicked can be found;
+# - weigh quality against time and size, an approximate search among them, and read a verdict on each.
+
+# %% tags=["parameters"]
+run_dir = "reports/default"  # folder that this run writes to
+data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
+columns = ""  # names of the columns in the log, where they are unusual; see --columns
+last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all
+dim = 50  # length of the product embeddings
+next_users = 30000  # users drawn at random who take part in these trials; 0: all
+sg_visits = 1250000  # visits on which each word2vec variant trains in all (5 to 100 passes)
+ss_examples = 500000  # examples on which each StarSpace variant trains in all (5 to 100 passes)
+event_counts = "1, 3, 5"  # how often a view, an add to cart and a purchase count, where that is given
+market = 3  # negatives of the product's own category, where there are any
+cold_share = 0.1  # share of the products that are hidden to see how new ones fare
+images = ""  # folder with a picture of each product, named by its id; empty: none
+seed = 0  # of everything random
+
+# %%
+import keras
+import numpy as np
+import pandas as pd
+
+from shelfspace import baselines, embeddings, events, metrics, plots, runs, searches, sequences, skipgram, tied, variants
+from shelfspace import images as pictures
+
+plots.theme()
+run = runs.run_folder(run_dir)
+products = pd.read_parquet(run / "products.parquet")
+table = sequences.sample(sequences.load(run / "sequences.parquet"), next_users, seed)
+choice, facts = runs.read_json(run / "decay.json"), runs.read_json(run / "data.json")
+
+# %% [markdown]
+# ## One switch at a time
+#
+# The article ends with a list of what to try next. Each entry is a switch here, off in the chapters before, and a
+# variant is the default with that switch on. All variants have the same training visits, the same number of passes,
+# the same decay and the same targets, and answer in the same way: the products nearest to the decayed user embedding. So
+# what a variant gains is what its switch is worth, *at this budget*, which is smaller than that of the second chapter.
+
+# %%
+asked = folder = None
+if facts["events_by_type"].get("search"):
+    source = run / "shop" / "events.parquet" if data == "shop" else data
+    log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair))
+    asked = searches.of_log(sequences.last_days(log.table, last_days))
+if images:
+    folder = pictures.of_folder(images, products.product_id.to_numpy().astype(str), seed=seed)
+material = variants.gather(table, products, asked=asked, pictures=folder)
+chosen = [variant for variant in variants.VARIANTS if not variants.lacking(variant, material)]
+
+# %%
+plots.table(
+    pd.DataFrame({
+        "variant": [variant.label for variant in chosen], "what it raises, or does": [variant.formula for variant in chosen],
+        "after": [variant.source for variant in chosen],
+    }),
+    caption=f"{len(chosen)} variants that this log can tell. v and u: vectors and context vectors; p: a product; c: one near "
+    "it; k: noise; b: what the visit's session bought, or StarSpace's label; e: an event.",
+)  # fmt: skip
+left_out = {variant.name: variants.lacking(variant, material) for variant in variants.VARIANTS if variant not in chosen}
+for sentence in left_out.values():
+    plots.note(sentence)
+
+# %% [markdown]
+# ## A positive from far away
+#
+# Most of a session is looking; its end says what it was for. Grbovic and Cheng (KDD 2018, section 3) let each click $p$ of
+# a session know the product $b$ that was bought at its end, at whatever distance, and add noise $m$ from the market of
+# $p$, which here is its category:
+#
+# $$\log \sigma(v_p \cdot u_c) + \sum_k \log \sigma(-v_p \cdot u_{n_k}) + \log \sigma(v_p \cdot u_b) + \sum_m \log \sigma(-v_p \cdot u_m)$$
+#
+# The first two terms are those of the second chapter. Noise from everywhere is easily told apart: a phone is no chair.
+# Noise from the same category makes the vectors say what tells one phone from another.
+#
+# By hand, in the plane: the click $p$ has $v_p = (1, 0)$, and what was bought has $u_b = (0.6, 0.8)$.
+
+# %%
+v, u = np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([[0.0, 0.0], [0.6, 0.8]])
+pull = 1 - 1 / (1 + np.exp(-v[0] @ u[1]))
+loss, v_after, u_after = skipgram.update(v, u, 0, 1, [], learning_rate=0.1)
+steps = pd.DataFrame({
+    "vector": ["v of the click", "u of what was bought"], "before": [f"({x:.2f}, {y:.2f})" for x, y in (v[0], u[1])],
+    "after, by hand": [f"({x:.4f}, {y:.4f})" for x, y in (v[0] + 0.1 * pull * u[1], u[1] + 0.1 * pull * v[0])],
+    "after, by the trainer": [f"({x:.4f}, {y:.4f})" for x, y in (v_after[0], u_after[1])],
+})  # fmt: skip
+plots.table(
+    steps,
+    caption=f"One step at a learning rate of 0.1. σ(0.6) is {1 - pull:.3f}, so {pull:.3f} is left to learn; the loss is "
+    f"{-np.log(1 - pull):.4f} by hand and {loss:.4f} by the trainer.",
+)
+
+# %% [markdown]
+# How much can it tell that the window does not know already? A purchase within the window of a click is its context
+# anyhow.
+
+# %%
+goals = sequences.goals(material.corpus)
+led = np.flatnonzero((goals >= 0) & (material.corpus.items[goals] != material.corpus.items))
+if len(led):
+    near = np.abs(goals[led] - led) <= 5
+    plots.note(
+        f"{len(led) / len(goals):.1%} of the training visits led to the purchase of another product, and {near.mean():.0%} of "
+        "these stand within five visits of it, where the window reaches them, too."
+    )
+else:
+    plots.note("No training visit led to the purchase of another product.")
+
+# %% [markdown]
+# ## All of them, at one budget
+#
+# gensim knows neither of the two new terms, so word2vec's variants are trained by a small trainer of our own, which
+# without them is skip-gram with negative sampling, as gensim is. Two models from the chapters before stand beside the
+# variants: gensim's vectors of the second chapter, with all the passes they had, and the tied recommender of the fifth.
+
+# %%
+settings = variants.Settings(
+    decays={name: choice["best"][f"{name}_user"] for name in ("word2vec", "starspace")}, dim=dim,
+    sg_epochs=sequences.passes(len(material.corpus.items), sg_visits),
+    ss_epochs=sequences.passes(len(material.corpus), ss_examples),
+    counts=tuple(float(count) for count in event_counts.split(",")), market=market, seed=seed,
+)  # fmt: skip
+made = variants.train(material, settings)
+
+# %%
+learned = keras.saving.load_model(run / "recommender_tied.keras")
+longer = embeddings.align(embeddings.load(run / "product_embeddings" / "word2vec.parquet"), material.product_ids)
+made["chapter_2_word2vec"] = variants.outside(
+    baselines.nearest_to_user(*longer, **settings.decays["word2vec"]), material.test, longer[0].nbytes / 1e6
+)
+made["tied"] = variants.outside(tied.recommend(learned), material.test, 4 * learned.count_params() / 1e6)
+label = {variant.name: variant.label for variant in variants.VARIANTS}
+label |= {"chapter_2_word2vec": "word2vec of chapter 2, by gensim", "tied": plots.label_of("tied")}
+base = {variant.name: variant.base for variant in variants.VARIANTS} | dict.fromkeys(("chapter_2_word2vec", "tied"), "word2vec")
+ranks = {name: metrics.evaluate(one.model, one.test).ranks for name, one in made.items()}
+
+# %% [markdown]
+# ## What each brought
+#
+# Each variant is held against its default on the same users; the interval is that of the paired difference. *To the cart*
+# are those targets that were put in the cart or bought.
+
+# %%
+to_cart = material.test.target_event >= sequences.EVENT_LEVELS.index("add_to_cart")
+found = {}
+for name, rank in ranks.items():
+    other = ranks[base[name] or name]
+    found[name] = {metric: variants.gain(rank, other, metric, seed) for metric in ("hit_rate@20", "mrr@20")}
+    found[name]["next_cart"] = variants.gain(rank[to_cart], other[to_cart], "hit_rate@20", seed)
+
+# %%
+rows = [
+    {"variant": label[name]} | {head: variants.told(found[name][key], base[name]) for key, head in variants.MEASURES.items() if key != "cold"}
+    for name in made
+]
+plots.table(
+    pd.DataFrame(rows),
+    caption=f"{len(material.test):,} test targets, {to_cart.sum():,} of them to the cart, in %; in brackets the 95 % interval of "
+    f"the paired difference to the default of the same trainer, in points. word2vec had {settings.sg_epochs} passes, StarSpace "
+    f"{settings.ss_epochs}.",
+)
+
+# %%
+changed = [name for name in made if base[name]]
+points = pd.DataFrame([
+    {"model": name, "label": label[name], "metric": key, "gain": one["gain"], "lo": one["ci95"][0], "hi": one["ci95"][1]}
+    for name in changed for key, one in found[name].items() if key != "next_cart"
+])  # fmt: skip
+if len(changed):
+    top = max(changed, key=lambda name: found[name]["mrr@20"]["gain"])
+    plots.show(
+        plots.gains(points),
+        caption=f"The largest gain in MRR@20 is that of {label[top]}, {100 * found[top]['mrr@20']['gain']:+.1f} points. Of "
+        f"{len(points)} intervals, one in twenty would miss 0 by chance alone.",
+        alt="Dots with intervals for each variant: the gain over the default in HR@20, and in MRR@20.",
+    )
+
+# %% [markdown]
+# ## What a visit weighs
+#
+# A visit that ended in the cart says more than a glance, and one that ended in a purchase may say that the wish is
+# fulfilled. In the user embedding that is a factor $b$ for each kind of event $e_i$:
+#
+# $$w_i \propto b(e_i)\, e^{-d\,t_i}$$
+#
+# By hand: a view and, a day later, an add to cart; with $d = \ln 2$ the weights are 1/3 and 2/3. With $b = 3$ for the cart
+# they are $0.5 : 3$, that is 1/7 and 6/7. Which $b$ is best, the valid users say.
+
+# %%
+if "word2vec_learned" in made:
+    weigh = made["word2vec_learned"].chosen
+    plots.table(
+        pd.DataFrame({
+            "event": list(weigh), "given": settings.counts, "chosen by the valid users": list(weigh.values()),
+            "share of the training visits": np.bincount(material.corpus.events, minlength=3) / len(material.corpus.events),
+        }),
+        formats={"share of the training visits": ".1%", "given": "g", "chosen by the valid users": "g"},
+        caption="How often a visit counts in the user embedding, by the strongest event that it led to.",
+    )  # fmt: skip
+else:
+    plots.note(left_out["word2vec_learned"])
+
+# %% [markdown]
+# ## Products that nobody clicked
+#
+# Some products are taken out of all training sequences, as if they were new. Only what is known of them can place them:
+# their features in StarSpace, their words where searches taught what words mean, or the mean of the products most
+# like them. The other variants cannot find them. But a place in the list that a new product takes, another one
+# loses, so the targets that are *not* new are watched as well.
+
+# %%
+hidden = np.sort(np.random.default_rng(seed).permutation(len(products))[: int(cold_share * len(products))])
+cold = variants.cold(material, settings, made, hidden)
+is_cold = np.isin(material.test.target, hidden)
+for name, rank in cold.items():
+    other = cold[base[name] or name]
+    found[name]["cold"] = variants.gain(rank[is_cold], other[is_cold], "hit_rate@20", seed)
+    found[name]["others"] = variants.gain(rank[~is_cold], other[~is_cold], "hit_rate@20", seed)
+placing = [name for name in cold if not base[name] or (found[name]["cold"]["value"] or 0) > 0]
+
+# %%
+plots.table(
+    pd.DataFrame({
+        "variant": [label[name] for name in placing],
+        "new products": [variants.told(found[name]["cold"], base[name]) for name in placing],
+        "the others": [variants.told(found[name]["others"], base[name]) for name in placing],
+    }),
+    caption=f"HR@20 in %, with {len(hidden):,} products hidden: of the {is_cold.sum():,} targets among them, and of the other "
+    f"{(~is_cold).sum():,}; in brackets as above. The variants that are not named find no new product.",
+)  # fmt: skip
+
+# %% [markdown]
+# ## Is the truth recovered?
+#
+# Two truths are at hand. What was bought at the end of a session that no embedding was trained on: how often is it among
+# the twenty products nearest to a visit that led there? And, in the simulated shop alone, which products truly go with
+# which: how often is a complement among the twenty nearest?
+
+# %%
+bought = variants.missions(table, material.product_ids)
+truth = run / "shop" / "truth_complements.parquet"
+pairs = {"bought in the end": bought} if len(bought) else {}
+if truth.exists():
+    pairs["complement"] = variants.complements(pd.read_parquet(truth), material.product_ids)
+asks = [name for name in made if name in ("word2vec", "starspace") or name.endswith(("_weights", "_goals", "_market", "_airbnb"))]
+near = {(name, what): variants.found_near(made[name], of) for name in asks for what, of in pairs.items()}
+recovered = {
+    name: {what: variants.recovered(near[name, what], near[base[name] or name, what], of.user_ids, seed) for what, of in pairs.items()}
+    for name in asks
+}
+
+# %%
+if pairs:
+    sizes = " and ".join(f"{len(of):,} pairs of a visit and what it led to" if of is bought else f"{len(of):,} of complements" for of in pairs.values())
+    plots.table(
+        pd.DataFrame([
+            {"variant": label[name]} | {what: variants.told(one, base[name]) for what, one in recovered[name].items()} for name in asks
+        ]),
+        caption=f"Among the 20 nearest, in %, of {sizes}; in brackets as above, over users or products.",
+    )  # fmt: skip
+else:
+    plots.note("No purchase is a target, and there is no known truth (`data=shop` has one), so nothing can be recovered.")
+
+# %%
+for name, what in [(f"{trainer}_{switch}", what) for trainer in settings.decays for switch in ("goals", "market") for what in pairs]:
+    if name in recovered:
+        low, high = recovered[name][what]["ci95"]
+        how = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse"
+        plots.note(
+            f"{what.capitalize()}: {label[name]} recover the truth {how} than the default "
+            f"({100 * recovered[name][what]['gain']:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f})."
+        )
+
+# %% [markdown]
+# ## Quality, time and size
+#
+# The article's author weighs what an answer costs. All that takes part in an answer is timed, from the history to twenty
+# products. An approximate search walks a graph of neighbours (HNSW, Malkov and Yashunin 2018) in place of comparing with
+# every product.
+
+# %%
+costs = pd.DataFrame([
+    {
+        "model": name, "label": label[name], "value": found[name]["mrr@20"]["value"],
+        "train_s": one.train_seconds, "user_ms": 1000 * variants.latency(one),
+        "product_ms": 1000 * variants.newcomer(one, products), "megabytes": one.megabytes,
+    } | dict(zip(("lo", "hi"), metrics.interval(metrics.reciprocal_rank(ranks[name], 20), seed)))
+    for name, one in made.items()
+])  # fmt: skip
+quickest = costs.loc[costs.user_ms.idxmin()]
+plots.show(
+    plots.what_it_costs(costs),
+    caption=f"{label[max(found, key=lambda name: found[name]['mrr@20']['value'])]} has the highest MRR@20; {quickest.label} answers "
+    f"soonest, in {quickest.user_ms:.2g} ms, medians on this machine. Without a hollow mark, a new product waits for the next training.",
+    alt="Three panels with a row for each variant: MRR@20 with its interval, milliseconds, and megabytes.",
+)  # fmt: skip
+
+# %%
+shown = costs.assign(cold=[variants.told(found[name].get("cold"), base[name]) for name in costs.model])
+heads = {"label": "variant", "cold": "HR@20, new products", "train_s": "train s", "user_ms": "ms per user", "product_ms": "ms per new product", "megabytes": "MB"}
+plots.table(
+    shown[list(heads)].rename(columns=heads),
+    formats={"train s": lambda s: "–" if s != s else f"{s:.1f}", "ms per user": ".2g", "MB": ".2f"},
+    caption="What each costs: seconds of training on one thread, milliseconds for one user at a time, and what must be held.",
+)
+if "word2vec_graph" in made:
+    plots.note(f"Of the exact twenty nearest, the approximate search finds {made['word2vec_graph'].recall:.1%}, of {len(products):,} products.")
+
+# %% [markdown]
+# ## The verdict
+#
+# One sentence for each switch, from the intervals above and nothing else.
+
+# %%
+verdicts = {name: variants.verdict(label[name], label[base[name]], found[name]) for name in changed}
+plots.takeaways(list(verdicts.values()))
+
+# %% [markdown]
+# ## What could go wrong
+#
+# - **One budget is one point.** A variant that needs longer to learn looks worse here than it is. Raise `sg_visits` and
+#   `ss_examples` before you give one up.
+# - **Many comparisons.** With so many variants, one will be ahead by luck. Believe what repeats with another seed, and on
+#   another log.
+# - **Searches that tell the target.** The query just before the target names what the user wants. It is left out here; a
+#   shop that knows it in time should use it, and measure on targets after searches apart.
+# - **New products that crowd out the others.** A vector that is a mean lies in the middle of things and is near to many.
+#   Look at the targets that are not new, too.
+# - **Purchases of a kind.** Where every visit is a purchase, no session leads to one, and the switch says nothing.
+#
+# ## Exercises
+#
+# 1. With the weights $b$ of a view and of an add to cart both doubled, what changes in the user embedding?
+#
+# <details><summary>Solution</summary>
+#
+# Nothing: the weights are brought to a sum of 1, so only ratios count. That is why a view can stay at 1.
+#
+# ```python
+# some = material.test[:50]
+# one, twice = (baselines.nearest_to_user(*longer, 0.1, event_weights=b)(some) for b in ((1, 3, 5), (2, 6, 10)))
+# print(np.abs(one - twice).max())
+# assert np.allclose(one, twice, atol=1e-5)
+# ```
+#
+# </details>
+#
+# 2. Why does the term for what was bought have no noise of its own? See what one step does to the loss of a pair that is
+#    already near.
+#
+# <details><summary>Solution</summary>
+#
+# The noise of the other pairs holds the vectors apart already. A pair that is near has little left to learn, so the pull
+# fades by itself.
+#
+# ```python
+# close = [skipgram.update(v * scale, u * scale, 0, 1, [])[0] for scale in (1, 2, 4)]
+# print(close)
+# assert close[0] > close[1] > close[2]
+# ```
+#
+# </details>
+#
+# 3. How much of the default's hit rate is products that the user had seen before? Does that differ for what goes to the cart?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# hits, seen = metrics.hit_rate(ranks["word2vec"], 20), material.test.seen()
+# shares = {name: hits[part & seen].sum() / max(1, hits[part].sum()) for name, part in (("all", to_cart | True), ("cart", to_cart))}
+# print(shares)
+# assert 0 <= shares["all"] <= 1
+# ```
+#
+# </details>
+
+# %% [markdown]
+# ## Takeaways
+
+# %%
+figures = {
+    name: found[name] | {"label": label[name], "base": base[name], "train_seconds": None if one.train_seconds != one.train_seconds else one.train_seconds,
+                         "megabytes": one.megabytes, "chosen": one.chosen} | ({"recall": one.recall} if one.recall == one.recall else {})
+    for name, one in made.items()
+}  # fmt: skip
+runs.write_json(run / "next_steps.json", {
+    "users": len(set(table["user_id"].to_pylist())), "test": len(material.test), "passes": {"word2vec": settings.sg_epochs, "starspace": settings.ss_epochs},
+    "variants": figures, "left_out": left_out, "recovered": recovered, "verdicts": verdicts,
+})  # fmt: skip
+
+# %%
+helps = [name for name in changed if name in label and base[name] and name in cold and found[name]["mrr@20"]["ci95"][0] > 0]
+best = max(helps, key=lambda name: found[name]["mrr@20"]["gain"]) if helps else None
+newest = max(cold, key=lambda name: found[name]["cold"]["value"] or 0)
+plots.takeaways([
+    f"Of {len(cold) - 2} switches, {len(helps)} gain MRR@20 beyond chance at this budget"
+    + (f"; {label[best]} gains most, {100 * found[best]['mrr@20']['gain']:+.1f} points." if best else "."),
+    *([f"Of products that nobody clicked, {label[newest]} finds {found[newest]['cold']['value']:.1%} in twenty tries; the default none."]
+      if (found[newest]["cold"]["value"] or 0) > 0 else []),
+    f"Our skip-gram trainer with every switch off reaches an MRR@20 of {found['word2vec']['mrr@20']['value']:.1%} in "
+    f"{settings.sg_epochs} passes, gensim's vectors of chapter 2 {found['chapter_2_word2vec']['mrr@20']['value']:.1%} with theirs.",
+    f"An answer of the default takes {costs.user_ms[0]:.2g} ms, one of the tied recommender {costs.user_ms.iloc[-1]:.2g} ms.",
+])  # fmt: skip
