@@ -45,8 +45,9 @@ import keras
 import numpy as np
 import pandas as pd
 
-from shelfspace import baselines, embeddings, events, metrics, plots, runs, searches, sequences, skipgram, tied, variants
+from shelfspace import baselines, embeddings, events, gains, metrics, plots, runs, searches, sequences, skipgram
 from shelfspace import images as pictures
+from shelfspace import tied, truths, variants
 
 plots.theme()
 run = runs.run_folder(run_dir)
@@ -150,14 +151,17 @@ made = variants.train(material, settings)
 # %%
 learned = keras.saving.load_model(run / "recommender_tied.keras")
 longer = embeddings.align(embeddings.load(run / "product_embeddings" / "word2vec.parquet"), material.product_ids)
-made["chapter_2_word2vec"] = variants.outside(
-    baselines.nearest_to_user(*longer, **settings.decays["word2vec"]), material.test, longer[0].nbytes / 1e6
-)
-made["tied"] = variants.outside(tied.recommend(learned), material.test, 4 * learned.count_params() / 1e6)
-label = {variant.name: variant.label for variant in variants.VARIANTS}
-label |= {"chapter_2_word2vec": "word2vec of chapter 2, by gensim", "tied": plots.label_of("tied")}
-base = {variant.name: variant.base for variant in variants.VARIANTS} | dict.fromkeys(("chapter_2_word2vec", "tied"), "word2vec")
-ranks = {name: metrics.evaluate(one.model, one.test).ranks for name, one in made.items()}
+by_gensim = baselines.nearest_to_user(*longer, **settings.decays["word2vec"])
+known = {
+    "word2vec_gensim": ("word2vec of chapter 2, by gensim", by_gensim, material.test, longer[0].nbytes / 1e6),
+    "tied": (plots.label_of("tied"), tied.recommend(learned), material.test, 4 * learned.count_params() / 1e6),
+}
+switched = [name for name in made if made[name].variant.base]
+made |= {name: variants.outside(name, *values) for name, values in known.items()}
+
+# %%
+hidden = np.sort(np.random.default_rng(seed).permutation(len(products))[: int(cold_share * len(products))])
+found = gains.measure(made, hidden, variants.cold(material, settings, made, hidden), seed)
 
 # %% [markdown]
 # ## What each brought
@@ -166,39 +170,28 @@ ranks = {name: metrics.evaluate(one.model, one.test).ranks for name, one in made
 # are those targets that were put in the cart or bought.
 
 # %%
-to_cart = material.test.target_event >= sequences.EVENT_LEVELS.index("add_to_cart")
-found = {}
-for name, rank in ranks.items():
-    other = ranks[base[name] or name]
-    found[name] = {metric: variants.gain(rank, other, metric, seed) for metric in ("hit_rate@20", "mrr@20")}
-    found[name]["next_cart"] = variants.gain(rank[to_cart], other[to_cart], "hit_rate@20", seed)
-
-# %%
-rows = [
-    {"variant": label[name]} | {head: variants.told(found[name][key], base[name]) for key, head in variants.MEASURES.items() if key != "cold"}
-    for name in made
-]
+heads = {measure: gains.MEASURES[measure] for measure in ("hit_rate@20", "mrr@20", "next_cart")}
 plots.table(
-    pd.DataFrame(rows),
-    caption=f"{len(material.test):,} test targets, {to_cart.sum():,} of them to the cart, in %; in brackets the 95 % interval of "
-    f"the paired difference to the default of the same trainer, in points. word2vec had {settings.sg_epochs} passes, StarSpace "
-    f"{settings.ss_epochs}.",
+    gains.tabulate(made, found, heads),
+    caption=f"{len(material.test):,} test targets, {found['word2vec']['next_cart']['n']:,} of them to the cart, in %; in brackets "
+    "the 95 % interval of the paired difference to the default of the same trainer, in points. word2vec had "
+    f"{settings.sg_epochs} passes, StarSpace {settings.ss_epochs}.",
 )
 
 # %%
-changed = [name for name in made if base[name]]
+label = {name: one.variant.label for name, one in made.items()}
 points = pd.DataFrame([
-    {"model": name, "label": label[name], "metric": key, "gain": one["gain"], "lo": one["ci95"][0], "hi": one["ci95"][1]}
-    for name in changed for key, one in found[name].items() if key != "next_cart"
+    {"model": name, "label": label[name], "metric": metric, "gain": found[name][metric]["gain"]}
+    | dict(zip(("lo", "hi"), found[name][metric]["ci95"]))
+    for name in made if made[name].variant.base for metric in ("hit_rate@20", "mrr@20")
 ])  # fmt: skip
-if len(changed):
-    top = max(changed, key=lambda name: found[name]["mrr@20"]["gain"])
-    plots.show(
-        plots.gains(points),
-        caption=f"The largest gain in MRR@20 is that of {label[top]}, {100 * found[top]['mrr@20']['gain']:+.1f} points. Of "
-        f"{len(points)} intervals, one in twenty would miss 0 by chance alone.",
-        alt="Dots with intervals for each variant: the gain over the default in HR@20, and in MRR@20.",
-    )
+top = max(switched, key=lambda name: found[name]["mrr@20"]["gain"], default="tied")
+plots.show(
+    plots.gains(points),
+    caption=f"The largest gain in MRR@20 of a switch is that of “{label[top]}”, {100 * found[top]['mrr@20']['gain']:+.1f} points. "
+    f"Of {len(points)} intervals, about one in twenty would miss 0 by chance.",
+    alt="Dots with intervals for each variant: the gain over the default in HR@20, and in MRR@20.",
+)
 
 # %% [markdown]
 # ## What a visit weighs
@@ -229,30 +222,19 @@ else:
 # ## Products that nobody clicked
 #
 # Some products are taken out of all training sequences, as if they were new. Only what is known of them can place them:
-# their features in StarSpace, their words where searches taught what words mean, or the mean of the products most
-# like them. The other variants cannot find them. But a place in the list that a new product takes, another one
+# their features in StarSpace, their words where searches taught what words mean, or, as Airbnb does, the three products
+# most like them. The other variants cannot find them. But a place in the list that a new product takes, another one
 # loses, so the targets that are *not* new are watched as well.
 
 # %%
-hidden = np.sort(np.random.default_rng(seed).permutation(len(products))[: int(cold_share * len(products))])
-cold = variants.cold(material, settings, made, hidden)
-is_cold = np.isin(material.test.target, hidden)
-for name, rank in cold.items():
-    other = cold[base[name] or name]
-    found[name]["cold"] = variants.gain(rank[is_cold], other[is_cold], "hit_rate@20", seed)
-    found[name]["others"] = variants.gain(rank[~is_cold], other[~is_cold], "hit_rate@20", seed)
-placing = [name for name in cold if not base[name] or (found[name]["cold"]["value"] or 0) > 0]
-
-# %%
+placing = [name for name in made if name in ("word2vec", "starspace") or "cold" in found[name] and found[name]["cold"]["value"]]
+heads = {measure: gains.MEASURES[measure] for measure in ("cold", "others")}
+new, rest = (found["word2vec"][measure]["n"] for measure in heads)
 plots.table(
-    pd.DataFrame({
-        "variant": [label[name] for name in placing],
-        "new products": [variants.told(found[name]["cold"], base[name]) for name in placing],
-        "the others": [variants.told(found[name]["others"], base[name]) for name in placing],
-    }),
-    caption=f"HR@20 in %, with {len(hidden):,} products hidden: of the {is_cold.sum():,} targets among them, and of the other "
-    f"{(~is_cold).sum():,}; in brackets as above. The variants that are not named find no new product.",
-)  # fmt: skip
+    gains.tabulate(made, {name: found[name] for name in placing}, heads),
+    caption=f"In %, with {len(hidden):,} products hidden: of the {new:,} targets among them, and of the other {rest:,}; in "
+    "brackets as above. The variants that are not named find no new product.",
+)
 
 # %% [markdown]
 # ## Is the truth recovered?
@@ -262,39 +244,32 @@ plots.table(
 # which: how often is a complement among the twenty nearest?
 
 # %%
-bought = variants.missions(table, material.product_ids)
-truth = run / "shop" / "truth_complements.parquet"
-pairs = {"bought in the end": bought} if len(bought) else {}
+bought, truth = truths.missions(table, material.product_ids), run / "shop" / "truth_complements.parquet"
+pairs = {"bought": bought} if len(bought) else {}
 if truth.exists():
-    pairs["complement"] = variants.complements(pd.read_parquet(truth), material.product_ids)
-asks = [name for name in made if name in ("word2vec", "starspace") or name.endswith(("_weights", "_goals", "_market", "_airbnb"))]
-near = {(name, what): variants.found_near(made[name], of) for name in asks for what, of in pairs.items()}
-recovered = {
-    name: {what: variants.recovered(near[name, what], near[base[name] or name, what], of.user_ids, seed) for what, of in pairs.items()}
-    for name in asks
-}
+    pairs["complement"] = truths.complements(pd.read_parquet(truth), material.product_ids)
+trained = [name for name in made if set(made[name].variant.switches) <= {"weights", "goals", "market"} and name not in known]
+recovered = truths.recover(made, pairs, trained, seed)
 
 # %%
 if pairs:
-    sizes = " and ".join(f"{len(of):,} pairs of a visit and what it led to" if of is bought else f"{len(of):,} of complements" for of in pairs.values())
+    sizes = " and ".join(f"{len(of):,} ({kind})" for kind, of in pairs.items())
     plots.table(
-        pd.DataFrame([
-            {"variant": label[name]} | {what: variants.told(one, base[name]) for what, one in recovered[name].items()} for name in asks
-        ]),
-        caption=f"Among the 20 nearest, in %, of {sizes}; in brackets as above, over users or products.",
-    )  # fmt: skip
+        gains.tabulate(made, recovered, {kind: kind for kind in pairs}),
+        caption="How often what a visit led to is among its product's 20 nearest, in %, for these numbers of pairs: "
+        f"{sizes}; in brackets as above, over users or products.",
+    )
 else:
     plots.note("No purchase is a target, and there is no known truth (`data=shop` has one), so nothing can be recovered.")
 
 # %%
-for name, what in [(f"{trainer}_{switch}", what) for trainer in settings.decays for switch in ("goals", "market") for what in pairs]:
-    if name in recovered:
-        low, high = recovered[name][what]["ci95"]
-        how = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse"
-        plots.note(
-            f"{what.capitalize()}: {label[name]} recover the truth {how} than the default "
-            f"({100 * recovered[name][what]['gain']:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f})."
-        )
+asked_of = [(name, kind, recovered[name][kind]["ci95"]) for name in recovered if made[name].variant.base for kind in pairs]
+often = {(True, False): "more often than", (False, True): "less often than", (False, False): "about as often as"}
+plots.takeaways([
+    f"“{label[name]}” finds the {kind} product {often[low > 0, high < 0]} the default: "
+    f"{100 * recovered[name][kind]['gain']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})."
+    for name, kind, (low, high) in asked_of
+])  # fmt: skip
 
 # %% [markdown]
 # ## Quality, time and size
@@ -306,30 +281,40 @@ for name, what in [(f"{trainer}_{switch}", what) for trainer in settings.decays 
 # %%
 costs = pd.DataFrame([
     {
-        "model": name, "label": label[name], "value": found[name]["mrr@20"]["value"],
-        "train_s": one.train_seconds, "user_ms": 1000 * variants.latency(one),
-        "product_ms": 1000 * variants.newcomer(one, products), "megabytes": one.megabytes,
-    } | dict(zip(("lo", "hi"), metrics.interval(metrics.reciprocal_rank(ranks[name], 20), seed)))
+        "model": name, "label": label[name], "value": found[name]["mrr@20"]["value"], "train_s": one.train_seconds,
+        "user_ms": 1000 * gains.latency(one), "product_ms": 1000 * gains.newcomer(one, products),
+        "megabytes": one.megabytes,
+    }
     for name, one in made.items()
 ])  # fmt: skip
-quickest = costs.loc[costs.user_ms.idxmin()]
+best, quickest = costs.loc[costs.value.idxmax()], costs.loc[costs.user_ms.idxmin()]
 plots.show(
     plots.what_it_costs(costs),
-    caption=f"{label[max(found, key=lambda name: found[name]['mrr@20']['value'])]} has the highest MRR@20; {quickest.label} answers "
-    f"soonest, in {quickest.user_ms:.2g} ms, medians on this machine. Without a hollow mark, a new product waits for the next training.",
-    alt="Three panels with a row for each variant: MRR@20 with its interval, milliseconds, and megabytes.",
+    caption=f"“{best.label}” has the highest MRR@20 and answers in {best.user_ms:.2g} ms, “{quickest.label}” in "
+    f"{quickest.user_ms:.2g} ms (medians on this machine). Without a hollow mark, a new product waits for the next training.",
+    alt="Three panels with a row for each variant: MRR@20, milliseconds, and megabytes.",
+)
+
+# %%
+heads = {
+    "label": "variant", "train_s": "train s", "user_ms": "ms per user", "product_ms": "ms per new product", "megabytes": "MB",
+}  # fmt: skip
+shown = costs[list(heads)].rename(columns=heads)
+plots.table(
+    shown.assign(**{heads[name]: [f"{x:.{digits}f}" if x == x else "–" for x in costs[name]]
+                    for name, digits in (("train_s", 1), ("user_ms", 3), ("product_ms", 2), ("megabytes", 2))}),
+    caption="What each costs: seconds of training on one thread, milliseconds for one user at a time, and what must be held.",
 )  # fmt: skip
 
 # %%
-shown = costs.assign(cold=[variants.told(found[name].get("cold"), base[name]) for name in costs.model])
-heads = {"label": "variant", "cold": "HR@20, new products", "train_s": "train s", "user_ms": "ms per user", "product_ms": "ms per new product", "megabytes": "MB"}
-plots.table(
-    shown[list(heads)].rename(columns=heads),
-    formats={"train s": lambda s: "–" if s != s else f"{s:.1f}", "ms per user": ".2g", "MB": ".2f"},
-    caption="What each costs: seconds of training on one thread, milliseconds for one user at a time, and what must be held.",
-)
 if "word2vec_graph" in made:
-    plots.note(f"Of the exact twenty nearest, the approximate search finds {made['word2vec_graph'].recall:.1%}, of {len(products):,} products.")
+    exact, graph = (costs.user_ms[costs.model == name].item() for name in ("word2vec", "word2vec_graph"))
+    plots.note(
+        f"The approximate search finds {made['word2vec_graph'].recall:.1%} of the exact twenty nearest. With {len(products):,} "
+        f"products it takes {graph:.2g} ms against {exact:.2g} ms, so it {'pays' if graph < 0.9 * exact else 'does not pay yet'}."
+    )
+else:
+    plots.note(left_out["word2vec_graph"])
 
 # %% [markdown]
 # ## The verdict
@@ -337,7 +322,7 @@ if "word2vec_graph" in made:
 # One sentence for each switch, from the intervals above and nothing else.
 
 # %%
-verdicts = {name: variants.verdict(label[name], label[base[name]], found[name]) for name in changed}
+verdicts = {name: gains.verdict(made[name], made[made[name].variant.base], found[name]) for name in switched}
 plots.takeaways(list(verdicts.values()))
 
 # %% [markdown]
@@ -349,8 +334,8 @@ plots.takeaways(list(verdicts.values()))
 #   another log.
 # - **Searches that tell the target.** The query just before the target names what the user wants. It is left out here; a
 #   shop that knows it in time should use it, and measure on targets after searches apart.
-# - **New products that crowd out the others.** A vector that is a mean lies in the middle of things and is near to many.
-#   Look at the targets that are not new, too.
+# - **New products that crowd out the others.** The mean of three directions, brought to length 1, is nearer to everything than
+#   any of the three. Here it keeps their mean cosine. Look at the targets that are not new, too.
 # - **Purchases of a kind.** Where every visit is a purchase, no session leads to one, and the switch says nothing.
 #
 # ## Exercises
@@ -391,8 +376,9 @@ plots.takeaways(list(verdicts.values()))
 # <details><summary>Solution</summary>
 #
 # ```python
-# hits, seen = metrics.hit_rate(ranks["word2vec"], 20), material.test.seen()
-# shares = {name: hits[part & seen].sum() / max(1, hits[part].sum()) for name, part in (("all", to_cart | True), ("cart", to_cart))}
+# ranks = metrics.evaluate(made["word2vec"].model, material.test).ranks
+# hits, seen, cart = metrics.hit_rate(ranks, 20), material.test.seen(), material.test.target_event > 0
+# shares = {name: hits[part & seen].sum() / max(1, hits[part].sum()) for name, part in (("all", cart | True), ("cart", cart))}
 # print(shares)
 # assert 0 <= shares["all"] <= 1
 # ```
@@ -404,25 +390,26 @@ plots.takeaways(list(verdicts.values()))
 
 # %%
 figures = {
-    name: found[name] | {"label": label[name], "base": base[name], "train_seconds": None if one.train_seconds != one.train_seconds else one.train_seconds,
-                         "megabytes": one.megabytes, "chosen": one.chosen} | ({"recall": one.recall} if one.recall == one.recall else {})
-    for name, one in made.items()
-}  # fmt: skip
+    name: found[name] | {"label": label[name], "base": one.variant.base, "chosen": one.chosen} for name, one in made.items()
+}
+for row in costs.drop(columns=["label", "value"]).replace({np.nan: None}).to_dict("records"):
+    figures[row.pop("model")] |= row
 runs.write_json(run / "next_steps.json", {
-    "users": len(set(table["user_id"].to_pylist())), "test": len(material.test), "passes": {"word2vec": settings.sg_epochs, "starspace": settings.ss_epochs},
-    "variants": figures, "left_out": left_out, "recovered": recovered, "verdicts": verdicts,
+    "users": len(np.unique(table["user_id"].to_numpy())), "test": len(material.test),
+    "passes": {"word2vec": settings.sg_epochs, "starspace": settings.ss_epochs}, "variants": figures, "left_out": left_out,
+    "recovered": recovered, "recall": made["word2vec_graph"].recall if "word2vec_graph" in made else None, "verdicts": verdicts,
 })  # fmt: skip
 
 # %%
-helps = [name for name in changed if name in label and base[name] and name in cold and found[name]["mrr@20"]["ci95"][0] > 0]
-best = max(helps, key=lambda name: found[name]["mrr@20"]["gain"]) if helps else None
-newest = max(cold, key=lambda name: found[name]["cold"]["value"] or 0)
+helps = [name for name in switched if found[name]["mrr@20"]["ci95"][0] > 0]
+newest = max(placing, key=lambda name: found[name]["cold"]["value"] or 0)
 plots.takeaways([
-    f"Of {len(cold) - 2} switches, {len(helps)} gain MRR@20 beyond chance at this budget"
-    + (f"; {label[best]} gains most, {100 * found[best]['mrr@20']['gain']:+.1f} points." if best else "."),
-    *([f"Of products that nobody clicked, {label[newest]} finds {found[newest]['cold']['value']:.1%} in twenty tries; the default none."]
-      if (found[newest]["cold"]["value"] or 0) > 0 else []),
+    f"{len(helps)} of {len(switched)} switches gain MRR@20 beyond chance at this budget"
+    + (f"; “{label[top]}” gains most, {100 * found[top]['mrr@20']['gain']:+.1f} points." if top in helps else "."),
+    *([f"Of products that nobody clicked, “{label[newest]}” finds {found[newest]['cold']['value']:.1%} in twenty tries, the "
+       "default none."] if found[newest]["cold"]["value"] else []),
     f"Our skip-gram trainer with every switch off reaches an MRR@20 of {found['word2vec']['mrr@20']['value']:.1%} in "
-    f"{settings.sg_epochs} passes, gensim's vectors of chapter 2 {found['chapter_2_word2vec']['mrr@20']['value']:.1%} with theirs.",
-    f"An answer of the default takes {costs.user_ms[0]:.2g} ms, one of the tied recommender {costs.user_ms.iloc[-1]:.2g} ms.",
+    f"{settings.sg_epochs} passes, gensim's vectors of chapter 2 {found['word2vec_gensim']['mrr@20']['value']:.1%} with theirs.",
+    f"“{best.label}” is best, at {best.value:.1%}; its answers take {best.user_ms:.2g} ms, those of the default "
+    f"{costs.user_ms[0]:.2g} ms.",
 ])  # fmt: skip

@@ -5,9 +5,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from shelfspace import metrics, searches, sequences, shop, variants
+from shelfspace import gains, metrics, searches, sequences, shop, truths, variants
 from shelfspace.features import of_products
-from shelfspace.sequences import Corpus, Examples
+from shelfspace.sequences import Corpus
 
 
 def log(users: int = 250, products: int = 90, seed: int = 0):
@@ -57,7 +57,7 @@ def test_all_are_made_and_measured_on_the_same_targets(material, made):
         first = one.answer(one.test)
         hits = (first == one.test.target[:, None]).any(axis=1)
         assert (hits[rank <= 19]).all() and not hits[rank > 21].any()
-        assert one.megabytes > 0 and one.train_seconds >= 0 and variants.latency(one, repeats=2) > 0
+        assert one.megabytes > 0 and one.train_seconds >= 0 and gains.latency(one, repeats=2) > 0
 
 
 def test_the_same_material_gives_the_same_vectors(material, made):
@@ -100,25 +100,6 @@ def test_products_without_a_click_are_found_by_information_alone(material, made)
         assert (found[name][is_cold] <= 20).any(), name
 
 
-def test_a_new_product_is_the_mean_of_the_most_alike_by_hand():
-    products = pd.DataFrame({
-        "product_id": list("abcdez"), "brand": ["x", "x", "x", "y", "y", "x"], "category": ["k", "k", "l", "l", "m", "k"],
-    })  # fmt: skip
-    information = of_products(products)
-    vectors = np.array([[2, 0], [0, 3], [1, 1], [-1, 0], [0, -1], [0, 0]], np.float32)
-    known = np.array([True] * 5 + [False])
-    filled, now = variants.fill(vectors, known, variants.placer(information, vectors, known), products)
-    length = (2 + 3 + 2**0.5 + 1 + 1) / 5  # of the known vectors, on average
-    root = 0.5**0.5  # a and b share brand and category with z, and c the brand; each counts by its direction
-    np.testing.assert_allclose(filled[5, :2], length * np.array([1 + 0 + root, 0 + 1 + root]) / 3, rtol=1e-6)
-    assert np.linalg.norm(filled[5]) == pytest.approx(length) and now.all()
-    assert np.array_equal(filled[:5, :2], vectors[:5]) and not filled[:5, 2].any()
-    user = np.array([0.6, 0.8, 0])  # its cosine to z is the mean of those to a, b and c
-    assert filled[5] @ user / length == pytest.approx((0.6 + 0.8 + (0.6 + 0.8) * root) / 3)
-    stranger = pd.DataFrame({"product_id": ["s"], "brand": ["q"], "category": [None]})
-    assert not variants.placer(information, vectors, known)(stranger).any()
-
-
 def test_categories_are_numbered_and_missing_ones_are_none():
     products = pd.DataFrame({"product_id": list("abcd"), "category": ["k", None, "", "j"]})
     given = Corpus(np.array(list("abd")), np.zeros(0, np.int32), np.zeros(1, np.int64))
@@ -141,66 +122,27 @@ def test_a_bare_log_leaves_out_what_it_cannot_tell():
     assert "purchases" not in variants.gather(bought, PRODUCTS).has  # every visit is one, so none leads to one
 
 
-def test_gains_by_hand():
-    rank, other = np.array([1, 4, 25, 2]), np.array([2, 4, 20, 30])
-    found = variants.gain(rank, other, "mrr@20")
-    assert found["value"] == pytest.approx((1 + 0.25 + 0 + 0.5) / 4) and found["n"] == 4
-    assert found["gain"] == pytest.approx((0.5 + 0 - 0.05 + 0.5) / 4)
-    assert variants.gain(rank, other, "hit_rate@20")["gain"] == 0.0
-    assert variants.gain(rank[:0], other[:0], "mrr@20") == {"value": None, "gain": None, "ci95": None, "n": 0}
-    pairs = variants.recovered(np.array([1, 30, 30, 2]), np.array([30, 30, 30, 2]), np.array(list("uuuv")))
-    assert pairs["value"] == pytest.approx((1 / 3 + 1) / 2) and pairs["gain"] == pytest.approx(1 / 6)
-
-
-def test_a_gain_in_a_table():
-    one = {"value": 0.381, "gain": 0.004, "ci95": [-0.002, 0.011], "n": 9}
-    assert variants.told(one, "word2vec") == "38.1 (-0.2 to +1.1)" and variants.told(one, "") == "38.1"
-    assert variants.told(None, "word2vec") == variants.told(variants.gain(np.zeros(0), np.zeros(0), "mrr@20"), "") == "–"
-
-
-def test_verdicts_follow_the_intervals(made):
-    up, down, level = ({"value": 0.1, "gain": g, "ci95": [g - 0.01, g + 0.01], "n": 9} for g in (0.02, -0.02, 0.0))
-    nothing = variants.gain(np.zeros(0), np.zeros(0), "mrr@20")
-    pair = (made["word2vec_goals"], made["word2vec"])
-    helps = variants.verdict(*pair, {"mrr@20": up, "hit_rate@20": level, "cold": nothing})
-    assert helps == "word2vec, global positives helps over word2vec: MRR@20 +2.0 points (+1.0 to +3.0)."
-    assert "does harm beside" in variants.verdict(*pair, {"mrr@20": level, "hit_rate@20": down})
-    assert "gains and loses" in variants.verdict(*pair, {"mrr@20": down, "hit_rate@20": level, "cold": up})
-    assert "is level with word2vec" in variants.verdict(*pair, {"mrr@20": level, "hit_rate@20": level})
-
-
 def test_all_measures_of_all_models(made, material):
     hidden = np.arange(0, len(PRODUCTS), 5)
     cold = variants.cold(material, SETTINGS, made, hidden)
     most = np.bincount(material.corpus.items, minlength=len(PRODUCTS)).astype(np.float32)
     outside = variants.outside("popular", "popular", lambda part: np.tile(most, (len(part), 1)), material.test, 0.1)
-    found = variants.measure(made | {"popular": outside}, hidden, cold)
+    found = gains.measure(made | {"popular": outside}, hidden, cold)
     assert list(found) == [*made, "popular"] and "cold" not in found["popular"]
     for name, of in found.items():
         assert of["next_cart"]["n"] == (material.test.target_event > 0).sum()
         assert name == "popular" or of["cold"]["n"] + of["others"]["n"] == len(material.test)
         assert of["mrr@20"]["gain"] == 0 or (name in ("popular",) or made[name].variant.base)
-    shown = variants.tabulate(made, {name: found[name] for name in made}, variants.MEASURES)
-    assert list(shown.columns) == ["variant", *variants.MEASURES.values()] and len(shown) == len(made)
+    shown = gains.tabulate(made, {name: found[name] for name in made}, gains.MEASURES)
+    assert list(shown.columns) == ["variant", *gains.MEASURES.values()] and len(shown) == len(made)
     assert "to" not in shown["HR@20"][0] and " to " in shown["HR@20"][1]
 
 
-def test_missions_are_the_visits_before_what_was_bought_and_in_no_training():
-    found = variants.missions(TABLE, PRODUCTS.product_id.to_numpy().astype(str))
-    assert isinstance(found, Examples) and len(found) > 5 and (found.lengths == 1).all()
-    frame = TABLE.to_pandas()
-    ids = PRODUCTS.product_id.to_numpy().astype(str)
-    one = frame.iloc[found.start[0]]
-    same = frame[(frame.user_id == one.user_id) & (frame.session == one.session)]
-    assert ids[found.target[0]] in set(same.product_id[(same.role == "target") & (same.event == "purchase")])
-    assert (found.items[found.start] != found.target).all()
-
-
 def test_known_pairs_are_ranked_among_all_products(made, material):
-    pairs = variants.complements(COMPLEMENTS, material.product_ids)
-    rank = variants.found_near(made["word2vec"], pairs)
+    pairs = truths.complements(COMPLEMENTS, material.product_ids)
+    rank = truths.found_near(made["word2vec"], pairs)
     assert len(rank) == len(COMPLEMENTS) and rank.min() >= 1 and rank.max() <= len(PRODUCTS)
-    found = variants.recover(made, {"complement": pairs}, ["word2vec", "word2vec_market"])
-    other = variants.found_near(made["word2vec_market"], pairs)
-    assert found["word2vec_market"]["complement"] == variants.recovered(other, rank, pairs.user_ids)
+    found = truths.recover(made, {"complement": pairs}, ["word2vec", "word2vec_market"])
+    other = truths.found_near(made["word2vec_market"], pairs)
+    assert found["word2vec_market"]["complement"] == truths.recovered(other, rank, pairs.user_ids)
     assert found["word2vec"]["complement"]["gain"] == 0.0

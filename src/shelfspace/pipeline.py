@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 PACKAGE = Path(__file__).resolve().parent
 PLUMBING = {"data", "columns", "run_dir"}  # said by --data, --columns and --out
-VERSIONS = ("duckdb", "gensim", "ibis-framework", "keras", "numba", "numpy", "openTSNE", "pandas", "papermill", "scikit-learn", "scipy", "seaborn", "tensorflow-cpu", "tensorflow")  # fmt: skip
+VERSIONS = ("duckdb", "faiss-cpu", "gensim", "ibis-framework", "keras", "numba", "numpy", "openTSNE", "pandas", "papermill", "scikit-learn", "scipy", "seaborn", "tensorflow-cpu", "tensorflow")  # fmt: skip
 QUIET = {
     "OMP_NUM_THREADS": str(min(2, os.cpu_count() or 1)),  # more threads than cores to spare make BLAS slower, not faster
     "OMP_WAIT_POLICY": "passive",

@@ -591,17 +591,17 @@ def what_it_costs(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
     Parameters
     ----------
     table : DataFrame
-        model (str, for the colour), label (str), value, lo, hi (0–1), user_ms, product_ms (milliseconds for one user, and
-        to place one new product, NaN where that cannot be done), megabytes.
+        model (str, for the colour), label (str), value (0–1), user_ms, product_ms (milliseconds for one user, and to place
+        one new product, NaN where that cannot be done), megabytes.
     metric : str
         Name of the quality.
     """
-    _need(table, ("model", "label", "value", "lo", "hi", "user_ms", "product_ms", "megabytes"), "what_it_costs")
+    _need(table, ("model", "label", "value", "user_ms", "product_ms", "megabytes"), "what_it_costs")
     table = table.sort_values("value", kind="stable")
     fig, (quality, speed, size) = _figure(1, 3, height=1.4 + 0.34 * len(table), sharey=True)
     for y, row in enumerate(table.itertuples()):
         color, marker = color_of(row.model), marker_of(row.model)
-        _interval(quality, [row.value], [y], [row.lo], [row.hi], color, horizontal=True, marker=marker, markersize=7)
+        quality.plot([row.value], [y], marker, color=color, markersize=7)
         speed.plot([row.user_ms], [y], marker, color=color, markersize=7)
         speed.plot([row.product_ms], [y], marker, color=color, markersize=7, markerfacecolor=PAPER, markeredgewidth=1.6)
         size.plot([row.megabytes], [y], marker, color=color, markersize=7)

@@ -57,10 +57,12 @@ def insert(table: pa.Table, searches: pd.DataFrame) -> pa.Table:
     visits = table.to_pandas()
     if visits.product_id.astype(str).str.startswith(PREFIX).any():
         raise ValueError(f"The id of a product begins with {PREFIX!r}, as those of queries do; give products other ids.")
-    visits[["user_id", "product_id", "event", "role", "split"]] = visits[["user_id", "product_id", "event", "role", "split"]].astype(object)
+    coded = ["user_id", "product_id", "event", "role", "split"]
+    visits[coded] = visits[coded].astype(object)
     place = pd.Series(np.arange(visits.user_id.nunique()), index=visits.user_id.unique())
     asked = searches[searches.user_id.isin(place.index)]
-    added = pd.DataFrame({"user_id": asked.user_id, "product_id": PREFIX + asked["query"], "timestamp": asked.timestamp, "event": "view"})
+    added = pd.DataFrame({"user_id": asked.user_id, "product_id": PREFIX + asked["query"], "timestamp": asked.timestamp})
+    added = added.assign(event="view")
     both = pd.concat([visits.assign(visit=True), added.assign(visit=False)], ignore_index=True)
     order = np.lexsort((both.index, both.visit, both.timestamp.astype("datetime64[us]").astype("int64"), place[both.user_id]))
     both = both.iloc[order].reset_index(drop=True)
@@ -71,6 +73,5 @@ def insert(table: pa.Table, searches: pd.DataFrame) -> pa.Table:
     both = both[both.visit | ~again]
     both["position"] = both.groupby("user_id", sort=False).cumcount().astype("int32")
     both["session"] = both.session.astype("int32")
-    coded = ["user_id", "product_id", "event", "role", "split"]
     both[coded] = both[coded].astype("category")
     return pa.Table.from_pandas(both[table.column_names], preserve_index=False)

@@ -135,7 +135,8 @@ def update(
     """
     v, u = v.astype(np.float32), u.astype(np.float32)
     outputs = np.array([context, *noise], dtype=np.int64)
-    loss = _learn(v, u, product, outputs, len(outputs), np.float32(weight), np.float32(learning_rate), np.empty(v.shape[1], np.float32))
+    gradient = np.empty(v.shape[1], np.float32)
+    loss = _learn(v, u, product, outputs, len(outputs), np.float32(weight), np.float32(learning_rate), gradient)
     return loss, v, u
 
 

@@ -2,7 +2,7 @@
 
 A variant's answer is always the same: the products nearest by cosine to the decayed user embedding. What differs is
 how the vectors were learned, how visits weigh, or how the nearest are found; so whatever a variant gains over its base is
-the worth of its one switch. What a log cannot tell (no purchase, no category, no search) leaves variants out, with a
+the worth of its one switch (`shelfspace.gains` measures it). What a log cannot tell (no purchase, no category, no search) leaves variants out, with a
 sentence that says why.
 """
 
@@ -16,19 +16,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import scipy.sparse as sp
 from tqdm import tqdm
 
-from shelfspace import features, metrics, neighbours, searches, sequences, skipgram, starspace
-from shelfspace.baselines import nearest_to_last, nearest_to_user
-from shelfspace.embeddings import Embeddings, align, normalise
+from shelfspace import features, metrics, neighbours, newcomers, searches, sequences, skipgram, starspace
+from shelfspace.baselines import nearest_to_user
+from shelfspace.embeddings import Embeddings, align
 from shelfspace.features import Features
 from shelfspace.metrics import Model
 from shelfspace.sequences import EVENT_LEVELS, Corpus, Examples
 from shelfspace.users import user_embeddings
 
-EVENT_GRID = {"add_to_cart": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0), "purchase": (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)}  # a view counts 1
-ALIKE = 3  # products whose mean a new product takes
+EVENT_GRID = {  # how often a visit may count by its event; a view counts once
+    "add_to_cart": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
+    "purchase": (0.1, 0.25, 0.5, 1.0, 2.0, 4.0),
+}
 MIKOLOV, STARSPACE = "Mikolov et al. 2013, eq. 4", "Wu et al. 2017, section 3"
 AIRBNB = "Grbovic & Cheng 2018, section 3"
 
@@ -319,8 +320,8 @@ def _made(variant: Variant, material: Material, settings: Settings, made: Mappin
         return _exact(model, base, variant=variant, chosen=chosen)
     if "newcomers" in on:
         base, started = made[variant.base], time.perf_counter()
-        place = placer(material.information, base.vectors, base.known)
-        vectors, known = fill(base.vectors, base.known, place, material.products)
+        place = newcomers.placer(material.information, base.vectors, base.known)
+        vectors, known = newcomers.fill(base.vectors, base.known, place, material.products)
         seconds = base.train_seconds + time.perf_counter() - started
         size = vectors.nbytes + 2 * material.information.matrix.data.nbytes  # of the features, numbers and places
         return _exact(
@@ -353,63 +354,6 @@ def _best(tried: Sequence, make: Callable[..., Model], valid: Examples):
     """What gives the highest MRR@20 on the valid examples; the first of equals."""
     scores = [metrics.reciprocal_rank(metrics.evaluate(make(one), valid).ranks, 20).mean() for one in tried]
     return tried[int(np.argmax(scores))]
-
-
-def placer(information: Features, vectors: np.ndarray, known: np.ndarray) -> Callable[[pd.DataFrame], np.ndarray]:
-    """A function that places new products by the `ALIKE` products most like them by information.
-
-    Alike is the cosine of two products' features, each weighing log(products / products that have it), so that rare ones
-    say more. A new product's cosine to whatever is compared with it is to be the mean of theirs, so its vector is the mean
-    of their directions, and a number in a dimension of its own that makes its length 1. Were the mean itself brought to
-    length 1, it would be nearer to all than any of the three, and new products would crowd out the others.
-
-    Parameters
-    ----------
-    information : Features
-        Of all products, in the order of `vectors`.
-    vectors : ndarray of float32, shape (n_products, dim)
-    known : ndarray of bool, shape (n_products,)
-        Whose vectors may be taken.
-
-    Returns
-    -------
-    callable
-        From a product table to float32 of shape (rows, dim + 1), zero where no feature is known, else as long as the known
-        vectors are on average.
-    """
-    weight = np.log(len(known) / information.matrix.getnnz(axis=0))
-    there = np.flatnonzero(known)
-    unit, table = normalise(vectors[there]), _of_length_one(information.matrix[there].multiply(weight))
-    length = np.linalg.norm(vectors[there], axis=1).mean()
-
-    def place(rows: pd.DataFrame) -> np.ndarray:
-        theirs = features.select(features.of_products(rows, min_products=1, max_share=1.0), information.names)
-        alike = (_of_length_one(theirs.matrix.multiply(weight)) @ table.T).toarray()
-        mean = unit[np.argsort(-alike, axis=1, kind="stable")[:, :ALIKE]].mean(axis=1)
-        rest = np.sqrt(np.maximum(0, 1 - (mean**2).sum(axis=1, keepdims=True)))
-        return length * np.hstack([mean, rest]) * (alike.max(axis=1, initial=0.0, keepdims=True) > 0)
-
-    return place
-
-
-def fill(vectors: np.ndarray, known: np.ndarray, place: Callable, products: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors with the dimension that `placer` adds, and known, with what it gives for the products that have no vector.
-
-    `products` are in the order of `vectors`.
-    """
-    missing, known = np.flatnonzero(~known), known.copy()
-    vectors = np.hstack([vectors, np.zeros((len(vectors), 1), np.float32)])
-    for first in range(0, len(missing), 512):
-        part = missing[first : first + 512]
-        vectors[part] = place(products.iloc[part])
-    known[missing] = vectors[missing].any(axis=1)
-    return vectors, known
-
-
-def _of_length_one(matrix: sp.sparray) -> sp.csr_matrix:
-    matrix = sp.csr_matrix(matrix)
-    norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
-    return sp.csr_matrix(sp.diags_array(1 / np.maximum(norm, 1e-12)) @ matrix)
 
 
 def _approximate(base: Made, material: Material, decay: Mapping) -> Made:
@@ -485,228 +429,8 @@ def cold(material: Material, settings: Settings, made: Mapping[str, Made], hidde
             known = made[variant.name].known & ~unclicked
             vectors = np.where(known[:, None], made[variant.name].vectors, np.float32(0))
             if "newcomers" in on:
-                vectors, known = fill(vectors, known, placer(material.information, vectors, known), material.products)
-        found[variant.name] = metrics.evaluate(nearest_to_user(vectors, known, **decay), material.test).ranks
+                vectors, known = newcomers.fill(vectors, known, newcomers.placer(material.information, vectors, known), material.products)
+        weights = settings.counts if "given" in on else tuple(made[variant.name].chosen.values()) or None
+        model = nearest_to_user(vectors, known, event_weights=weights, **decay)
+        found[variant.name] = metrics.evaluate(model, material.test).ranks
     return found
-
-
-def latency(made: Made, batch: int = 1, repeats: int = 50) -> float:
-    """Seconds per user from the history to the first 20 products, `batch` users at a time: the median of `repeats`."""
-    seconds = []
-    for repeat in range(repeats + 1):
-        part = made.test[np.arange(repeat * batch, (repeat + 1) * batch) % len(made.test)]
-        started = time.perf_counter()
-        made.answer(part)
-        seconds.append((time.perf_counter() - started) / batch)
-    return float(np.median(seconds[1:]))  # the first lets it warm up
-
-
-def newcomer(made: Made, products: pd.DataFrame, repeats: int = 20) -> float:
-    """Seconds to place one new product, from its columns to its vector: the median of `repeats`.
-
-    NaN where only another training can place it.
-    """
-    if made.place is None:
-        return float("nan")
-    seconds = []
-    for row in range(repeats):
-        started = time.perf_counter()
-        made.place(products.iloc[[row % len(products)]])
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds))
-
-
-def missions(table: pa.Table, product_ids: np.ndarray) -> Examples:
-    """Single visits that led to a purchase which no embedding was trained on: the targets that were bought.
-
-    Returns
-    -------
-    Examples
-        One for each visit of the session before such a target, to another product than the one bought; the visit is the
-        whole history.
-    """
-    session = table["session"].to_numpy()
-    parts = []
-    for split in ("train", "valid", "test"):
-        found = sequences.examples(table, product_ids, split)
-        found = found[found.target_event == EVENT_LEVELS.index("purchase")]
-        positions, _ = found.flat()
-        bought = np.repeat(found.end, found.lengths)
-        target, users = np.repeat(found.target, found.lengths), np.repeat(found.user_ids, found.lengths)
-        led = (session[positions] == session[bought]) & (found.items[positions] != target)
-        parts.append((positions[led], target[led], users[led]))
-    start, target, users = (np.concatenate(column) for column in zip(*parts))
-    codes = np.full(len(target), EVENT_LEVELS.index("purchase"), np.int8)
-    return Examples(found.items, found.times, found.events, start, start + 1, target, codes, users)
-
-
-def complements(pairs: pd.DataFrame, product_ids: np.ndarray) -> Examples:
-    """Pairs of product_id and complement_id, as histories of one visit with the complement as target."""
-    there = pairs[pairs.isin(product_ids).all(axis=1)]
-    first, second = (np.searchsorted(product_ids, there[name].astype(str)) for name in ("product_id", "complement_id"))
-    n = len(there)
-    nothing = np.zeros(n, dtype=np.int8)
-    return Examples(
-        first.astype(np.int32), np.zeros(n), nothing, np.arange(n), np.arange(n) + 1, second.astype(np.int32), nothing,
-        there.product_id.to_numpy().astype(str),
-    )  # fmt: skip
-
-
-def found_near(made: Made, pairs: Examples) -> np.ndarray:
-    """How far each pair's target comes among the products nearest to its one visit, the visit's own product included.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-        Ranks among all products.
-    """
-    return metrics.evaluate(nearest_to_last(made.vectors, made.known), pairs).ranks
-
-
-def recovered(rank: np.ndarray, other: np.ndarray, owners: np.ndarray, seed: int = 0) -> dict:
-    """HR@20 of the pairs, and its paired gain, with an interval over owners: pairs of one are not independent.
-
-    Each owner counts once, with the mean of its pairs. As `gain`.
-    """
-    hits, base = metrics.hit_rate(rank, 20), metrics.hit_rate(other, 20)
-    mean = pd.DataFrame({"hit": hits, "gain": hits - base}).groupby(owners).mean()
-    return {
-        "value": float(mean.hit.mean()), "gain": float(mean.gain.mean()),
-        "ci95": list(metrics.interval(mean.gain.to_numpy(), seed)), "n": len(rank),
-    }  # fmt: skip
-
-
-def gain(rank: np.ndarray, other: np.ndarray, metric: str, seed: int = 0) -> dict:
-    """Mean of a metric, and its paired difference to another model's ranks on the same examples, as shares.
-
-    Parameters
-    ----------
-    rank, other : ndarray of int, shape (n,)
-    metric : {"hit_rate@20", "mrr@20"}
-    seed : int
-        Of the bootstrap.
-
-    Returns
-    -------
-    dict
-        "value", "gain", "ci95" (of the gain) and "n".
-    """
-    measure = metrics.hit_rate if metric == "hit_rate@20" else metrics.reciprocal_rank
-    values, base = measure(rank, 20), measure(other, 20)
-    if not len(values):
-        return {"value": None, "gain": None, "ci95": None, "n": 0}
-    return {
-        "value": float(values.mean()), "gain": float((values - base).mean()),
-        "ci95": list(metrics.interval(values - base, seed)), "n": len(values),
-    }  # fmt: skip
-
-
-MEASURES = {
-    "hit_rate@20": "HR@20", "mrr@20": "MRR@20", "next_cart": "HR@20, to the cart", "cold": "HR@20, new products",
-    "others": "HR@20, beside new products",
-}  # fmt: skip
-"""The measures of a variant, by the key under which its `gain` is kept."""
-
-
-def measure(made: Mapping[str, Made], hidden: np.ndarray, cold: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, dict]:
-    """All `MEASURES` of all models, each with its paired gain over its base; those of new products where they are known.
-
-    Parameters
-    ----------
-    made : mapping of name to Made
-    hidden : ndarray of int
-        The products without a click in `cold`.
-    cold : mapping of name to ndarray of int
-        From `cold`.
-    seed : int
-        Of the bootstrap.
-
-    Returns
-    -------
-    dict of name to dict of measure to `gain`
-        "next_cart" is of the targets that were put in the cart or bought, "cold" of the hidden ones, "others" of the rest
-        in their company.
-    """
-    ranks = {name: metrics.evaluate(one.model, one.test).ranks for name, one in made.items()}
-    found = {}
-    for name, one in made.items():
-        rank, other = ranks[name], ranks[one.variant.base or name]
-        cart = one.test.target_event >= EVENT_LEVELS.index("add_to_cart")
-        found[name] = {metric: gain(rank, other, metric, seed) for metric in ("hit_rate@20", "mrr@20")}
-        found[name]["next_cart"] = gain(rank[cart], other[cart], "hit_rate@20", seed)
-        if name in cold:
-            rank, other = cold[name], cold[one.variant.base or name]
-            new = np.isin(made["word2vec"].test.target, hidden)
-            found[name]["cold"] = gain(rank[new], other[new], "hit_rate@20", seed)
-            found[name]["others"] = gain(rank[~new], other[~new], "hit_rate@20", seed)
-    return found
-
-
-def told(one: Mapping | None, base: str) -> str:
-    """A `gain` as a table shows it, in %: "38.1 (-0.2 to +1.1)", the interval that of the difference; without for a default."""
-    if not one or one["value"] is None:
-        return "–"
-    low, high = one["ci95"]
-    return f"{100 * one['value']:.1f}" + (f" ({100 * low:+.1f} to {100 * high:+.1f})" if base else "")
-
-
-def tabulate(made: Mapping[str, Made], found: Mapping[str, Mapping], heads: Mapping[str, str]) -> pd.DataFrame:
-    """A row for each model in `found`: its label, and what was `told` of each measure of `heads`, under that head."""
-    return pd.DataFrame([
-        {"variant": made[name].variant.label}
-        | {head: told(of.get(measure), made[name].variant.base) for measure, head in heads.items()}
-        for name, of in found.items()
-    ])  # fmt: skip
-
-
-def verdict(one: Made, base: Made, found: Mapping[str, Mapping]) -> str:
-    """One sentence on what a variant brought over its base, from its gains and nothing else.
-
-    Parameters
-    ----------
-    one, base : Made
-    found : mapping of measure to `gain`
-        By the keys of `MEASURES`; "mrr@20" must be there.
-    """
-    sides: dict[str, list[str]] = {"better": [], "worse": []}
-    for measure, name in MEASURES.items():
-        if found.get(measure) and found[measure]["ci95"]:
-            low, high = found[measure]["ci95"]
-            if low > 0 or high < 0:
-                points = f"{name} {100 * found[measure]['gain']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-                sides["better" if low > 0 else "worse"].append(points)
-    better, worse = ("; ".join(points) for points in sides.values())
-    if better and worse:
-        said = f"gains and loses against {base.variant.label}: {better}; but {worse}"
-    elif better:
-        said = f"helps over {base.variant.label}: {better}"
-    elif worse:
-        said = f"does harm beside {base.variant.label}: {worse}"
-    else:
-        low, high = found["mrr@20"]["ci95"]
-        said = f"is level with {base.variant.label}: MRR@20 {100 * found['mrr@20']['gain']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-    return f"{one.variant.label} {said}."
-
-
-def recover(
-    made: Mapping[str, Made], pairs: Mapping[str, Examples], names: Sequence[str], seed: int = 0
-) -> dict[str, dict]:
-    """How well known pairs are found, by name and kind of pair; see `recovered`.
-
-    Parameters
-    ----------
-    made : mapping of name to Made
-    pairs : mapping of kind to Examples
-        From `missions` or `complements`.
-    names : sequence of str
-        Variants to ask, their bases among them.
-    seed : int
-    """
-    near = {(name, kind): found_near(made[name], of) for name in names for kind, of in pairs.items()}
-    return {
-        name: {
-            kind: recovered(near[name, kind], near[made[name].variant.base or name, kind], of.user_ids, seed)
-            for kind, of in pairs.items()
-        }
-        for name in names
-    }

@@ -1,0 +1,32 @@
+"""Gains by hand, and verdicts that say what their intervals say."""
+
+import numpy as np
+import pytest
+
+from shelfspace import gains, variants
+
+
+def test_gains_by_hand():
+    rank, other = np.array([1, 4, 25, 2]), np.array([2, 4, 20, 30])
+    found = gains.gain(rank, other, "mrr@20")
+    assert found["value"] == pytest.approx((1 + 0.25 + 0 + 0.5) / 4) and found["n"] == 4
+    assert found["gain"] == pytest.approx((0.5 + 0 - 0.05 + 0.5) / 4)
+    assert gains.gain(rank, other, "hit_rate@20")["gain"] == 0.0
+    assert gains.gain(rank[:0], other[:0], "mrr@20") == {"value": None, "gain": None, "ci95": None, "n": 0}
+
+
+def test_a_gain_in_a_table():
+    one = {"value": 0.381, "gain": 0.004, "ci95": [-0.002, 0.011], "n": 9}
+    assert gains.told(one, "word2vec") == "38.1 (-0.2 to +1.1)" and gains.told(one, "") == "38.1"
+    assert gains.told(None, "word2vec") == gains.told(gains.gain(np.zeros(0), np.zeros(0), "mrr@20"), "") == "–"
+
+
+def test_verdicts_follow_the_intervals():
+    up, down, level = ({"value": 0.1, "gain": g, "ci95": [g - 0.01, g + 0.01], "n": 9} for g in (0.02, -0.02, 0.0))
+    nothing = gains.gain(np.zeros(0), np.zeros(0), "mrr@20")
+    pair = [variants.outside(name, name, None, None, 0.0) for name in ("word2vec, global positives", "word2vec")]
+    helps = gains.verdict(*pair, {"mrr@20": up, "hit_rate@20": level, "cold": nothing})
+    assert helps == "word2vec, global positives helps over word2vec: MRR@20 +2.0 points (+1.0 to +3.0)."
+    assert "does harm beside" in gains.verdict(*pair, {"mrr@20": level, "hit_rate@20": down})
+    assert "gains and loses" in gains.verdict(*pair, {"mrr@20": down, "hit_rate@20": level, "cold": up})
+    assert "is level with word2vec" in gains.verdict(*pair, {"mrr@20": level, "hit_rate@20": level})
