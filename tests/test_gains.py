@@ -27,6 +27,9 @@ def test_verdicts_follow_the_intervals():
     pair = [variants.outside(name, name, None, None, 0.0) for name in ("word2vec, global positives", "word2vec")]
     helps = gains.verdict(*pair, {"mrr@20": up, "hit_rate@20": level, "cold": nothing})
     assert helps == "word2vec, global positives helps over word2vec: MRR@20 +2.0 points (+1.0 to +3.0)."
+    beside = {"mrr@20": level, "hit_rate@20": level, "others": down}
+    assert "level" in gains.verdict(*pair, beside | {"cold": level | {"value": 0.0}})
+    assert "harm" in gains.verdict(*pair, beside | {"cold": level})
     assert "does harm beside" in gains.verdict(*pair, {"mrr@20": level, "hit_rate@20": down})
     assert "gains and loses" in gains.verdict(*pair, {"mrr@20": down, "hit_rate@20": level, "cold": up})
     assert "is level with word2vec" in gains.verdict(*pair, {"mrr@20": level, "hit_rate@20": level})

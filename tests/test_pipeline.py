@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import make_run
 
-from shelfspace import embeddings, pipeline, runs, sequences
+from shelfspace import embeddings, pipeline, runs, sequences, variants
 
 HEADER = """# ---
 # jupyter:
@@ -433,9 +433,30 @@ def figures(folder: Path) -> dict:
     return {name: value for name, value in runs.read_json(folder / "metrics.json").items() if name != "timings"}
 
 
+def next_steps(folder: Path) -> dict:
+    """Gains of all variants, without what depends on the machine."""
+    told = runs.read_json(folder / "next_steps.json")
+    for one in told["variants"].values():
+        for cost in ("train_s", "user_ms", "product_ms"):
+            one.pop(cost)
+    return told
+
+
+def test_the_next_steps_are_told_for_all_variants(small_run):
+    told = next_steps(small_run.folder)
+    names = {variant.name for variant in variants.VARIANTS}
+    assert set(told["variants"]) | set(told["left_out"]) == names | {"word2vec_gensim", "tied"}
+    assert "starspace_images" in told["left_out"] and set(told["verdicts"]) < set(told["variants"])
+    for one in told["variants"].values():
+        low, high = one["mrr@20"]["ci95"]
+        assert low <= one["mrr@20"]["gain"] <= high and one["megabytes"] > 0 and one["mrr@20"]["n"] == told["test"]
+    assert told["variants"]["starspace_alone"]["cold"]["value"] > told["variants"]["starspace"]["cold"]["value"] == 0
+
+
 def test_the_same_run_again_gives_the_same_bytes(small_run, second_run):
     again = second_run.folder
     assert json.dumps(figures(again)) == json.dumps(figures(small_run.folder))
+    assert json.dumps(next_steps(again)) == json.dumps(next_steps(small_run.folder))
     for name in (
         *("product_embeddings/word2vec.parquet", "product_embeddings/starspace.parquet", "user_embeddings.parquet"),
         *("sequences.parquet", "products.parquet", "recommendations.parquet", "tsne.parquet"),
@@ -448,13 +469,15 @@ def test_a_log_of_three_columns_by_time(small_run, tmp_path):
     log = log[log.product_id.notna()].rename(columns={"user_id": "shopper", "product_id": "thing", "timestamp": "at"})
     log[["shopper", "thing", "at"]].to_csv(tmp_path / "log.csv", index=False)
     said: list[str] = []
-    given = {"protocol": "time", "test_days": 7, "epochs": 2, "w2v_epochs": 5, "ss_epochs": 5, "sweep_users": 60}
+    given = {"protocol": "time", "test_days": 7, "epochs": 2, "w2v_epochs": 5, "ss_epochs": 5, "sweep_users": 60, "sg_visits": 30_000}
     page = pipeline.run(
         str(tmp_path / "log.csv"), tmp_path / "run", columns="user_id=shopper,product_id=thing,timestamp=at", given=given,
         say=said.append,
     )  # fmt: skip
     metrics = runs.read_json(tmp_path / "run" / "metrics.json")
     assert metrics["protocol"] == "time" and metrics["data"]["events_by_type"] == {"view": len(log)}
+    told = runs.read_json(tmp_path / "run" / "next_steps.json")
+    assert not {"starspace_alone", "word2vec_market", "word2vec_goals", "starspace_searches", "word2vec_learned"} & set(told["variants"])
     assert page.exists() and not {"name", "category"} & set(pd.read_parquet(tmp_path / "run" / "products.parquet"))
 
 

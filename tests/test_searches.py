@@ -13,7 +13,7 @@ TABLE = pa.Table.from_pandas(
         "user_id": ["u", "u", "u", "v", "v"],
         "position": np.array([0, 1, 2, 0, 1], np.int32),
         "product_id": ["a", "b", "c", "b", "a"],
-        "timestamp": pd.to_datetime(["2024-01-01 10:00", "2024-01-01 10:10", "2024-01-01 10:20", "2024-01-02 00:00", "2024-01-03 00:00"]),
+        "timestamp": pd.to_datetime([f"2024-01-{at}" for at in ("01 10:00", "01 10:10", "01 10:20", "02 00:00", "03 00:00")]),
         "event": "view",
         "session": np.array([1, 1, 1, 1, 2], np.int32),
         "role": ["history", "history", "target", "history", "target"],
@@ -35,7 +35,8 @@ ASKED = pd.DataFrame(
 
 
 def of_log() -> pd.DataFrame:
-    log = pd.concat([ASKED.assign(event="search"), pd.DataFrame({"user_id": ["u"], "timestamp": [pd.Timestamp("2024-01-01")], "query": [None], "event": ["view"]})])
+    view = {"user_id": ["u"], "timestamp": [pd.Timestamp("2024-01-01")], "query": [None], "event": ["view"]}
+    log = pd.concat([ASKED.assign(event="search"), pd.DataFrame(view)])
     return searches.of_log(ibis.memtable(log.assign(row=range(len(log)))))
 
 

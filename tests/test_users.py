@@ -144,9 +144,6 @@ def test_written_user_embeddings_are_fixed_size_lists(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["user_embeddings.parquet"]
 
 
-    assert [path.name for path in tmp_path.iterdir()] == ["user_embeddings.parquet"]
-
-
 def test_events_weigh_by_hand():
     # Ages 2, 1 and 0 days, d = ln 2, a view and two carts of which each counts 3: 1/4 : 3/2 : 3.
     seen = history([0, 1, 2], [10, 11, 12])

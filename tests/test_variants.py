@@ -100,6 +100,12 @@ def test_products_without_a_click_are_found_by_information_alone(material, made)
         assert (found[name][is_cold] <= 20).any(), name
 
 
+def test_too_few_users_are_refused():
+    one = sequences.sample(TABLE, 1)
+    with pytest.raises(ValueError, match="take more of them"):
+        variants.gather(one, PRODUCTS)
+
+
 def test_categories_are_numbered_and_missing_ones_are_none():
     products = pd.DataFrame({"product_id": list("abcd"), "category": ["k", None, "", "j"]})
     given = Corpus(np.array(list("abd")), np.zeros(0, np.int32), np.zeros(1, np.int64))

@@ -105,8 +105,9 @@ def verdict(one: Made, base: Made, found: Mapping[str, Mapping]) -> str:
         By the keys of `MEASURES`; "mrr@20" must be there.
     """
     sides: dict[str, list[str]] = {"better": [], "worse": []}
+    places = found.get("cold") and found["cold"]["value"]  # else there are no new products to stand beside
     for measure, name in MEASURES.items():
-        if found.get(measure) and found[measure]["ci95"]:
+        if found.get(measure) and found[measure]["ci95"] and (places or measure != "others"):
             low, high = found[measure]["ci95"]
             if low > 0 or high < 0:
                 points = f"{name} {100 * found[measure]['gain']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"

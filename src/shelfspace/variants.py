@@ -2,8 +2,8 @@
 
 A variant's answer is always the same: the products nearest by cosine to the decayed user embedding. What differs is
 how the vectors were learned, how visits weigh, or how the nearest are found; so whatever a variant gains over its base is
-the worth of its one switch (`shelfspace.gains` measures it). What a log cannot tell (no purchase, no category, no search) leaves variants out, with a
-sentence that says why.
+the worth of its one switch (`shelfspace.gains` measures it). What a log cannot tell (no purchase, no category, no search)
+leaves variants out, with a sentence that says why.
 """
 
 from __future__ import annotations
@@ -225,10 +225,18 @@ def gather(
         Searches (`shelfspace.searches.of_log`).
     pictures : Features, optional
         From `shelfspace.images.of_folder`.
+
+    Raises
+    ------
+    ValueError
+        If no target is left to choose settings or to test.
     """
     product_ids = products.product_id.to_numpy().astype(str)
     corpus = sequences.corpus(table)
     valid, test = (sequences.examples(table, product_ids, split) for split in ("valid", "test"))
+    for split, examples in (("valid", valid), ("test", test)):
+        if not len(examples):
+            raise ValueError(f"None of these users has a target of the {split} users; take more of them (next_users).")
     information = features.of_products(products)
     goals = sequences.goals(corpus)
     with_searches = None
@@ -429,7 +437,8 @@ def cold(material: Material, settings: Settings, made: Mapping[str, Made], hidde
             known = made[variant.name].known & ~unclicked
             vectors = np.where(known[:, None], made[variant.name].vectors, np.float32(0))
             if "newcomers" in on:
-                vectors, known = newcomers.fill(vectors, known, newcomers.placer(material.information, vectors, known), material.products)
+                place = newcomers.placer(material.information, vectors, known)
+                vectors, known = newcomers.fill(vectors, known, place, material.products)
         weights = settings.counts if "given" in on else tuple(made[variant.name].chosen.values()) or None
         model = nearest_to_user(vectors, known, event_weights=weights, **decay)
         found[variant.name] = metrics.evaluate(model, material.test).ranks
