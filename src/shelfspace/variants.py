@@ -400,10 +400,10 @@ def _asking(embedded: Embeddings, material: Material, decay: Mapping, plain: Mad
     return _exact(model, replace(plain, test=test, megabytes=plain.megabytes + vectors[~is_product].nbytes / 1e6))
 
 
-def outside(name: str, label: str, model: Model, test: Examples, megabytes: float) -> Made:
-    """A model that was trained elsewhere, to be measured beside the variants, against word2vec."""
+def outside(name: str, label: str, model: Model, test: Examples, megabytes: float, base: str = "word2vec") -> Made:
+    """A model that was trained elsewhere, to be measured beside the variants, against the default `base`."""
     nothing = np.zeros((0, 0), np.float32)
-    variant = Variant(name, label, "word2vec", "word2vec")
+    variant = Variant(name, label, base, base)
     return _exact(model, Made(variant, model, test, nothing, np.zeros(0, bool), None, float("nan"), megabytes))
 
 
