@@ -18,7 +18,7 @@ from shelfspace.sequences import Examples
 
 STEPS = (1, 2)  # k: how many visits later
 TOGETHER = len(STEPS)  # the kind of link that tells what goes together
-COMPANIONS = 200  # of each product are kept: those that go with it most
+COMPANIONS = 50  # of each product are kept: those that go with it most
 
 
 @dataclass(frozen=True)
