@@ -12,9 +12,7 @@ and the ground truth of categories, complements and decays is known.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +23,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from shelfspace import engines
+from shelfspace import engines, runs
 
 START = np.datetime64("2024-03-04T00:00:00", "us")  # a Monday
 EVENTS = ("search", "view", "add_to_cart", "purchase")
@@ -800,7 +798,7 @@ def write(shop: Shop, path: str | Path) -> Path:
 def _write(path: str | Path, tables: Iterator[pa.Table]) -> Path:
     path = _check_ending(path)
     writers = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_jsonl}
-    with _atomic(path) as temporary:
+    with runs.atomic(path) as temporary:
         writers[path.suffix](temporary, tables)
     return path
 
@@ -823,22 +821,10 @@ def _write_truth(tables: dict[str, pd.DataFrame], folder: str | Path) -> list[Pa
     paths = []
     for name, frame in tables.items():
         path = Path(folder) / f"truth_{name}.parquet"
-        with _atomic(path) as temporary:
+        with runs.atomic(path) as temporary:
             pa.parquet.write_table(pa.Table.from_pandas(frame, preserve_index=False), temporary)
         paths.append(path)
     return paths
-
-
-@contextmanager
-def _atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place at the end, or is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _tables(events: Iterable[pd.DataFrame], products: pd.DataFrame) -> Iterator[pa.Table]:
