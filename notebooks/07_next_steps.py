@@ -29,6 +29,8 @@
 run_dir = "reports/default"  # folder that this run writes to
 data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
 columns = ""  # names of the columns in the log, where they are unusual; see --columns
+since = ""  # use only events from this date or time (UTC) on, as 2024-03-04; empty: from the first
+until = ""  # use only events before this date or time (UTC); empty: to the last
 last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all
 dim = 50  # length of the product embeddings
 next_users = 30000  # users drawn at random who take part in these trials; 0: all
@@ -68,7 +70,7 @@ asked = folder = None
 if facts["events_by_type"].get("search"):
     source = run / "shop" / "events.parquet" if data == "shop" else data
     log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair))
-    asked = searches.of_log(sequences.last_days(log.table, last_days))
+    asked = searches.of_log(sequences.last_days(sequences.window(log.table, since, until), last_days))
 if images:
     folder = pictures.of_folder(images, products.product_id.to_numpy().astype(str), seed=seed)
 material = variants.gather(table, products, asked=asked, pictures=folder)
