@@ -50,7 +50,7 @@ def at(*parts):
         ("log.csv", GOOD.replace(",", ";")),
         ("log.csv", GOOD.replace("\n", "\r\n").encode("utf-16")),
         ("log.tsv", GOOD.replace(",", "\t")),
-        ("log.csv.gz", gzip.compress(GOOD.encode())),
+        ("log.csv.gz", gzip.compress(GOOD.encode(), mtime=0)),
         (
             "log.jsonl",
             '{"user_id":"u1","product_id":"p1","timestamp":"2024-05-01"}\n'
