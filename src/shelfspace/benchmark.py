@@ -32,6 +32,7 @@ HELD_OUT = 0.05  # share of the training sessions, the last ones, on which basel
 JUDGES = 5000  # of their prefixes, at most
 DENSE_EPOCHS = 5  # at most
 RECENCY = 2.0  # how much more often recent sessions train tied
+NEGATIVES = 8192  # products that tied draws at each step
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ def makers(split: Split, seed: int = 0, progress: bool = True) -> dict[str, Call
         train = split.examples()
         recommender.deterministic(seed)
         model = tied.start(*vectors(), train, decay_time="rank", seed=seed)
-        tied.train(model, train, chances=tied.recency(train, RECENCY), seed=seed, progress=progress)
+        chances = tied.recency(train, RECENCY)
+        tied.train(model, train, negatives=NEGATIVES, chances=chances, seed=seed, progress=progress)
         return tied.recommend(model)
 
     return {
