@@ -234,8 +234,8 @@ def evaluate(
 ) -> Evaluation:
     """Score all products for each example, a block of examples at a time, and keep only what the metrics need.
 
-    Each thread scores and reads blocks of its own, with BLAS held to one thread: faster than to share every product
-    between threads, and the same to the bit for any number of them.
+    Each thread scores and reads blocks of its own, with BLAS held to one thread, so that the result is the same to the
+    bit for any number of them.
 
     Parameters
     ----------
