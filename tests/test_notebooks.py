@@ -16,6 +16,7 @@ from shelfspace import pipeline
 
 STAGES = pipeline.stages()
 SCRIPTS = [pipeline.NOTEBOOKS / f"{stage.name}.py" for stage in STAGES]
+SHORT = SMALL | {"epochs": 1, "w2v_epochs": 5, "ss_epochs": 5, "sg_visits": 5_000, "ss_examples": 5_000}  # as the small run, but less trained
 each_stage = pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 
 
@@ -86,5 +87,5 @@ def test_solutions_run_and_hold(stage, small_run, tmp_path):
     shutil.copytree(small_run.folder, copy)
     notebook = jupytext.read(pipeline.NOTEBOOKS / f"{stage.name}.py")
     notebook.cells += [nbformat.v4.new_code_cell(code) for _, code in solutions(stage)]
-    given = {name: value for name, value in (SMALL | {"run_dir": str(copy)}).items() if name in stage.parameters}
+    given = {name: value for name, value in (SHORT | {"run_dir": str(copy)}).items() if name in stage.parameters}
     papermill.execute_notebook(notebook, str(tmp_path / "out.ipynb"), given, kernel_name="python3", progress_bar=False, cwd=str(pipeline.ROOT))
