@@ -13,8 +13,9 @@ export TF_ENABLE_ONEDNN_OPTS := 0
 report: .venv/ready
 	$(BIN)/shelfspace report --data "$(DATA)" --out "$(OUT)" $(foreach p,$(PARAMS),-p "$(p)")
 
+# Two processes, each of which takes a file of tests at a time.
 test: .venv/ready
-	$(BIN)/python -m pytest --cov=shelfspace --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov=shelfspace --cov-report=term:skip-covered --cov-fail-under=90
 
 # Opens the start page, rendered, beside the list of notebooks.
 lab: .venv/ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -10,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,10 +41,22 @@ def make_run(folder: Path, data: str = "shop", **given) -> Run:
     return Run(folder, "".join(said))
 
 
+@contextmanager
+def shared(tmp_path_factory, name: str) -> Iterator[Path]:
+    """A folder of that name that the processes of the tests share; one at a time makes what is to be in it."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory) -> Run:
     """The notebooks on a small simulated shop. Shared: look, do not touch."""
-    return make_run(tmp_path_factory.mktemp("runs") / "small")
+    with shared(tmp_path_factory, "small") as folder:
+        return make_run(folder / "run")  # which is reused where another process made it
 
 
 AIRFLOW = importlib.util.find_spec("airflow") is not None
@@ -60,10 +75,15 @@ def airflow(home: Path, said: Path, *words: str) -> subprocess.Popen:
 @pytest.fixture(scope="session")
 def second_run(tmp_path_factory) -> Run:
     """The small run once more, apart from the first: where Airflow is installed by the DAG, killed on its way and started again."""
-    folder = tmp_path_factory.mktemp("second")
-    if not AIRFLOW:
-        return make_run(folder / "run")
+    with shared(tmp_path_factory, "second") as folder:
+        return killed_dag_run(folder) if AIRFLOW else make_run(folder / "run")
+
+
+def killed_dag_run(folder: Path) -> Run:
+    """A run of the DAG that was killed on its way and started again, unless it was so before."""
     home, said, out = folder / "airflow", folder / "said", folder / "2024-04-01"
+    if (out / "report.html").exists():
+        return Run(out, said.read_text())
     assert airflow(home, said, "db", "migrate").wait(timeout=120) == 0, said.read_text()
     asked = json.dumps(SMALL | {"out": str(folder), "window_days": 28})
     test = ("dags", "test", "product_embeddings", "2024-04-01", "--conf", asked)
