@@ -19,6 +19,7 @@ import scipy.sparse as sp
 from shelfspace.embeddings import normalise
 from shelfspace.metrics import Model
 from shelfspace.sequences import Corpus, Examples
+from shelfspace.transitions import holds
 from shelfspace.users import history_weights, user_embeddings
 
 
@@ -104,15 +105,8 @@ def own_products(counts: np.ndarray, decay: float, decay_time: str = "days") -> 
 
 
 def _seen(corpus: Corpus, product_ids: np.ndarray) -> sp.csr_matrix:
-    """1 where a sequence holds a product, however often: csr_matrix of float32, shape (n_sequences, n_products)."""
-    place = np.searchsorted(product_ids, corpus.product_ids)
-    seen = sp.csr_matrix(
-        (np.ones(len(corpus.items), dtype=np.float32), place[corpus.items], corpus.offsets),
-        shape=(len(corpus), len(product_ids)),
-    )
-    seen.sum_duplicates()
-    seen.data[:] = 1
-    return seen
+    """Which of the product table's products each training sequence holds; see `shelfspace.transitions.holds`."""
+    return holds(np.searchsorted(product_ids, corpus.product_ids)[corpus.items], corpus.offsets, len(product_ids))
 
 
 def cooccurrence(corpus: Corpus, product_ids: np.ndarray, power: float = 0.5) -> sp.csr_matrix:

@@ -36,13 +36,10 @@ def gain(rank: np.ndarray, other: np.ndarray, metric: str, seed: int = 0) -> dic
         "value", "gain", "ci95" (of the gain) and "n".
     """
     measure = metrics.hit_rate if metric == "hit_rate@20" else metrics.reciprocal_rank
-    values, base = measure(rank, 20), measure(other, 20)
-    if not len(values):
+    if not len(rank):
         return {"value": None, "gain": None, "ci95": None, "n": 0}
-    return {
-        "value": float(values.mean()), "gain": float((values - base).mean()),
-        "ci95": list(metrics.interval(values - base, seed)), "n": len(values),
-    }  # fmt: skip
+    paired = metrics.difference(rank, other, seed=seed, measure=measure)
+    return {"value": float(measure(rank, 20).mean()), "gain": paired["gain"], "ci95": paired["ci95"], "n": len(rank)}
 
 
 def measure(made: Mapping[str, Made], hidden: np.ndarray, cold: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, dict]:

@@ -282,7 +282,13 @@ def summary(rank: np.ndarray, seed: int = 0) -> dict:
     }
 
 
-def difference(rank: np.ndarray, other: np.ndarray, k: int = 20, seed: int = 0) -> dict:
+def difference(
+    rank: np.ndarray,
+    other: np.ndarray,
+    k: int = 20,
+    seed: int = 0,
+    measure: Callable[[np.ndarray, int], np.ndarray] = reciprocal_rank,
+) -> dict:
     """Paired test of one model against another on the same examples, by bootstrap over users.
 
     Parameters
@@ -290,16 +296,18 @@ def difference(rank: np.ndarray, other: np.ndarray, k: int = 20, seed: int = 0) 
     rank, other : ndarray of int, shape (n,)
         Of the two models.
     k : int
-        MRR@k is compared.
+        The first so many ranks count.
     seed : int
+    measure : {reciprocal_rank, hit_rate}
+        What is compared.
 
     Returns
     -------
     dict
-        "gain": mean difference in MRR@k, absolute; "ci95": its 95 % interval; "p": two-sided p-value, twice the share of
+        "gain": mean difference in the measure, absolute; "ci95": its 95 % interval; "p": two-sided p-value, twice the share of
         draws on the other side of zero (Efron & Tibshirani 1993), never below 2 / (draws + 1).
     """
-    gain = reciprocal_rank(rank, k) - reciprocal_rank(other, k)
+    gain = measure(rank, k) - measure(other, k)
     means = bootstrap(*np.unique(gain, return_counts=True), seed=seed)
     low, high = np.quantile(means, [0.025, 0.975])
     beyond = min((means <= 0).sum(), (means >= 0).sum())

@@ -370,8 +370,8 @@ def simulate_to(
         for b in batches
     )  # fmt: skip
     known, who, complements = _truth(catalogue, {name: np.concatenate([t[name] for t in traits]) for name in traits[0]})
-    user_ids = _user_ids(users)
-    _write(path, _tables((_columns(catalogue, log, user_ids) for log in frames), known))
+    ids = _ids(catalogue, users)
+    _write(path, _tables((_columns(catalogue, log, ids) for log in frames), known))
     if truth:
         _write_truth({"products": known, "users": who, "complements": complements}, truth)
     return rows
@@ -753,20 +753,24 @@ def _frame(shop: _Catalogue, parts: list[dict[str, np.ndarray]], users: int) -> 
     log = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
     by_time = np.argsort(log["time"], kind="stable")
     log = {name: values[by_time] for name, values in log.items()}
-    return _columns(shop, log | {"number": pd.factorize(log["session"])[0] + 1}, _user_ids(users))
+    return _columns(shop, log | {"number": pd.factorize(log["session"])[0] + 1}, _ids(shop, users))
 
 
-def _columns(shop: _Catalogue, log: dict[str, np.ndarray], user_ids: list[str]) -> pd.DataFrame:
-    """Events as columns of `Shop.events`; `number` is that of the session."""
+def _ids(shop: _Catalogue, users: int) -> tuple[pd.Index, pd.Index, np.ndarray]:
+    """What `_columns` needs of all users and products: their ids, in order, and the place of each product among these."""
     by_id, place = _by_id(shop)
+    return pd.Index(_user_ids(users)), pd.Index(shop.frame["product_id"].iloc[by_id]), place
+
+
+def _columns(shop: _Catalogue, log: dict[str, np.ndarray], ids: tuple[pd.Index, pd.Index, np.ndarray]) -> pd.DataFrame:
+    """Events as columns of `Shop.events`; `number` is that of the session, `ids` are from `_ids`."""
+    user_ids, product_ids, place = ids
     return pd.DataFrame({
         "user_id": pd.Categorical.from_codes(log["user"], user_ids),
         "session_id": log["number"],
         "timestamp": START + (log["time"] * 1_000).astype("timedelta64[us]"),
         "event": pd.Categorical.from_codes(log["event"], EVENTS),
-        "product_id": pd.Categorical.from_codes(
-            np.where(log["product"] < 0, -1, place[log["product"]]), shop.frame["product_id"].iloc[by_id]
-        ),
+        "product_id": pd.Categorical.from_codes(np.where(log["product"] < 0, -1, place[log["product"]]), product_ids),
         "query": pd.Categorical.from_codes(log["query"], shop.texts),
     })  # fmt: skip
 

@@ -211,6 +211,18 @@ def linked(
     return tuple(np.concatenate(column) for column in zip(*found))
 
 
+def holds(items: np.ndarray, offsets: np.ndarray, n_products: int) -> sp.csr_matrix:
+    """1 where a sequence holds a product, however often: csr_matrix of float32, shape (n_sequences, n_products).
+
+    Sequence s is ``items[offsets[s]:offsets[s + 1]]``.
+    """
+    ones = np.ones(len(items), dtype=np.float32)
+    held = sp.csr_matrix((ones, items, offsets), shape=(len(offsets) - 1, n_products))
+    held.sum_duplicates()
+    held.data[:] = 1
+    return held
+
+
 def together(examples: Examples, n_products: int) -> tuple[sp.csr_matrix, np.ndarray]:
     """In how many of the training sequences two products are together, and in how many each one is.
 
@@ -222,11 +234,8 @@ def together(examples: Examples, n_products: int) -> tuple[sp.csr_matrix, np.nda
         n(a).
     """
     positions, sequence = span(examples)
-    row = np.unique(sequence, return_inverse=True)[1]
-    ones = np.ones(len(row), dtype=np.float32)
-    held = sp.csr_matrix((ones, (row, examples.items[positions])), shape=(int(row.max(initial=-1)) + 1, n_products))
-    held.sum_duplicates()
-    held.data[:] = 1
+    begins = np.flatnonzero(np.diff(sequence, prepend=-1))
+    held = holds(examples.items[positions], np.append(begins, len(sequence)), n_products)
     alone = np.asarray(held.sum(axis=0), dtype=np.float32).ravel()
     holders = held.T.tocsr()
     blocks = [_most(holders[first : first + 1024] @ held, alone) for first in range(0, n_products, 1024)]

@@ -238,14 +238,14 @@ def gather(
         if not len(examples):
             raise ValueError(f"None of these users has a target of the {split} users; take more of them (next_users).")
     information = features.of_products(products)
-    goals = sequences.goals(corpus)
+    goals, category = sequences.goals(corpus), groups(products, corpus)
     with_searches = None
     if asked is not None and len(asked):
         with_searches = searches.insert(table, asked)
     has = {
         "events": len(np.unique(corpus.events)) > 1,
         "purchases": bool((corpus.items[goals] != corpus.items)[goals >= 0].any() and (goals < 0).any()),
-        "categories": len(np.unique(groups(products, corpus))) > (2 if (groups(products, corpus) < 0).any() else 1),
+        "categories": len(np.unique(category[category >= 0])) > 1,
         "columns": len(information.names) > 0,
         "searches": with_searches is not None and with_searches.num_rows > table.num_rows,
         "images": pictures is not None,
