@@ -152,3 +152,17 @@ def test_events_weigh_by_hand():
     np.testing.assert_allclose(weights, [[1 / 19, 6 / 19, 12 / 19, 0]], rtol=1e-6)
     plain = users.history_weights(seen, 4, np.log(2)).toarray()
     assert np.array_equal(users.history_weights(seen, 4, np.log(2), event_weights=(1, 1, 1)).toarray(), plain)
+
+
+def test_the_relational_sums_do_not_depend_on_the_order_of_the_rows():
+    """Numbers of many sizes, whose sums in floating point would differ in their last bits."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"user_id": "u", "product_id": rng.permutation(400).astype(str), "weight": np.exp(-8 * rng.random(400))})
+    vectors = ibis.memtable(pd.DataFrame({"product_id": np.arange(400).astype(str), "vector": list(rng.normal(size=(400, 3)))}))
+    found = []
+    for order in (rows.index, rows.index[::-1], rng.permutation(400)):
+        table = users.sums(ibis.memtable(rows.loc[order]), vectors, 3).execute()
+        found.append(table[["total", "d0", "d1", "d2"]].to_numpy())
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+    exact = np.array([[np.sum(rows.weight), *(rows.weight.to_numpy() @ np.stack(vectors.execute().set_index("product_id").loc[rows.product_id].vector))]])
+    np.testing.assert_allclose(found[0], exact, atol=400 * 2.0**-32)

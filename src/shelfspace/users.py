@@ -25,6 +25,7 @@ from shelfspace.sequences import Examples
 
 DECAY_TIMES = ("days", "log_days", "rank")
 STEPS = ("histories", "weights", "sums", "averages")  # of the relational form
+ROUNDING = 1.5 * 2.0**20  # added and taken away, it leaves a number's nearest multiple of 2 ** -32, the unit of doubles there
 BLOCK = 20_000  # histories whose weights are in memory at once
 
 
@@ -192,12 +193,20 @@ def weights(history: ibis.Table, embeddings: ibis.Table, decay: float, decay_tim
 
 
 def sums(weights: ibis.Table, embeddings: ibis.Table, dim: int) -> ibis.Table:
-    """Each user's weighted sum of vectors, a column per dimension, and of the weights: user_id, total, d0, d1, …"""
+    """Each user's weighted sum of vectors, a column per dimension, and of the weights: user_id, total, d0, d1, …
+
+    Each term is rounded to a multiple of 2 ** -32, so that no sum below 2 ** 21 is rounded: it is the same to the bit in
+    whatever order an engine adds.
+    """
+
+    def total(values: ibis.Column) -> ibis.Value:
+        return (values + ROUNDING - ROUNDING).sum()
+
     # One column per dimension: ordered array aggregation is slower, and Spark has none in Ibis.
     columns = {f"v{i}": embeddings.vector[i].cast("float64") for i in range(dim)}
     rows = weights.join(embeddings.select("product_id", **columns), "product_id")
     return rows.group_by("user_id").agg(
-        total=rows.weight.sum(), **{f"d{i}": (rows.weight * rows[f"v{i}"]).sum() for i in range(dim)}
+        total=total(rows.weight), **{f"d{i}": total(rows.weight * rows[f"v{i}"]) for i in range(dim)}
     )
 
 
