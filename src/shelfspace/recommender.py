@@ -115,7 +115,7 @@ def train(
         A pass takes at most so many examples, drawn anew each time.
     negatives, full_below : int
         Catalogues of more than `full_below` products are trained on a sample at each step: the batch's targets and
-        `negatives` others (`sample`).
+        `negatives` others (`sample`). Their rows of the softmax move in the steps that hold them (`Rows`).
     seed : int
         Of what is drawn.
     batch : int
@@ -141,7 +141,8 @@ def train(
         with shared.scope():
             learner = keras.models.clone_model(network)
             learner.set_weights(network.get_weights())
-    learn = _pass(learner, learning_rate, batch, negatives if network.output.shape[1] > full_below else None, shared, rng)
+    n_products = network.output.shape[1]
+    learn = _pass(learner, learning_rate, batch, negatives if n_products > full_below else n_products, shared, rng)
     history: list[dict[str, float]] = []
     best, best_weights = -1.0, network.get_weights()
     with tqdm(total=epochs, desc="recommender", unit="epoch", disable=not progress) as bar:
@@ -163,53 +164,98 @@ def train(
 
 
 def _pass(
-    network: keras.Model, learning_rate: float, batch: int, negatives: int | None, shared: tf.distribute.Strategy,
+    network: keras.Model, learning_rate: float, batch: int, negatives: int, shared: tf.distribute.Strategy,
     rng: np.random.Generator,
 ) -> Callable[[np.ndarray, np.ndarray], float]:  # fmt: skip
     """A pass of Adam over users and targets, each batch shared out among all replicas; gives the mean loss.
 
-    With `negatives`, a sample of the products at each step, else all of them.
+    Each step takes the targets of its batch and `negatives` other products.
     """
-    last, n_products = network.layers[-1], network.output.shape[1]
+    last = network.layers[-1]
     body = keras.Model(network.input, last.input)
+    rows = Rows(np.column_stack([last.kernel.numpy().T, last.bias.numpy()]))
     with shared.scope():
         optimizer = keras.optimizers.Adam(learning_rate)
-        optimizer.build(network.trainable_variables)
+        optimizer.build(body.trainable_variables)
 
-    def learn(user, place, count, products, correction):
+    def learn(user, place, count, softmax, correction, t):
+        table = softmax[0]
         with tf.GradientTape() as tape:
-            kernel, bias = tf.convert_to_tensor(last.kernel), tf.convert_to_tensor(last.bias)
-            if negatives is not None:
-                kernel, bias = tf.gather(kernel, products, axis=1), tf.gather(bias, products) + correction
-            logits = body(user, training=True) @ kernel + bias
+            tape.watch(table)
+            logits = tf.matmul(body(user, training=True), table[:, :-1], transpose_b=True) + table[:, -1] + correction
             loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(place, logits))
             mean = loss / count  # over all shares, as gradients are summed over these
-        gradients = tape.gradient(mean, network.trainable_variables)
-        optimizer.apply([tf.convert_to_tensor(gradient) for gradient in gradients], network.trainable_variables)
-        return loss
+        of_table, *of_body = tape.gradient(mean, [table, *body.trainable_variables])
+        optimizer.apply([tf.convert_to_tensor(gradient) for gradient in of_body], body.trainable_variables)
+        of_table = tf.distribute.get_replica_context().all_reduce("SUM", tf.convert_to_tensor(of_table))
+        return loss, adam(of_table, *tf.unstack(softmax, num=3), learning_rate, t)
 
     @tf.function(reduce_retracing=True)
     def step(*share):
-        return shared.reduce("SUM", shared.run(learn, share), axis=None)
+        loss, moved = shared.run(learn, share)
+        return shared.reduce("SUM", loss, axis=None), [shared.experimental_local_results(part)[0] for part in moved]
 
     def one_pass(users: np.ndarray, targets: np.ndarray) -> float:
         order, losses = np.random.permutation(len(users)), []  # `deterministic` seeds it, so all machines draw the same
         for first in range(0, len(order), batch):
-            rows = order[first : first + batch]
-            places, products, correction = targets[rows], np.zeros(0, np.int64), np.zeros(0, np.float32)
-            if negatives is not None:
-                wanted, places = np.unique(places, return_inverse=True)
-                products, correction = sample(wanted, n_products, negatives, rng)
-            shares = np.array_split(np.arange(len(rows)), shared.num_replicas_in_sync)
+            chosen = order[first : first + batch]
+            wanted, places = np.unique(targets[chosen], return_inverse=True)
+            products, correction = sample(wanted, network.output.shape[1], negatives, rng)
+            shares = np.array_split(np.arange(len(chosen)), shared.num_replicas_in_sync)
             if len(shares[-1]):  # fewer rows than replicas may be left at the end of a pass
                 user, place = (
                     shared.experimental_distribute_values_from_function(lambda at: tf.constant(of[shares[at.replica_id_in_sync_group]]))
-                    for of in (users[rows], places.astype(np.int32))
+                    for of in (users[chosen], places.astype(np.int32))
                 )
-                losses.append(step(user, place, tf.constant(len(rows), tf.float32), tf.constant(products), tf.constant(correction)))
+                count, softmax, t = np.float32(len(chosen)), rows.take(products), np.float32(rows.steps + 1)
+                loss, moved = step(user, place, *(tf.constant(x) for x in (count, softmax, correction, t)))
+                rows.put(products, moved)
+                losses.append(loss)
+        last.kernel.assign(rows.table[:, :-1].T)
+        last.bias.assign(rows.table[:, -1])
         return float(np.sum(losses)) / len(users)
 
     return one_pass
+
+
+class Rows:
+    """A table with Adam's two moments, of which a step takes, and moves, only the rows of the products it holds.
+
+    So a step costs what it holds and not what the catalogue is. The moments of a row stay as they are in the steps
+    between, too.
+
+    Attributes
+    ----------
+    table : ndarray of float32, shape (n_products, columns)
+    steps : int
+        How often rows were put back.
+    """
+
+    def __init__(self, table: np.ndarray):
+        self.parts = np.zeros((3, *table.shape), dtype=np.float32)
+        self.parts[0] = table
+        self.steps = 0
+
+    @property
+    def table(self) -> np.ndarray:
+        return self.parts[0]
+
+    def take(self, products: np.ndarray) -> np.ndarray:
+        """The rows of these products and their moments; float32, shape (3, m, columns)."""
+        return self.parts[:, products]
+
+    def put(self, products: np.ndarray, moved) -> None:
+        """What `adam` made of them."""
+        for part, new in zip(self.parts, moved):
+            part[products] = new.numpy()
+        self.steps += 1
+
+
+def adam(gradient, value, first, second, rate, t):
+    """Value and moments after step t of Adam (Kingma & Ba 2015, algorithm 1)."""
+    first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+    step = first / (1 - 0.9**t) / (tf.sqrt(second / (1 - 0.999**t)) + 1e-8)
+    return value - rate * step, first, second
 
 
 def sample(

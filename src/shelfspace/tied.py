@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from shelfspace.embeddings import normalise
 from shelfspace.metrics import Model
-from shelfspace.recommender import keras, sample, tf, validate
+from shelfspace.recommender import Rows, adam, keras, sample, tf, validate
 from shelfspace.sequences import EVENT_LEVELS, Examples
 from shelfspace.transitions import STEPS, TOGETHER, Links, Own, span
 from shelfspace.users import DECAY_TIMES
@@ -308,8 +308,7 @@ def train(
 ) -> list[dict[str, float]]:
     """Fit by cross-entropy with Adam, whose step size falls linearly to zero over all epochs.
 
-    A row of the table moves, and its moments with it, only in steps that hold it, so a step costs what it holds and not
-    what the catalogue is.
+    A row of the table moves only in steps that hold it (`shelfspace.recommender.Rows`).
 
     Parameters
     ----------
@@ -356,8 +355,7 @@ def train(
     links = model.links()
     own = Own.of(examples, n_products) if links else None
     full = n_products <= full_below
-    rows = np.zeros((3, n_products, model.settings["dim"] + 1), dtype=np.float32)  # the table and Adam's two moments
-    rows[0] = model.table.numpy()
+    rows = Rows(model.table.numpy())
     take = _stepper(model, dropout, seed)
 
     def prepared(chosen: np.ndarray) -> tuple[np.ndarray, dict]:
@@ -383,7 +381,7 @@ def train(
     chances = np.ones(n) if chances is None else chances
     orders = [np.flatnonzero(rng.random(n) < chances ** (epoch / max(1, epochs - 1))) for epoch in range(epochs)]
     orders = [rng.permutation(order if len(order) else n)[:limit] for order in orders]
-    steps, done, best, history = sum(-(-len(order) // batch) for order in orders), 0, -1.0, []
+    steps, best, history = sum(-(-len(order) // batch) for order in orders), -1.0, []
     with tqdm(total=steps, desc="tied", unit="step", disable=not progress) as bar, ThreadPoolExecutor(1) as worker:
         for order in orders:
             losses = []
@@ -393,14 +391,12 @@ def train(
                 products, ready = following.result()
                 if i + 1 < len(chunks):
                     following = worker.submit(prepared, chunks[i + 1])
-                rate = learning_rate * (1 - done / steps)
-                done += 1
-                moved, loss = take(rows[:, products], ready, np.float32(rate), np.float32(done))
-                for part, new in zip(rows, moved):
-                    part[products] = new.numpy()
+                rate = learning_rate * (1 - rows.steps / steps)
+                moved, loss = take(rows.take(products), ready, np.float32(rate), np.float32(rows.steps + 1))
+                rows.put(products, moved)
                 losses.append(loss)
                 bar.update()
-            model.table.assign(rows[0])
+            model.table.assign(rows.table)
             history.append({"loss": float(np.average([float(x) for x in losses], weights=[len(c) for c in chunks]))})
             if valid is not None:
                 scores = recommend(model)
@@ -447,11 +443,6 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
     """One step of training: from the table's rows, their moments and a batch to the moved rows and the loss."""
     small = [variable.value for variable in model.trainable_variables]
     moments = [(tf.Variable(tf.zeros_like(v)), tf.Variable(tf.zeros_like(v))) for v in small]
-
-    def adam(gradient, value, first, second, rate, t):  # Kingma & Ba 2015
-        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
-        step = first / (1 - 0.9**t) / (tf.sqrt(second / (1 - 0.999**t)) + 1e-8)
-        return value - rate * step, first, second
 
     def spec(names, kind, *width):
         return {name: tf.TensorSpec((None, *width), kind) for name in names.split()}
