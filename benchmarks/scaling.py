@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-VISITS = 18.6  # median per user, which makes about 25 events
+VISITS = 16.8  # median per user, which makes 25 events
 SHELFSPACE = (sys.executable, "-c", "from shelfspace.cli import main; main()")
 PAPERMILL = (sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "WARNING", "--cwd", str(ROOT))
 QUICK = {"02_train_embeddings": {"w2v_epochs": 1, "ss_epochs": 1, "feature_epochs": 0, "w2v_negatives": 5}}

@@ -34,6 +34,7 @@ epochs = 20  # passes of the dense network at most
 batch = 1024  # examples per step of the dense network
 learning_rate = 0.004  # Adam's step size in the dense network
 distribute = ""  # who shares the dense network's training: GPUs, or the machines of TF_CONFIG; one of: , mirrored, workers
+examples = 500000  # examples that a pass of either network takes at most, drawn anew each time
 patience = 2  # passes of the dense network without a gain on the valid users before stopping
 model = "tied"  # whose recommendations leave the pipeline; one of: tied, dense
 tied_epochs = 2  # passes of the tied recommender
@@ -120,7 +121,7 @@ plots.table(
 # %%
 history = recommender.train(
     network, train_users, train.target, valid_users, valid.target, epochs=epochs, batch=batch, learning_rate=learning_rate,
-    patience=patience, seed=seed, shared=shared,
+    patience=patience, examples=examples, seed=seed, shared=shared,
 )  # fmt: skip
 with runs.atomic(run / "recommender_dense.keras") as temporary:
     network.save(temporary)
@@ -177,8 +178,9 @@ plots.table(two, caption="Only what other users did can help to predict a user's
 recommender.deterministic(seed)
 learned = tied.start(vectors, known, train, decay_time="days", seed=seed)
 tied_history = tied.train(
-    learned, train, valid, epochs=tied_epochs, dropout=tied_dropout, chances=tied.recency(train, tied_recency), seed=seed
-)
+    learned, train, valid, epochs=tied_epochs, dropout=tied_dropout, chances=tied.recency(train, tied_recency), limit=examples,
+    seed=seed,
+)  # fmt: skip
 with runs.atomic(run / "recommender_tied.keras") as temporary:
     learned.save(temporary)
 

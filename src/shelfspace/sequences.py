@@ -319,8 +319,8 @@ class Corpus:
 
 
 def passes(size: int, budget: int) -> int:
-    """Passes over `size` things that make about `budget` in all, at least 5 and at most 100."""
-    return int(np.clip(round(budget / max(1, size)), 5, 100))
+    """Passes over `size` things that make about `budget` in all, at least 3 and at most 100."""
+    return int(np.clip(round(budget / max(1, size)), 3, 100))
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def train(
         Take only the products up to this many places from the label into the bag; 0 takes all of the sequence.
     epochs : int
         Passes over the sequences, each of which gives one example per pass; 0 chooses them by the size of the log,
-        for about two million examples in all (5 to 100 passes).
+        for about two million examples in all (3 to 100 passes).
     learning_rate : float
         Of Adagrad; falls linearly to nearly 0.
     p : float

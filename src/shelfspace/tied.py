@@ -326,7 +326,8 @@ def train(
     dropout : float
         Share of the numbers of each history's embeddings that are left out at random.
     negatives : int
-        Products drawn at each step beside those that matter (`shelfspace.recommender.sample`).
+        Products drawn at each step (`shelfspace.recommender.sample`) beside those that matter: the batch's histories and
+        targets, and at most so many that came after the histories most often.
     full_below : int
         Catalogues up to this size are trained with all products at every step.
     chances : ndarray of float, shape (n,), optional
@@ -366,7 +367,10 @@ def train(
         if full:
             products, correction = np.arange(n_products), np.zeros(n_products, dtype=np.float32)
         else:
-            always = np.unique(np.concatenate([h.items, part.target, product[(value >= 2) & (kind != TOGETHER)]]))
+            often = (value >= 2) & (kind != TOGETHER)
+            after = np.bincount(product[often], value[often], n_products)
+            followed = np.argsort(-after, kind="stable")[: min(negatives, np.count_nonzero(after))]
+            always = np.unique(np.concatenate([h.items, part.target, followed]))
             products, correction = sample(always, n_products, negatives, rng)
         place = np.full(n_products, -1, dtype=np.int32)
         place[products] = np.arange(len(products), dtype=np.int32)

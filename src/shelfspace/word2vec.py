@@ -71,7 +71,7 @@ def train(
     subsample : float
         Occurrences of products with a share of all visits above about this value are thinned out; 0 keeps all.
     epochs : int
-        Passes over the corpus; 0 chooses them by its size, for about four million visits in all (5 to 100 passes):
+        Passes over the corpus; 0 chooses them by its size, for about four million visits in all (3 to 100 passes):
         small logs need many.
     learning_rate : float
         Step size of the gradient descent at the start; falls linearly to nearly 0.
