@@ -154,6 +154,18 @@ def test_a_file_as_input_is_told_apart_by_its_content(notebooks, tmp_path):
     assert runs.read_json(out / "first.json")["data"] == str(log)
 
 
+def test_a_changed_folder_of_pictures_makes_the_stage_that_takes_it_stale(notebooks, tmp_path):
+    second, pictures = notebooks / "02_second.py", tmp_path / "pictures"
+    second.write_text(second.read_text().replace("factor = 2", 'images = ""  # folder with a picture of each product\nfactor = 2'))
+    pictures.mkdir()
+    (pictures / "p.png").write_bytes(b"one")
+    given = {"images": str(pictures)}
+    assert reused(run(notebooks, tmp_path / "run", given=given)) == [False, False, False]
+    assert reused(run(notebooks, tmp_path / "run", given=given)) == [True, True, True]
+    (pictures / "p.png").write_bytes(b"another")
+    assert reused(run(notebooks, tmp_path / "run", given=given))[:2] == [True, False]
+
+
 # --- what is refused ---
 
 

@@ -338,7 +338,10 @@ def _walk(todo: list[Stage], values: Mapping, about: Mapping, out: Path) -> Iter
     earlier: dict[str, str] = {"input": about["input"]["fingerprint"]}
     for stage in todo:
         own = {name: values[name] for name in stage.parameters}
-        key = _key(stage, {n: v for n, v in own.items() if n not in ("run_dir", "data")}, earlier, about["versions"])
+        given = {n: v for n, v in own.items() if n not in ("run_dir", "data")}
+        if own.get("images"):
+            given["images"] = [own["images"], _pictures(Path(own["images"]))]
+        key = _key(stage, given, earlier, about["versions"])
         yield stage, own, key, _up_to_date(_record(stage, out), key, out)
         earlier |= (_record(stage, out) or {}).get("outputs", {})
 
@@ -369,6 +372,12 @@ def _source(data: str) -> dict:
     from shelfspace import events
 
     return {"path": str(Path(data).absolute()), "fingerprint": events.fingerprint(data)}
+
+
+def _pictures(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of each file: another picture, and the stage that reads them is out of date."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()] if folder.is_dir() else []
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
 def _check_folder(out: Path, folder: Path) -> None:
