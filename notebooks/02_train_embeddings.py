@@ -58,6 +58,8 @@ table = sequences.load(run / "sequences.parquet")
 corpus = sequences.corpus(table)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
+valid = sequences.examples(table, product_ids, "valid")
+del table  # of a large log it takes gigabytes, and all that is needed stands in the arrays above
 files = {name: f"product_embeddings/{name}.parquet" for name in ("word2vec", "starspace")}
 seconds = {}
 
@@ -155,7 +157,6 @@ plots.table(
 # the twenty nearest to the mean of their history?
 
 # %% tags=["starspace"]
-valid = sequences.examples(table, product_ids, "valid")
 judges = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:compare_users])]
 few = judges[: min(len(judges), 300)]
 ss_settings = {

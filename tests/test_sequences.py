@@ -137,17 +137,22 @@ def test_no_target_reaches_the_corpus_a_history_or_a_prefix_example(protocol):
     corpus = sequences.corpus(rows)
     assert corpus.product_ids[corpus.items].tolist() == trained.product_id.tolist()
     assert [len(list_) for list_ in corpus] == trained.groupby("user_id", sort=True).size().tolist()
-    position = frame.groupby("user_id").cumcount().to_numpy()
-    target_rows = set(np.flatnonzero(frame.role == "target"))
     for split in ("train", "valid", "test"):
+        owners = set(frame.user_id[(frame.role == "target") & (frame.split == split)])
+        part = sequences.of_split(rows, split).to_pandas()  # all that these users did, and nobody else
+        expected = frame[frame.user_id.isin(owners)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(part.astype(str), expected.astype(str))
+        part = frame if split == "train" else part
+        position = part.groupby("user_id").cumcount().to_numpy()
+        target_rows = set(np.flatnonzero(part.role == "target"))
         chosen = sequences.examples(rows, product_ids, split, prefixes=5 if split == "train" else 0)
         assert (chosen.lengths == position[chosen.end]).all()  # from the user's first visit to just before the target
-        assert (product_ids[chosen.target] == frame.product_id.to_numpy()[chosen.end]).all()
-        assert (frame.user_id.to_numpy()[chosen.start] == chosen.user_ids).all()
+        assert (product_ids[chosen.target] == part.product_id.to_numpy()[chosen.end]).all()
+        assert (part.user_id.to_numpy()[chosen.start] == chosen.user_ids).all()
         for start, end in zip(chosen.start, chosen.end):
             if split == "train" or protocol == "last-product":
                 assert not target_rows.intersection(range(start, end))
-            assert not {"test", "valid"} & set(frame.split[start:end]) or split != "train"
+            assert not {"test", "valid"} & set(part.split[start:end]) or split != "train"
 
 
 def test_prefixes_are_the_last_training_visits_of_each_user():

@@ -13,9 +13,10 @@ def test_missions_are_the_visits_before_what_was_bought_and_in_no_training():
     assert isinstance(found, Examples) and len(found) > 5 and (found.lengths == 1).all()
     frame = TABLE.to_pandas()
     ids = PRODUCTS.product_id.to_numpy().astype(str)
-    one = frame.iloc[found.start[0]]
-    same = frame[(frame.user_id == one.user_id) & (frame.session == one.session)]
-    assert ids[found.target[0]] in set(same.product_id[(same.role == "target") & (same.event == "purchase")])
+    for visit, target, user in zip(ids[found.items], ids[found.target], found.user_ids):
+        own = frame[frame.user_id == user]
+        bought = own[(own.role == "target") & (own.event == "purchase") & (own.product_id == target)]
+        assert visit in set(own.product_id[(own.role == "history") & own.session.isin(bought.session)])
     assert (found.items[found.start] != found.target).all()
 
 

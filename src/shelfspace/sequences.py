@@ -448,6 +448,15 @@ def without(given: Corpus, product_ids: np.ndarray) -> Corpus:
     return Corpus(given.product_ids[used], items.astype(np.int32), kept_before[given.offsets])
 
 
+def of_split(table: pa.Table, split: str) -> pa.Table:
+    """The rows of the users (or sessions) who have a target in one split, in the same order."""
+    users, user_ids = _codes(table["user_id"])
+    is_target = pc.and_(pc.equal(table["role"], "target"), pc.equal(table["split"], split)).to_numpy()
+    chosen = np.zeros(len(user_ids), dtype=bool)
+    chosen[users[is_target]] = True
+    return table if chosen.all() else table.filter(pa.array(chosen[users]))
+
+
 def examples(table: pa.Table, product_ids: np.ndarray, split: str, *, prefixes: int = 0) -> Examples:
     """The examples of one split.
 
@@ -468,6 +477,8 @@ def examples(table: pa.Table, product_ids: np.ndarray, split: str, *, prefixes: 
     ValueError
         If a product of the table is not in `product_ids`.
     """
+    if split != "train":  # their histories alone: of a large log the rest would take gigabytes
+        table = of_split(table, split)
     items, times, events, user_ids, users = _columns(table, product_ids)
     is_history = pc.equal(table["role"], "history").to_numpy()
     in_split = pc.equal(table["split"], split).to_numpy()

@@ -27,19 +27,20 @@ def missions(table: pa.Table, product_ids: np.ndarray) -> Examples:
         One for each visit of the session before such a target, to another product than the one bought; the visit is the
         whole history.
     """
-    session = table["session"].to_numpy()
     parts = []
     for split in ("train", "valid", "test"):
-        found = sequences.examples(table, product_ids, split)
+        rows = sequences.of_split(table, split)
+        session, found = rows["session"].to_numpy(), sequences.examples(rows, product_ids, split)
         found = found[found.target_event == EVENT_LEVELS.index("purchase")]
         positions, _ = found.flat()
         bought = np.repeat(found.end, found.lengths)
         target, users = np.repeat(found.target, found.lengths), np.repeat(found.user_ids, found.lengths)
         led = (session[positions] == session[bought]) & (found.items[positions] != target)
-        parts.append((positions[led], target[led], users[led]))
-    start, target, users = (np.concatenate(column) for column in zip(*parts))
-    codes = np.full(len(target), EVENT_LEVELS.index("purchase"), np.int8)
-    return Examples(found.items, found.times, found.events, start, start + 1, target, codes, users)
+        visits = positions[led]
+        parts.append((found.items[visits], found.times[visits], found.events[visits], target[led], users[led]))
+    items, times, events, target, users = (np.concatenate(column) for column in zip(*parts))
+    start, codes = np.arange(len(target)), np.full(len(target), EVENT_LEVELS.index("purchase"), np.int8)
+    return Examples(items, times, events, start, start + 1, target, codes, users)
 
 
 def complements(pairs: pd.DataFrame, product_ids: np.ndarray) -> Examples:
