@@ -120,7 +120,7 @@ def test_what_will_not_do_is_said(tmp_path, monkeypatch, capsys):
         ([one, tmp_path / "nowhere"], "There is no folder"),
         ([one, one], "is named twice; name each run once"),
         ([one, tmp_path / "two" / ".." / "one"], "is named twice"),
-        ([one, empty], "holds no metrics.json, so it is no finished run; make one with `shelfspace report --out`"),
+        ([one, empty], "has no metrics.json, so it is no finished run; make one with `shelfspace report --out`"),
         ([one, broken], "cannot be read"),
         ([one, bare], "holds no models"),
         ([one, odd], "is not a run's"),

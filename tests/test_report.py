@@ -404,7 +404,7 @@ def test_size_budget(run):
     [
         (lambda run: (run / "metrics.json").unlink(), "has no metrics.json, so no report can be made"),
         (lambda run: (run / "params.json").unlink(), "has no params.json"),
-        (lambda run: (run / "metrics.json").write_text("{"), "metrics.json is not JSON"),
+        (lambda run: (run / "metrics.json").write_text("{"), "metrics.json cannot be read"),
         (lambda run: (run / "metrics.json").write_text("{}"), "holds no models"),
         (lambda run: shutil.rmtree(run / "notebooks"), "holds no executed notebook"),
         (

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from test_trainers import corpus
 
-from shelfspace import embeddings, features, starspace
+from shelfspace import embeddings, features, kernels, starspace
 from shelfspace.sequences import Corpus, without
 
 WIDTH, DIM = 16, 12
@@ -29,7 +29,7 @@ def one_batch(given: Corpus, table, starts, rows, *, cosine, hinge, seed=5, **ch
     state = np.array([seed + 1], dtype=np.uint64)
     replay, nothing = state.copy(), np.zeros(0, np.int64)
     labels = starspace._draw_labels.py_func(given.offsets, order, nothing, replay)
-    drawn = [given.items[labels[starspace._draw(replay, len(order))]] for _ in range(settings["negatives"])]
+    drawn = [given.items[labels[kernels.draw(replay, len(order))]] for _ in range(settings["negatives"])]
     after, squares = table.copy(), np.zeros((len(table), 2), np.float32)
     loss = starspace._epoch(
         after, squares, starts, rows, given.items, given.offsets, order, state, DIM, 0.1, 0.1, cosine, hinge,
@@ -139,7 +139,7 @@ def test_an_update_by_hand():
 
 def test_labels_and_draws_are_uniform():
     state = np.array([3], dtype=np.uint64)
-    draws = np.array([starspace._draw(state, 7) for _ in range(14_000)])
+    draws = np.array([kernels.draw(state, 7) for _ in range(14_000)])
     assert draws.min() == 0 and draws.max() == 6
     assert np.abs(np.bincount(draws) - 2000).max() < 5 * math.sqrt(2000)
     offsets = np.arange(3001) * 3

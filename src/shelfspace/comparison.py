@@ -22,6 +22,7 @@ from shelfspace.exhibits import clean
 from shelfspace.palette import label_of, metric_label
 
 METRICS = ("mrr@20", "hit_rate@20")
+UNFINISHED = "it is no finished run; make one with `shelfspace report --out`"
 CURVES = 6  # models in the figure: more lines cannot be told apart
 
 
@@ -57,7 +58,7 @@ def read(folders: Sequence[str | Path]) -> list[Run]:
             raise ValueError(f"There is no folder {folders[place]}; name the folders of finished runs, as reports/default.")
     found = []
     for path, name in zip(paths, _names(paths)):
-        metrics, params = _json(path, "metrics.json"), _json(path, "params.json")
+        metrics, params = (runs.needed(path, file, UNFINISHED) for file in ("metrics.json", "params.json"))
         if not isinstance(metrics.get("models"), dict) or not metrics["models"]:
             raise ValueError(f"{path / 'metrics.json'} holds no models, so there is nothing to compare.")
         found.append(Run(name, path, metrics, params))
@@ -238,18 +239,6 @@ def _names(paths: Sequence[Path]) -> list[str]:
     while len({path.parts[-depth:] for path in paths}) < len(paths):
         depth += 1
     return [clean("/".join(path.parts[-depth:]).lstrip("/")) for path in paths]
-
-
-def _json(folder: Path, name: str) -> dict:
-    try:
-        found = runs.read_json(folder / name)
-    except FileNotFoundError:
-        raise ValueError(f"{folder} holds no {name}, so it is no finished run; make one with `shelfspace report --out`.") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder / name} cannot be read: {error}.") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{folder / name} holds no object, so it is not a run's.")
-    return found
 
 
 def _targets(run: Run) -> str | None:

@@ -61,8 +61,8 @@ def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
         If a file is missing or cannot be read, or if the page is larger than `max_bytes`.
     """
     run_dir = Path(run_dir)
-    metrics = _read(run_dir, "metrics.json", "the notebook 06_evaluate writes it")
-    params = _read(run_dir, "params.json", "the pipeline writes it")
+    metrics = runs.needed(run_dir, "metrics.json", "no report can be made; the notebook 06_evaluate writes it")
+    params = runs.needed(run_dir, "params.json", "no report can be made; the pipeline writes it")
     if not metrics.get("models"):
         raise ValueError(f"{run_dir / 'metrics.json'} holds no models, so there is nothing to report.")
     paths = sorted((run_dir / "notebooks").glob("*.ipynb"))
@@ -395,12 +395,3 @@ def _overlap(one: Mapping, other: Mapping) -> bool:
     return (
         None not in (one["low"], other["low"]) and one["low"] <= other["high"] and other["low"] <= one["high"]
     )
-
-
-def _read(run_dir: Path, name: str, hint: str) -> dict:
-    try:
-        return runs.read_json(run_dir / name)
-    except FileNotFoundError:
-        raise ValueError(f"{run_dir} has no {name}, so no report can be made; {hint}.") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{run_dir / name} is not JSON that can be read: {error}.") from None

@@ -127,6 +127,26 @@ def read_json(path: str | Path) -> dict:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def needed(run_dir: str | Path, name: str, otherwise: str) -> dict:
+    """Read a JSON object that a run must have.
+
+    Raises
+    ------
+    ValueError
+        If it is missing, adding `otherwise`: what that means, and what to do; or if it is none.
+    """
+    path = Path(run_dir) / name
+    try:
+        found = read_json(path)
+    except FileNotFoundError:
+        raise ValueError(f"{run_dir} has no {name}, so {otherwise}.") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no object, so it is not a run's.")
+    return found
+
+
 def sha256_file(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as file:

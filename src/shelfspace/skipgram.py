@@ -24,8 +24,8 @@ import numpy as np
 from tqdm import tqdm
 
 from shelfspace.embeddings import Embeddings
+from shelfspace.kernels import FAST, LANES, dot, draw
 from shelfspace.sequences import Corpus, passes
-from shelfspace.starspace import FAST, LANES, _dot, _draw
 from shelfspace.word2vec import VISITS
 
 
@@ -155,14 +155,14 @@ def _epoch(
             rate = np.float32(rate_start + (rate_end - rate_start) * done / len(items))
             done += 1
             product = items[place]
-            reach = 1 + _draw(state, window)  # nearer contexts come up more often
+            reach = 1 + draw(state, window)  # nearer contexts come up more often
             for near in range(max(begin, place - reach), min(end, place + reach + 1)):
                 if near == place:
                     continue
                 outputs[0] = items[near]
                 size = 1
                 for _ in range(negatives):
-                    drawn = _draw(state, len(chance))
+                    drawn = draw(state, len(chance))
                     if _unit(state) >= chance[drawn]:
                         drawn = other[drawn]
                     if drawn != outputs[0]:
@@ -189,7 +189,7 @@ def _learn(v, u, product, outputs, size, weight, rate, gradient):
     gradient[:] = 0
     for k in range(size):
         out = outputs[k]
-        score = _dot(v[product], u[out])
+        score = dot(v[product], u[out])
         sign = one if k == 0 else -one
         odds = np.exp(-sign * score)  # 1 / (1 + odds) is the likelihood of what was seen
         loss += np.log(one + odds)
@@ -205,7 +205,7 @@ def _learn(v, u, product, outputs, size, weight, rate, gradient):
 @numba.njit(forceinline=True, **FAST)
 def _unit(state):
     """A number in [0, 1)."""
-    return np.float32(_draw(state, 16_777_216)) * np.float32(1 / 16_777_216)
+    return np.float32(draw(state, 16_777_216)) * np.float32(1 / 16_777_216)
 
 
 @numba.njit(forceinline=True, **FAST)

@@ -31,14 +31,13 @@ from tqdm import tqdm
 
 from shelfspace.embeddings import Embeddings
 from shelfspace.features import Features
+from shelfspace.kernels import FAST, LANES, dot, draw
 from shelfspace.sequences import Corpus, passes
 
 SIMILARITIES = ("cosine", "dot")
 LOSSES = ("hinge", "softmax")
 EXAMPLES = 2_000_000  # trained on in all, when the number of epochs is left to the size of the log
 SWEEP = 100  # batches in which the norms of all rows are looked at once
-LANES = 16  # floats of a vector register; rows are padded to a multiple of it
-FAST = {"cache": True, "fastmath": True, "error_model": "numpy"}
 
 
 def train(
@@ -298,7 +297,7 @@ def _epoch(
     for first in range(0, len(order), batch):
         last = min(first + batch, len(order))
         for k in range(shared):
-            drawn[k] = items[labels[_draw(state, len(order))]]
+            drawn[k] = items[labels[draw(state, len(order))]]
         size = last - first
         for b in range(size):
             place = labels[first + b]
@@ -317,9 +316,9 @@ def _epoch(
             of = group[chosen[b]]
             for k in range(shared + b * market, shared + (b + 1) * market):
                 if of >= 0:
-                    drawn[k] = items[by_group[group_starts[of] + _draw(state, group_starts[of + 1] - group_starts[of])]]
+                    drawn[k] = items[by_group[group_starts[of] + draw(state, group_starts[of + 1] - group_starts[of])]]
                 else:
-                    drawn[k] = items[labels[_draw(state, len(order))]]
+                    drawn[k] = items[labels[draw(state, len(order))]]
         total += _batch(
             table, squares, starts, rows, items, bags, chosen[:size], drawn[: shared + size * market], dim,
             rate_start + (rate_end - rate_start) * first / len(order), cosine, hinge, margin, temperature, max_kept, p,
@@ -358,13 +357,13 @@ def _batch(
     rate, one, total = np.float32(rate), np.float32(1), 0.0
     for b in range(len(labels)):
         label, bag = items[labels[b]], left[b]
-        positive = _dot(bag, right[b])
+        positive = dot(bag, right[b])
         count = 0
         if hinge:
             bound = positive - np.float32(margin)
             for j in range(negatives):
                 k = shared + b * apart + j if j < apart else j - apart
-                score = _dot(bag, noise[k])
+                score = dot(bag, noise[k])
                 if score > bound and drawn[k] != label:
                     total += (score - bound) / negatives
                     kept[count] = k
@@ -379,7 +378,7 @@ def _batch(
             for j in range(negatives):
                 k = shared + b * apart + j if j < apart else j - apart
                 if drawn[k] != label:
-                    weights[count] = _dot(bag, noise[k])
+                    weights[count] = dot(bag, noise[k])
                     top = max(top, weights[count])
                     kept[count] = k
                     count += 1
@@ -402,11 +401,11 @@ def _batch(
             weight, k = weights[j], kept[j]
             for i in range(width):
                 gradient[i] += weight * noise[k, i]
-        square = _dot(gradient, gradient) / np.float32(dim)
+        square = dot(gradient, gradient) / np.float32(dim)
         for at in range(bags[b, 0], bags[b, 1]):
             if at != labels[b]:
                 _move(table, squares, 0, starts, rows, items[at], gradient, square, -rate)
-        sizes[b] = _dot(bag, bag) / np.float32(dim)
+        sizes[b] = dot(bag, bag) / np.float32(dim)
         _move(table, squares, 1, starts, rows, label, bag, sizes[b], rate * pull)
         for j in range(count):
             repel[kept[j], b] = rate * weights[j]
@@ -423,7 +422,7 @@ def _batch(
 def _shorten(table, begin, end, max_norm):
     """Shorten rows begin to end that are longer than max_norm to it."""
     for row in range(begin, end):
-        square = _dot(table[row], table[row])
+        square = dot(table[row], table[row])
         if square > max_norm * max_norm:
             scale = np.float32(max_norm / np.sqrt(square))
             for i in range(table.shape[1]):
@@ -437,34 +436,14 @@ def _draw_labels(offsets, order, weights, state):
     for n in range(len(order)):
         begin, end = offsets[order[n]], offsets[order[n] + 1]
         if len(weights) == 0:
-            labels[n] = begin + _draw(state, end - begin)
+            labels[n] = begin + draw(state, end - begin)
         else:
-            left = _draw(state, weights[begin:end].sum())
+            left = draw(state, weights[begin:end].sum())
             while left >= weights[begin]:
                 left -= weights[begin]
                 begin += 1
             labels[n] = begin
     return labels
-
-
-@numba.njit(forceinline=True, **FAST)
-def _draw(state, n):
-    """A whole number below n (xorshift64*, Vigna 2016); `state` is one uint64, never 0."""
-    x = state[0]
-    x ^= x >> np.uint64(12)
-    x ^= x << np.uint64(25)
-    x ^= x >> np.uint64(27)
-    state[0] = x
-    high = (x * np.uint64(2685821657736338717)) >> np.uint64(32)
-    return np.int64((high * np.uint64(n)) >> np.uint64(32))
-
-
-@numba.njit(forceinline=True, **FAST)
-def _dot(a, b):
-    result = np.float32(0)
-    for i in range(len(a)):
-        result += a[i] * b[i]
-    return result
 
 
 @numba.njit(forceinline=True, **FAST)
@@ -479,7 +458,7 @@ def _project(table, starts, rows, items, begin, end, leave_out, cosine, p, out):
                 count += 1
                 for i in range(len(out)):
                     out[i] += table[row, i]
-    scale = np.float32(1) / (np.sqrt(_dot(out, out)) + np.float32(1e-12)) if cosine else np.float32(max(1, count) ** -p)
+    scale = np.float32(1) / (np.sqrt(dot(out, out)) + np.float32(1e-12)) if cosine else np.float32(max(1, count) ** -p)
     for i in range(len(out)):
         out[i] *= scale
 
