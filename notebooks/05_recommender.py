@@ -127,12 +127,10 @@ with runs.atomic(run / "recommender_dense.keras") as temporary:
     network.save(temporary)
 
 # %%
-curve = pd.DataFrame(history).rename(columns={"loss": "train", "valid_loss": "valid"})
-curve.insert(0, "epoch", range(1, len(curve) + 1))
-kept = curve.loc[curve["valid_mrr@20"].idxmax()]
+kept = max(history, key=lambda epoch: epoch["valid_mrr@20"])
 plots.show(
-    plots.learning_curve(curve),
-    caption=f"The weights of epoch {kept.epoch:.0f} are kept, where MRR@20 of the valid users is highest "
+    plots.learning_curve(history),
+    caption=f"The weights of epoch {history.index(kept) + 1} are kept, where MRR@20 of the valid users is highest "
     f"({kept['valid_mrr@20']:.1%}).",
     alt="Two panels: training and validation loss per epoch, and MRR@20 of the valid users per epoch.",
 )
@@ -185,12 +183,10 @@ with runs.atomic(run / "recommender_tied.keras") as temporary:
     learned.save(temporary)
 
 # %%
-tied_curve = pd.DataFrame(tied_history).rename(columns={"loss": "train", "valid_loss": "valid"})
-tied_curve.insert(0, "epoch", range(1, len(tied_curve) + 1))
-tied_kept = tied_curve.loc[tied_curve["valid_mrr@20"].idxmax()]
+tied_kept = max(tied_history, key=lambda epoch: epoch["valid_mrr@20"])
 plots.show(
-    plots.learning_curve(tied_curve),
-    caption=f"The tied recommender, whose weights of epoch {tied_kept.epoch:.0f} are kept: MRR@20 of the valid users is "
+    plots.learning_curve(tied_history),
+    caption=f"The tied recommender, whose weights of epoch {tied_history.index(tied_kept) + 1} are kept: MRR@20 of the valid users is "
     f"{tied_kept['valid_mrr@20']:.1%}, against {kept['valid_mrr@20']:.1%} of the dense network.",
     alt="Two panels: training and validation loss per epoch, and MRR@20 of the valid users per epoch.",
 )
@@ -316,7 +312,7 @@ plots.table(
 
 # %%
 plots.takeaways([
-    f"The dense network stopped after {len(curve)} epochs; most of its {network.count_params():,} weights belong to the "
+    f"The dense network stopped after {len(history)} epochs; most of its {network.count_params():,} weights belong to the "
     "softmax, so its cost grows with the number of products.",
     f"The tied recommender scores against the table it averages. On the valid users its MRR@20 is "
     f"{tied_kept['valid_mrr@20']:.1%}, the dense network's {kept['valid_mrr@20']:.1%}.",

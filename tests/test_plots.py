@@ -123,12 +123,9 @@ FIGURES = {
     "slices": lambda: plots.slices(slice_table()),
     "latency": lambda: plots.latency(latencies()),
     "reliability": lambda: plots.reliability({"dense": reliabilities(), HOSTILE: reliabilities()}),
-    "learning_curve": lambda: plots.learning_curve(
-        pd.DataFrame({"epoch": [1, 2, 3], "train": [3, 2, 1], "valid": [3, 2.5, 2.7]})
-    ),
-    "learning_curve, MRR": lambda: plots.learning_curve(
-        pd.DataFrame({"epoch": [1, 2], "train": [3, 2], "valid": [3, 2.5], "valid_mrr@20": [0.2, 0.1]})
-    ),
+    "learning_curve": lambda: plots.learning_curve([
+        {"loss": 3, "valid_loss": 3, "valid_mrr@20": 0.2}, {"loss": 2, "valid_loss": 2.5, "valid_mrr@20": 0.1},
+    ]),
     "coverage_by_count": lambda: plots.coverage_by_count(
         pd.DataFrame({"count": [0, 1, 1, 4, 30, 500], "known": [False, True, False, True, True, True]})
     ),

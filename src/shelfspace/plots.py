@@ -697,40 +697,25 @@ def slices(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
     return fig
 
 
-def learning_curve(history: pd.DataFrame) -> Figure:
-    """Training and validation loss of each epoch, and MRR@20 of the valid users where it is given; the kept
-    epoch marked.
+def learning_curve(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Training and validation loss of each epoch, and MRR@20 of the valid users; the epoch marked where it is highest.
 
     Parameters
     ----------
-    history : DataFrame
-        epoch (int, from 1), train, valid (losses); optionally valid_mrr@20 (0–1), by which the best epoch is
-        chosen.
+    history : sequence of mapping
+        Per epoch loss, valid_loss and valid_mrr@20, as the recommenders' `train` gives it.
     """
-    _need(history, ("epoch", "train", "valid"), "learning_curve")
-    has_mrr = "valid_mrr@20" in history
-    kept = history["epoch"].iloc[
-        int(np.argmax(history["valid_mrr@20"]) if has_mrr else np.argmin(history["valid"]))
-    ]
-    fig, panels = _figure(1, 1 + has_mrr, height=3.0)
-    for column, label, line in (("train", "training", "--"), ("valid", "validation", "-")):
-        panels[0].plot(
-            history["epoch"],
-            history[column],
-            color=COLORS[column],
-            linestyle=line,
-            marker="o",
-            markersize=4,
-            label=label,
-        )
+    history = pd.DataFrame(history)
+    _need(history, ("loss", "valid_loss", "valid_mrr@20"), "learning_curve")
+    epochs, kept = np.arange(1, len(history) + 1), int(np.argmax(history["valid_mrr@20"])) + 1
+    fig, panels = _figure(1, 2, height=3.0)
+    for column, name, label, line in (("loss", "train", "training", "--"), ("valid_loss", "valid", "validation", "-")):
+        panels[0].plot(epochs, history[column], color=COLORS[name], linestyle=line, marker="o", markersize=4, label=label)
     panels[0].set(title="Loss", ylabel="cross-entropy")
     panels[0].legend(loc="best")
-    if has_mrr:
-        panels[1].plot(
-            history["epoch"], history["valid_mrr@20"], color=COLORS["valid"], marker="o", markersize=4
-        )
-        panels[1].set(title="MRR@20, validation")
-        _percent(panels[1].yaxis)
+    panels[1].plot(epochs, history["valid_mrr@20"], color=COLORS["valid"], marker="o", markersize=4)
+    panels[1].set(title="MRR@20, validation")
+    _percent(panels[1].yaxis)
     for axes in panels:
         axes.axvline(kept, color=INK, linewidth=1, linestyle=(0, (1, 2)))
         axes.set_xlabel(f"epoch (dotted: {kept} is kept)")
