@@ -38,7 +38,7 @@ examples = 500000  # examples that a pass of either network takes at most, drawn
 patience = 2  # passes of the dense network without a gain on the valid users before stopping
 model = "tied"  # whose recommendations leave the pipeline; one of: tied, dense
 tied_epochs = 2  # passes of the tied recommender
-tied_recency = 0.0  # how much more recent examples train it, and count; about 2 where tastes drift and the test comes last
+tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last
 tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training
 seed = 0  # of everything random
 
@@ -174,11 +174,11 @@ plots.table(two, caption="Only what other users did can help to predict a user's
 
 # %%
 recommender.deterministic(seed)
-chances = tied.recency(train, tied_recency)
-learned = tied.start(vectors, known, train, decay_time="days", chances=chances, seed=seed)
+learned = tied.start(vectors, known, train, decay_time="days", seed=seed)
 tied_history = tied.train(
-    learned, train, valid, epochs=tied_epochs, dropout=tied_dropout, chances=chances, limit=examples, seed=seed
-)
+    learned, train, valid, epochs=tied_epochs, dropout=tied_dropout, chances=tied.recency(train, tied_recency), limit=examples,
+    seed=seed,
+)  # fmt: skip
 with runs.atomic(run / "recommender_tied.keras") as temporary:
     learned.save(temporary)
 

@@ -22,33 +22,20 @@ def test_pairs_come_from_the_training_examples_alone():
     assert transitions.pairs(HAND[np.array([0, 1, 2, 4, 5])], 1).counts(4).toarray()[1].tolist() == [1, 0, 0, 1]
 
 
-def weigh(examples, weighed):
-    """Weights of the examples that grow along each sequence, and what each sequence should then count; None and 1."""
-    starts, which = np.unique(examples.start, return_inverse=True)
-    if not weighed:
-        return None, np.ones(len(starts))
-    newest = np.random.default_rng(1).integers(100, 1025, len(starts)) / 1024
-    longest = np.array([examples.lengths[which == one].max() for one in range(len(starts))])
-    return newest[which] * np.where(examples.lengths == longest[which], 1, 0.5), newest
-
-
-@pytest.mark.parametrize("weighed", [False, True])
 @pytest.mark.parametrize("step", transitions.STEPS)
-def test_counts_leave_the_examples_own_sequence_out(step, weighed):
+def test_counts_leave_the_examples_own_sequence_out(step):
     rng = np.random.default_rng(0)
     sequences = [rng.integers(6, size=rng.integers(2, 9)) for _ in range(40)]
     examples = made(sequences)
-    weights, counted = weigh(examples, weighed)
     source = examples.items[np.maximum(examples.end - step, examples.start)]
-    found = transitions.pairs(examples, step, weights)
-    left = found.counts(6)[source] - found.own(source, examples.start, 6)
+    left = transitions.pairs(examples, step).counts(6)[source] - transitions.pairs(examples, step).own(source, examples.start, 6)
     starts = np.unique(examples.start)
     for i in range(len(examples)):
-        others = [(s, w) for s, w, first in zip(sequences, counted, starts) if first != examples.start[i]]
+        others = [s for s, first in zip(sequences, starts) if first != examples.start[i]]
         expected = np.zeros(6)
-        for s, w in others:
+        for s in others:
             for a, b in zip(s, s[step:]):
-                expected[b] += w * (a == source[i])
+                expected[b] += a == source[i]
         assert np.array_equal(left[[i]].toarray()[0], expected)
 
 
@@ -87,23 +74,21 @@ def test_what_goes_together_is_averaged_over_the_history():
     assert found == pytest.approx({0: 1.0, 1: 1.0, 2: 1 / np.sqrt(2), 3: 1 / np.sqrt(2)}) and (row == 0).all()
 
 
-@pytest.mark.parametrize("weighed", [False, True])
-def test_what_goes_together_leaves_the_examples_own_sequence_out(weighed):
+def test_what_goes_together_leaves_the_examples_own_sequence_out():
     rng = np.random.default_rng(0)
     sequences = [rng.integers(6, size=rng.integers(2, 9)) for _ in range(30)]
     examples = made(sequences)
-    given, counted = weigh(examples, weighed)
-    links, own = transitions.Links.count(examples, 6, given), transitions.Own.of(examples, 6, given)
+    links, own = transitions.Links.count(examples, 6), transitions.Own.of(examples, 6)
     starts = np.unique(examples.start)
     for i in range(0, len(examples), 7):
         seen = examples.items[examples.start[i] : examples.end[i]]
         weights = np.full(len(seen), 1 / len(seen))
-        others = [(set(s.tolist()), n) for s, n, first in zip(sequences, counted, starts) if first != examples.start[i]]
-        alone = np.array([sum(n * (p in s) for s, n in others) for p in range(6)])
+        others = [set(s.tolist()) for s, first in zip(sequences, starts) if first != examples.start[i]]
+        alone = np.array([sum(p in s for s in others) for p in range(6)])
         expected = np.zeros(6)
         for a, w in zip(seen, weights):
             for b in range(6):
-                both = sum(n * (a in s and b in s) for s, n in others)
+                both = sum(a in s and b in s for s in others)
                 expected[b] += w * both / np.sqrt(alone[a] * alone[b]) if both else 0
         one = np.array([i])
         _, product, kind, value = links.find(examples[one], seen, weights, np.array([0, len(seen)]), own[one])

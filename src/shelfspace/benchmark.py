@@ -31,7 +31,7 @@ DECAYS = (0.1, 0.3, 0.7, 1.5, 3.0)
 HELD_OUT = 0.05  # share of the training sessions, the last ones, on which baselines are tuned
 JUDGES = 5000  # of their prefixes, at most
 DENSE_EPOCHS = 5  # at most
-RECENCY = 2.0  # how much more often recent sessions train tied, and how much more they count
+RECENCY = 2.0  # how much more often recent sessions train tied
 NEGATIVES = 8192  # products that tied draws at each step
 
 
@@ -182,8 +182,8 @@ def makers(split: Split, seed: int = 0, progress: bool = True) -> dict[str, Call
     def ours() -> Model:
         train = split.examples()
         recommender.deterministic(seed)
+        model = tied.start(*vectors(), train, decay_time="rank", seed=seed)
         chances = tied.recency(train, RECENCY)
-        model = tied.start(*vectors(), train, decay_time="rank", chances=chances, seed=seed)
         tied.train(model, train, negatives=NEGATIVES, chances=chances, seed=seed, progress=progress)
         return tied.recommend(model)
 

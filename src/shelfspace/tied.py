@@ -192,7 +192,6 @@ def start(
     examples: Examples,
     *,
     transitions: bool = True,
-    chances: np.ndarray | None = None,
     seed: int = 0,
     **settings,
 ) -> Tied:
@@ -210,8 +209,6 @@ def start(
         The training examples; what is counted, is counted in them.
     transitions : bool
         Whether scores know what came after what, and what came with what.
-    chances : ndarray of float, shape (n,), optional
-        Those that `train` will be given. A sequence counts as much as its newest example's chance.
     seed : int
     settings
         See `Tied`.
@@ -226,7 +223,7 @@ def start(
     if settings.get("visits", 1) < 1:
         raise ValueError(f"visits is {settings['visits']}; it must be 1 (the newest alone) or more.")
     n_products, dim = vectors.shape
-    links = Links.count(examples, n_products, chances) if transitions else None
+    links = Links.count(examples, n_products) if transitions else None
     tables = [*links.steps, links.pairs] if links else []
     model = Tied(n_products, dim, [table.nnz for table in tables], **settings)
     for parts, table in zip(model.link_tables, tables):
@@ -334,8 +331,8 @@ def train(
     full_below : int
         Catalogues up to this size are trained with all products at every step.
     chances : ndarray of float, shape (n,), optional
-        Chance of each example to be taken in the last epoch, above 0 and up to 1 (`recency`); those that `start` was given.
-        The first epoch takes all, those between have powers of the chance. By default, all epochs take all.
+        Chance of each example to be taken in the last epoch, above 0 and up to 1 (`recency`). The first epoch takes all,
+        those between have powers of the chance. By default, all epochs take all.
     limit : int
         An epoch takes at most so many examples, drawn anew each time.
     seed : int
@@ -357,7 +354,7 @@ def train(
         raise ValueError("There is no training example; give a longer log.")
     n_products, n, rng = model.settings["n_products"], len(examples), np.random.default_rng(seed)
     links = model.links()
-    own = Own.of(examples, n_products, chances) if links else None
+    own = Own.of(examples, n_products) if links else None
     full = n_products <= full_below
     rows = Rows(model.table.numpy())
     take = _stepper(model, dropout, seed)

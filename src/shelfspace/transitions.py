@@ -3,9 +3,6 @@
 A count n_k(a -> b) is how often b came k visits after a in the same training sequence. n(a, b) is how many training
 sequences hold both, n(a) how many hold a, and n(a, b) / sqrt(n(a) n(b)) how much they go together. A training example must
 not see what its own sequence added to the counts, or it would learn to trust a count that holds its own target.
-
-Where tastes drift, a sequence may count less than one: by its weight, as neighbours that are sessions do in STAN (Garg et al.
-2019). Weights are rounded to 1/1024, so that sums are exact and what is taken away leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -34,18 +31,16 @@ class Pairs:
         Products.
     sequence : ndarray of int64, shape (m,)
         Where in `Examples.items` the sequence begins.
-    weight : ndarray of float32, shape (m,)
-        How much the sequence counts.
     """
 
     source: np.ndarray
     target: np.ndarray
     sequence: np.ndarray
-    weight: np.ndarray
 
     def counts(self, n_products: int) -> sp.csr_matrix:
         """How often each product followed each; csr_matrix of float32, shape (n_products, n_products)."""
-        table = sp.csr_matrix((self.weight, (self.source, self.target)), shape=(n_products, n_products))
+        ones = np.ones(len(self.source), dtype=np.float32)
+        table = sp.csr_matrix((ones, (self.source, self.target)), shape=(n_products, n_products))
         table.sum_duplicates()
         return table
 
@@ -67,8 +62,8 @@ class Pairs:
         first, last = (np.searchsorted(key[order], wanted, side) for side in ("left", "right"))
         offsets = np.concatenate([[0], np.cumsum(last - first)])
         place = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], last - first)
-        rows = order[place]
-        table = sp.csr_matrix((self.weight[rows], self.target[rows], offsets), shape=(len(source), n_products))
+        ones = np.ones(len(place), dtype=np.float32)
+        table = sp.csr_matrix((ones, self.target[order][place], offsets), shape=(len(source), n_products))
         table.sum_duplicates()
         return table
 
@@ -83,23 +78,20 @@ class Own:
         For each of `STEPS`, as `Pairs.own` gives it.
     first, last : ndarray of int64, shape (n,)
         Where in `Examples.items` the sequence begins and ends.
-    weight : ndarray of float32, shape (n,)
-        How much it counted.
     """
 
     steps: list[sp.csr_matrix]
     first: np.ndarray
     last: np.ndarray
-    weight: np.ndarray
 
     @classmethod
-    def of(cls, examples: Examples, n_products: int, weights: np.ndarray | None = None) -> Own:
-        """That of the training examples, all of them; `weights` as `Links.count` had them."""
-        steps = [pairs(examples, k, weights).own(sources(examples, k)[0], examples.start, n_products) for k in STEPS]
-        return cls(steps, *sequence_of(examples), _counted(examples, weights)[examples.start])
+    def of(cls, examples: Examples, n_products: int) -> Own:
+        """That of the training examples, all of them."""
+        steps = [pairs(examples, k).own(sources(examples, k)[0], examples.start, n_products) for k in STEPS]
+        return cls(steps, *sequence_of(examples))
 
     def __getitem__(self, rows) -> Own:
-        return Own([table[rows] for table in self.steps], self.first[rows], self.last[rows], self.weight[rows])
+        return Own([table[rows] for table in self.steps], self.first[rows], self.last[rows])
 
 
 @dataclass(frozen=True)
@@ -119,18 +111,9 @@ class Links:
     alone: np.ndarray
 
     @classmethod
-    def count(cls, examples: Examples, n_products: int, weights: np.ndarray | None = None) -> Links:
-        """Count in training examples.
-
-        Parameters
-        ----------
-        examples : Examples
-        n_products : int
-        weights : ndarray of float, shape (n,), optional
-            How much each example's sequence counts, from 0 to 1: the most that an example of it has. By default, 1.
-        """
-        steps = [pairs(examples, step, weights).counts(n_products) for step in STEPS]
-        return cls(steps, *together(examples, n_products, weights))
+    def count(cls, examples: Examples, n_products: int) -> Links:
+        """Count in training examples."""
+        return cls([pairs(examples, step).counts(n_products) for step in STEPS], *together(examples, n_products))
 
     def find(
         self, examples: Examples, items: np.ndarray, weights: np.ndarray, offsets: np.ndarray, own: Own | None = None
@@ -156,30 +139,22 @@ class Links:
             n_k, or sum_i w_i n(a_i, b) / sqrt(n(a_i) n(b)) for what goes together.
         """
         nobody = np.zeros(len(examples), dtype=np.int64)
-        first, last, weight = (own.first, own.last, own.weight) if own else (nobody, nobody, nobody.astype(np.float32))
+        first, last = (own.first, own.last) if own else (nobody, nobody)
         row, product, value = companions(
             items, weights, offsets, self.pairs.indptr, self.pairs.indices, self.pairs.data, self.alone,
-            examples.items, first, last, weight,
+            examples.items, first, last,
         )  # fmt: skip
         alike = row, product, np.full(len(row), TOGETHER, np.int32), value
         after = linked(self.steps, examples, own.steps if own else ())
         return tuple(np.concatenate(column) for column in zip(after, alike))
 
 
-def pairs(examples: Examples, step: int, weights: np.ndarray | None = None) -> Pairs:
-    """All pairs of visits `step` apart that the training examples show, targets among them; `weights` as `Links.count`."""
+def pairs(examples: Examples, step: int) -> Pairs:
+    """All pairs of visits `step` apart that the training examples show, targets among them."""
     positions, sequence = span(examples)
     together = np.flatnonzero((sequence[step:] == sequence[:-step]) & (positions[step:] == positions[:-step] + step))
-    items, sequence = examples.items[positions], sequence[together]
-    return Pairs(items[together], items[together + step], sequence, _counted(examples, weights)[sequence])
-
-
-def _counted(examples: Examples, weights: np.ndarray | None) -> np.ndarray:
-    """How much the sequence counts that begins at each place of `Examples.items`, in whole 1/1024; float32."""
-    counted = np.zeros(len(examples.items), dtype=np.float32)
-    given = np.ones(1) if weights is None else np.maximum(1, np.round(1024 * weights)) / 1024
-    np.maximum.at(counted, examples.start, given.astype(np.float32))
-    return counted
+    items = examples.items[positions]
+    return Pairs(items[together], items[together + step], sequence[together])
 
 
 def sequence_of(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
@@ -248,10 +223,8 @@ def holds(items: np.ndarray, offsets: np.ndarray, n_products: int) -> sp.csr_mat
     return held
 
 
-def together(
-    examples: Examples, n_products: int, weights: np.ndarray | None = None
-) -> tuple[sp.csr_matrix, np.ndarray]:
-    """In how many of the training sequences two products are together, and in how many each one is; `weights` as `Links.count`.
+def together(examples: Examples, n_products: int) -> tuple[sp.csr_matrix, np.ndarray]:
+    """In how many of the training sequences two products are together, and in how many each one is.
 
     Returns
     -------
@@ -263,9 +236,8 @@ def together(
     positions, sequence = span(examples)
     begins = np.flatnonzero(np.diff(sequence, prepend=-1))
     held = holds(examples.items[positions], np.append(begins, len(sequence)), n_products)
-    holders = held.T.tocsr()
-    held.data *= np.repeat(_counted(examples, weights)[sequence[begins]], np.diff(held.indptr))
     alone = np.asarray(held.sum(axis=0), dtype=np.float32).ravel()
+    holders = held.T.tocsr()
     blocks = [_most(holders[first : first + 1024] @ held, alone) for first in range(0, n_products, 1024)]
     return sp.vstack(blocks).tocsr(), alone
 
@@ -281,7 +253,7 @@ def _most(block: sp.csr_matrix, alone: np.ndarray) -> sp.csr_matrix:
 
 
 @nb.njit(nogil=True, cache=True)
-def companions(items, weights, offsets, starts, neighbours, counts, alone, visited, first, last, weight):
+def companions(items, weights, offsets, starts, neighbours, counts, alone, visited, first, last):
     """Products that go with those of each history: sum_i w_i n(a_i, b) / sqrt(n(a_i) n(b)). Without the GIL, for threads.
 
     Parameters
@@ -297,8 +269,6 @@ def companions(items, weights, offsets, starts, neighbours, counts, alone, visit
     first, last : ndarray of int64, shape (n,)
         ``visited[first:last]`` is the sequence that an example comes from and that is taken from the counts: see
         `sequence_of`. Empty for others.
-    weight : ndarray of float32, shape (n,)
-        How much it counted.
 
     Returns
     -------
@@ -307,13 +277,13 @@ def companions(items, weights, offsets, starts, neighbours, counts, alone, visit
     """
     n_products, n = len(starts) - 1, len(offsets) - 1
     value = np.zeros(n_products, dtype=np.float32)
-    own = np.zeros(n_products, dtype=np.float32)
+    own = np.zeros(n_products, dtype=np.bool_)
     touched = np.empty(n_products, dtype=np.int32)
     size, room = 0, 1024
     rows, products, values = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.float32)
     for row in range(n):
         for item in visited[first[row] : last[row]]:
-            own[item] = weight[row]
+            own[item] = True
         found = 0
         for place in range(offsets[row], offsets[row + 1]):
             item = items[place]
@@ -333,7 +303,7 @@ def companions(items, weights, offsets, starts, neighbours, counts, alone, visit
             size += 1
             value[other] = 0
         for item in visited[first[row] : last[row]]:
-            own[item] = 0
+            own[item] = False
     return rows[:size], products[:size], values[:size]
 
 
