@@ -60,6 +60,7 @@ products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
 valid = sequences.examples(table, product_ids, "valid")
 del table  # of a large log it takes gigabytes, and all that is needed stands in the arrays above
+sequences.release()
 files = {name: f"product_embeddings/{name}.parquet" for name in ("word2vec", "starspace")}
 seconds = {}
 

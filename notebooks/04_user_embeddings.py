@@ -54,6 +54,7 @@ corpus = sequences.corpus(table)
 valid = sequences.examples(table, product_ids, "valid")
 sample = sequences.latest(table.slice(0, 100_000), product_ids)[:-1][:5000]  # the last of them may be cut short
 del table  # of a large log it takes gigabytes, and all that is needed stands in the arrays above
+sequences.release()
 files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
 aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
 

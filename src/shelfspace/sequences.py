@@ -385,27 +385,39 @@ class Examples:
 def load(path: str | Path) -> pa.Table:
     """Read ``RUN/sequences.parquet``, its ids and few-valued columns dictionary-encoded: about 27 bytes a visit."""
     few = {name: pa.dictionary(pa.int8(), pa.string()) for name in ("event", "role", "split")}
-    table = pq.read_table(path, read_dictionary=["user_id", "product_id", *few])
-    for name, kind in few.items():
-        table = table.set_column(table.column_names.index(name), name, table[name].cast(kind))
+    file = pq.ParquetFile(path, read_dictionary=["user_id", "product_id", *few])
+    fields = [field.with_type(few.get(field.name, field.type)) for field in file.schema_arrow]
+    schema = pa.schema(fields)
+    table = pa.concat_tables(
+        [schema.empty_table(), *(file.read_row_group(group).cast(schema) for group in range(file.num_row_groups))]
+    )
+    release()
     return table
+
+
+def release() -> None:
+    """Give back to the system what Arrow keeps of memory that is free again; of a large log it is gigabytes."""
+    pa.default_memory_pool().release_unused()
 
 
 def corpus(table: pa.Table) -> Corpus:
     """The sequences that embeddings are trained on: rows that are history and train, one sequence per user."""
     keep = pc.and_(pc.equal(table["role"], "history"), pc.equal(table["split"], "train"))
-    rows = table.drop_columns(["role", "split", "position"]).filter(keep)
-    codes, dictionary = _codes(rows["product_id"])
+    # A column at a time: of a large log, all of them at once take gigabytes.
+    times = _days(table["timestamp"].filter(keep))
+    offsets = _offsets(_indices(table["user_id"].filter(keep))[0])
+    codes, dictionary = _codes(table["product_id"].filter(keep))
     present = np.zeros(len(dictionary), dtype=bool)
     present[codes] = True
     used = np.flatnonzero(present)
     used = used[np.argsort(dictionary[used])]  # the dictionary is in order of appearance; the vocabulary is sorted
     place = np.zeros(len(dictionary), dtype=np.int32)
     place[used] = np.arange(len(used), dtype=np.int32)
-    return Corpus(
-        dictionary[used], place[codes], _offsets(_codes(rows["user_id"])[0]), _days(rows["timestamp"]),
-        _events(rows), rows["session"].to_numpy(),
-    )  # fmt: skip
+    items = place[codes]
+    del codes
+    events, sessions = _events(table["event"].filter(keep)), table["session"].filter(keep).to_numpy()
+    release()
+    return Corpus(dictionary[used], items, offsets, times, events, sessions)
 
 
 def goals(given: Corpus) -> np.ndarray:
@@ -432,7 +444,7 @@ def goals(given: Corpus) -> np.ndarray:
 
 def sample(table: pa.Table, users: int, seed: int = 0) -> pa.Table:
     """The rows of so many users drawn at random, in the same order; all of them when `users` is 0 or enough."""
-    codes, user_ids = _codes(table["user_id"])
+    codes, user_ids = _indices(table["user_id"])
     if users == 0 or len(user_ids) <= users:
         return table
     chosen = np.zeros(len(user_ids), dtype=bool)
@@ -450,7 +462,7 @@ def without(given: Corpus, product_ids: np.ndarray) -> Corpus:
 
 def of_split(table: pa.Table, split: str) -> pa.Table:
     """The rows of the users (or sessions) who have a target in one split, in the same order."""
-    users, user_ids = _codes(table["user_id"])
+    users, user_ids = _indices(table["user_id"])
     is_target = pc.and_(pc.equal(table["role"], "target"), pc.equal(table["split"], split)).to_numpy()
     chosen = np.zeros(len(user_ids), dtype=bool)
     chosen[users[is_target]] = True
@@ -518,26 +530,36 @@ def _columns(table: pa.Table, product_ids: np.ndarray):
     place = np.searchsorted(product_ids, names).clip(max=len(product_ids) - 1).astype(np.int32)
     if not np.array_equal(product_ids[place], names):
         raise ValueError("The sequences hold products that products.parquet lacks; run 01_prepare again.")
-    return place[products], _days(table["timestamp"]), _events(table), user_ids, users
+    return place[products], _days(table["timestamp"]), _events(table["event"]), user_ids, users
 
 
-def _events(table: pa.Table) -> np.ndarray:
+def _events(column: pa.ChunkedArray) -> np.ndarray:
     """Index of each row's event in `EVENT_LEVELS`, int8."""
-    codes, names = _codes(table["event"])
+    codes, names = _codes(column)
     return np.array([EVENT_LEVELS.index(name) for name in names], dtype=np.int8)[codes]
 
 
 def _days(column: pa.ChunkedArray) -> np.ndarray:
     """Timestamps as days since 1970 (UTC), float64."""
-    return column.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy() / 86_400e6
+    days, at = np.empty(len(column)), 0
+    for chunk in column.chunks:
+        days[at : at + len(chunk)] = chunk.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy() / 86_400e6
+        at += len(chunk)
+    return days
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """A dictionary-encoded column as integer codes and the strings that they stand for."""
+    codes, dictionary = _indices(column)
+    return codes, dictionary.to_numpy(zero_copy_only=False).astype(str)
+
+
+def _indices(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """As `_codes`, with the strings left in Arrow, where they take a fraction of the memory."""
     array = column.unify_dictionaries().combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # no chunk at all
-        return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=str)
-    return array.indices.to_numpy(), array.dictionary.to_numpy(zero_copy_only=False).astype(str)
+        return np.zeros(0, dtype=np.int32), pa.array([], pa.string())
+    return array.indices.to_numpy(), array.dictionary
 
 
 def _offsets(users: np.ndarray) -> np.ndarray:
