@@ -89,6 +89,34 @@ def test_learns_that_who_went_back_goes_back_again():
     assert (rank[back] == 1).mean() > 0.9 and seen[~back].mean() < 0.1
 
 
+def test_scores_by_hand():
+    """Each term of the formula, for the history 0 1 0 1."""
+    rng = np.random.default_rng(0)
+    model = tied.start(np.eye(4, 3, dtype=np.float32), np.ones(4, bool), HAND, transitions=False, attention=False, decay=0.5)
+    for weight in (model.repeat, model.habit_inner, model.habit_bias, model.habit_outer, model.table):
+        weight.assign(rng.normal(size=weight.shape))
+    v, bias = np.split(model.table.numpy(), [3], axis=1)
+    history = HAND[np.array([3])]  # 0 1 0 1, a day apart
+    w = np.exp(-0.5 * np.arange(4))
+    u = (w / w.sum()) @ v[[1, 0, 1, 0]]
+    expected = (v @ u) / np.linalg.norm(v, axis=1) / np.linalg.norm(u) / 0.1 + bias[:, 0]
+    for product, place in ((1, 0), (0, 1)):
+        habits = np.log1p([1, 2, 0, 4, place])
+        hidden = np.concatenate([habits, bias[product], bias[1]]) @ model.habit_inner.numpy() + model.habit_bias.numpy()
+        expected[product] += model.repeat.numpy()[place] + np.maximum(hidden, 0) @ model.habit_outer.numpy()
+    np.testing.assert_allclose(tied.recommend(model)(history)[0], expected, rtol=1e-4)
+
+
+def test_the_loss_of_a_step_is_that_of_the_scores():
+    """What training lowers is the cross-entropy of what is recommended."""
+    examples = ring(n=30)
+    model, _ = trained(examples, transitions=False, epochs=1)
+    scores = tied.recommend(model)(examples).astype(np.float64)
+    loss = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(examples)), examples.target]
+    history = tied.train(model, examples, epochs=1, batch=len(examples), dropout=0.0, progress=False)
+    assert history[0]["loss"] == pytest.approx(loss.mean(), rel=1e-4)
+
+
 def test_learns_a_planted_decay():
     """Targets drawn by the cosine to a decayed average; started at ten times the true decay."""
     rng, true, products = np.random.default_rng(0), 0.3, 40

@@ -9,16 +9,16 @@ where d is the decay, b one weight per kind of event, and the last term attentio
 at how many visits ago i was (P_i). W2 starts at zero, so that training starts from the article's user embedding. Product
 j then scores
 
-    cos(q, v_j) / T + bias_j + [j was seen i visits ago] (r_i + o . relu(H h + g))
+    cos(q, v_j) / T + bias_j + [j was seen i visits ago] (r_i + o . relu(H [h, bias_j, bias_last] + g))
     + sum_k alpha_k log(1 + kappa_k n_k(k-th newest -> j)) + beta log(1 + 30 sum_i s_i n(p_i, j) / sqrt(n(p_i) n(j)))
 
 The table v starts from pre-trained embeddings and keeps learning; there is no second one on the way out. The habits h of a
 history tell whether its products come back (`HABITS`): who went back before, goes back again, which RepeatNet (Ren et al.
-2019) has a decoder for. n_k(a -> b) is how often b came k visits after a in training (`shelfspace.transitions`): a
-cosine cannot say that b follows a but not a b. n(a, b) is in how many sequences both were: the item-to-item neighbours of
-Sarwar et al. 2001, averaged over the history with the weights s_i of the decay before it learned. Large catalogues are
-trained on a sample of the products at each step (`shelfspace.recommender.sample`). The attention is that of Li et al. 2017 (NARM) and Liu et al.
-2018 (STAMP).
+2019) has a decoder for. So does popularity, that of the product and of the newest one, which the bias holds. n_k(a -> b) is
+how often b came k visits after a in training (`shelfspace.transitions`): a cosine cannot say that b follows a but not a b.
+n(a, b) is in how many sequences both were: the item-to-item neighbours of Sarwar et al. 2001, averaged over the history with
+the weights s_i of the decay before it learned. Large catalogues are trained on a sample of the products at each step
+(`shelfspace.recommender.sample`). The attention is that of Li et al. 2017 (NARM) and Liu et al. 2018 (STAMP).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Tied(keras.Model):
         self.log_decay = add("log_decay", (), np.log(max(decay, 1e-9)), trainable=learn_decay)
         self.event_bias = add("event_bias", (len(EVENT_LEVELS),))
         self.repeat = add("repeat", (visits,))
-        self.habit_inner, self.habit_bias = mixing("habit_inner", len(HABITS), 16), add("habit_bias", (16,))
+        self.habit_inner, self.habit_bias = mixing("habit_inner", len(HABITS) + 2, 16), add("habit_bias", (16,))
         self.habit_outer = add("habit_outer", (16,))
         if attention:
             self.of_visit, self.of_last = mixing("of_visit", dim), mixing("of_last", dim)
@@ -157,9 +157,19 @@ class Tied(keras.Model):
         unit = tf.math.l2_normalize(q, 1, 1e-8) / self.settings["temperature"]
         return tf.matmul(unit, tf.math.l2_normalize(table[:, :-1], 1, 1e-8), transpose_b=True) + table[:, -1]
 
-    def repeat_bonus(self, place, habits):
-        """r_i + o . relu(H h + c): what a product gains that was seen i visits ago, by the habits h of its history."""
-        hidden = tf.nn.relu(habits @ self.habit_inner + self.habit_bias)
+    def repeat_bonus(self, place, habits, popularity):
+        """r_i + o . relu(H [h, bias_j, bias_last] + g): what a product j gains that was seen i visits ago.
+
+        Parameters
+        ----------
+        place : shape (k,)
+            i of each.
+        habits : shape (k, len(HABITS))
+            Of its history.
+        popularity : shape (k, 2)
+            The bias of the product, and that of the newest product of its history.
+        """
+        hidden = tf.nn.relu(tf.concat([habits, popularity], axis=1) @ self.habit_inner + self.habit_bias)
         return tf.gather(self.repeat, place) + tf.linalg.matvec(hidden, self.habit_outer)
 
     def link_bonus(self, kind, value):
@@ -378,7 +388,8 @@ def train(
         return products, {
             "items": items, "age": h.age, "event": h.event, "place": h.place, "row": h.row, "newest": h.newest,
             "target": place[part.target], "correction": correction,
-            "repeat": np.stack([h.row, items], axis=1)[h.repeats], "repeat_place": h.place[h.repeats], "habits": h.habits,
+            "repeat": np.stack([h.row, items, items[h.newest[h.row]]], axis=1)[h.repeats], "repeat_place": h.place[h.repeats],
+            "habits": h.habits,
             "link": np.stack([row, place[product]], axis=1)[inside], "link_kind": kind[inside], "link_value": value[inside],
         }  # fmt: skip
 
@@ -454,7 +465,8 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
     batches = (
         spec("items event place row newest target repeat_place link_kind", tf.int32)
         | spec("age correction link_value", tf.float32)
-        | spec("repeat link", tf.int32, 2)
+        | spec("link", tf.int32, 2)
+        | spec("repeat", tf.int32, 3)
         | spec("habits", tf.float32, len(HABITS))
     )
     number = tf.TensorSpec((), tf.float32)
@@ -470,7 +482,9 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
             seen = tf.where(kept, seen / (1 - dropout), 0.0)
             q = model.users(seen, *(batch[name] for name in ("age", "event", "place", "row", "newest")))
             logits = model.logits(q, table) + batch["correction"]
-            logits = tf.tensor_scatter_nd_add(logits, batch["repeat"], model.repeat_bonus(batch["repeat_place"], batch["habits"]))
+            popularity = tf.gather(table[:, -1], batch["repeat"][:, 1:])
+            bonus = model.repeat_bonus(batch["repeat_place"], batch["habits"], popularity)
+            logits = tf.tensor_scatter_nd_add(logits, batch["repeat"][:, :2], bonus)
             bonus = model.link_bonus(batch["link_kind"], batch["link_value"])
             logits = tf.tensor_scatter_nd_add(logits, batch["link"], bonus)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(batch["target"], logits))
@@ -494,7 +508,9 @@ def recommend(model: Tied) -> Model:
         h = histories(examples, model.settings["visits"], model.settings["decay_time"])
         q = model.users(table[h.items, :-1], h.age, h.event, h.place, h.row, h.newest).numpy()
         found = (normalise(q) / np.float32(temperature)) @ unit.T + bias
-        found[h.row[h.repeats], h.items[h.repeats]] += model.repeat_bonus(h.place[h.repeats], h.habits).numpy()
+        owner, again = h.row[h.repeats], h.items[h.repeats]
+        popularity = bias[np.stack([again, h.items[h.newest[owner]]], axis=1)]
+        found[owner, again] += model.repeat_bonus(h.place[h.repeats], h.habits, popularity).numpy()
         row, product, kind, value = _linked(model, links, examples, h)
         if len(row):
             bonus = model.link_bonus(kind, value).numpy()
