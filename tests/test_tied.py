@@ -80,7 +80,7 @@ def test_learns_that_who_went_back_goes_back_again():
     rng = np.random.default_rng(0)
     walks = [rng.permutation(30)[:6] for _ in range(400)]
     examples = made([walk if i % 2 else walk[np.array([0, 1, 0, 1, 0, 1])] for i, walk in enumerate(walks)])
-    model, _ = trained(examples[examples.lengths > 2], transitions=False, epochs=8)
+    model, _ = trained(examples[examples.lengths > 2], transitions=False, epochs=12)
     test = examples[examples.lengths == 5]
     back = np.array([len(set(test.items[a:b].tolist())) == 2 for a, b in zip(test.start, test.end)])
     rank = metrics.evaluate(tied.recommend(model), test).ranks
