@@ -37,7 +37,7 @@ distribute = ""  # who shares the dense network's training: GPUs, or the machine
 examples = 500000  # examples that a pass of either network takes at most, drawn anew each time
 patience = 2  # passes of the dense network without a gain on the valid users before stopping
 model = "tied"  # whose recommendations leave the pipeline; one of: tied, dense
-tied_epochs = 2  # passes of the tied recommender
+tied_epochs = 0  # passes of the tied recommender; 0: by the size of the log
 tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last
 tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training
 seed = 0  # of everything random
@@ -150,7 +150,8 @@ plots.show(
 # - $d$ is the decay and $b_e$ the weight of a kind of event; both are learned. The last term of $w_i$ is attention: which
 #   visit matters may depend on the newest product and on the visit's place.
 # - $\beta_j$ is popularity; $\rho_j$ is a bonus for what the user saw before, learned from how many visits ago that was and
-#   from the user's habits so far (who went back to products before, goes back again) and from how popular the product is.
+#   what came of it (what lies in the cart is still wanted), from the user's habits so far (who went back to products before,
+#   goes back again), and from how popular the product is.
 # - $n_1(a \to j)$ is how often $j$ came right after $a$, $n_2$ how often two visits after. A cosine is symmetric: it
 #   cannot say that the case follows the phone but not the phone the case. While training, the counts leave out what the
 #   user's own sequence added to them; otherwise the model would learn to trust a count that holds its own target.
@@ -203,11 +204,13 @@ found = learned.findings()
 events = [sequences.EVENT_LEVELS[code] for code in np.unique(train.events)]
 rows = {"half-life of a visit, in days": found["half_life"]}
 rows |= {f"weight of a visit with {name}": found["event_weights"][name] for name in events}
+rows |= {f"odds that the next product is one with {name}": found["repeat_odds"][name] for name in events}
 rows |= {f"α of {k} visit{'s' * (k > 1)} later": a for k, a in zip(transitions.STEPS, found["link_weight"])}
 plots.table(
     pd.DataFrame({"learned": rows.keys(), "value": rows.values()}),
     formats={"value": ".3g"},
-    caption=f"Read from the tied recommender's {learned.count_params():,} weights. A view weighs 1.",
+    caption=f"Read from the tied recommender's {learned.count_params():,} weights. A view weighs 1, and odds are relative to "
+    "those of a product seen as long ago that was only viewed.",
 )
 
 # %%

@@ -21,8 +21,8 @@ import pytest
 from shelfspace import pipeline
 
 SMALL = {
-    "shop_users": 600, "shop_products": 150, "epochs": 3, "w2v_epochs": 20, "ss_epochs": 20, "sweep_users": 60,
-    "sg_visits": 30_000, "ss_examples": 20_000,
+    "shop_users": 600, "shop_products": 150, "epochs": 3, "tied_epochs": 2, "w2v_epochs": 20, "ss_epochs": 20,
+    "sweep_users": 60, "sg_visits": 30_000, "ss_examples": 20_000,
 }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Recommender tied: what it counts, what it samples, that it learns what was planted, and that it repeats to the bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,17 +95,19 @@ def test_scores_by_hand():
     """Each term of the formula, for the history 0 1 0 1."""
     rng = np.random.default_rng(0)
     model = tied.start(np.eye(4, 3, dtype=np.float32), np.ones(4, bool), HAND, transitions=False, attention=False, decay=0.5)
-    for weight in (model.repeat, model.habit_inner, model.habit_bias, model.habit_outer, model.table):
+    of_formula = (model.event_bias, model.repeat, model.repeat_event, model.habit_inner, model.habit_bias, model.habit_outer)
+    for weight in (*of_formula, model.table):
         weight.assign(rng.normal(size=weight.shape))
     v, bias = np.split(model.table.numpy(), [3], axis=1)
-    history = HAND[np.array([3])]  # 0 1 0 1, a day apart
-    w = np.exp(-0.5 * np.arange(4))
+    history = replace(HAND[np.array([3])], events=np.array([0, 0, 2, 1, 0, 0, 0, 0], np.int8))  # 0 1 0 1, a day apart
+    event = model.repeat_event.numpy()
+    w = np.exp(-0.5 * np.arange(4) + model.event_bias.numpy()[[1, 2, 0, 0]])
     u = (w / w.sum()) @ v[[1, 0, 1, 0]]
     expected = (v @ u) / np.linalg.norm(v, axis=1) / np.linalg.norm(u) / 0.1 + bias[:, 0]
-    for product, place in ((1, 0), (0, 1)):
+    for product, place, code in ((1, 0, 1), (0, 1, 2)):
         habits = np.log1p([1, 2, 0, 4, place])
         hidden = np.concatenate([habits, bias[product], bias[1]]) @ model.habit_inner.numpy() + model.habit_bias.numpy()
-        expected[product] += model.repeat.numpy()[place] + np.maximum(hidden, 0) @ model.habit_outer.numpy()
+        expected[product] += model.repeat.numpy()[place] + event[code] + np.maximum(hidden, 0) @ model.habit_outer.numpy()
     np.testing.assert_allclose(tied.recommend(model)(history)[0], expected, rtol=1e-4)
 
 
@@ -224,19 +228,20 @@ def test_scores_do_not_depend_on_who_else_is_asked():
     np.testing.assert_allclose(scores(test), alone, rtol=1e-4, atol=1e-4)
 
 
-def test_weights_of_events_are_learned():
-    """The target is always the one product put in the cart."""
+@pytest.mark.parametrize("step, finding", [(0, "repeat_odds"), (1, "event_weights")])
+def test_weights_of_events_are_learned(step, finding):
+    """The target is always the one product put in the cart, or the one after it in the catalogue."""
     rng = np.random.default_rng(0)
     seen = rng.integers(20, size=(1500, 4))
     cart = rng.integers(4, size=1500)
     events = np.zeros((1500, 5))
     events[np.arange(1500), cart] = 1
-    sequences = np.column_stack([seen, seen[np.arange(1500), cart]])
+    sequences = np.column_stack([seen, (seen[np.arange(1500), cart] + step) % 20])
     examples = made(list(sequences), events=list(events))
     examples = examples[examples.lengths == 4]
-    model, _ = trained(examples, products=20, attention=False, transitions=False, epochs=6)
-    weights = model.findings()["event_weights"]
-    assert weights["add_to_cart"] > 3 * weights["view"]
+    model, _ = trained(examples, products=20, attention=False, transitions=False, epochs=12)
+    learned = model.findings()[finding]
+    assert learned["add_to_cart"] > 3 * learned["view"]
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,17 @@ where d is the decay, b one weight per kind of event, and the last term attentio
 at how many visits ago i was (P_i). W2 starts at zero, so that training starts from the article's user embedding. Product
 j then scores
 
-    cos(q, v_j) / T + bias_j + [j was seen i visits ago] (r_i + o . relu(H [h, bias_j, bias_last] + g))
-    + sum_k alpha_k log(1 + kappa_k n_k(k-th newest -> j)) + beta log(1 + 30 sum_i s_i n(p_i, j) / sqrt(n(p_i) n(j)))
+    cos(q, v_j) / T + bias_j + [j was seen i visits ago] (r_i + s(e_i) + o . relu(H [h, bias_j, bias_last] + g))
+    + sum_k alpha_k log(1 + kappa_k n_k(k-th newest -> j)) + beta log(1 + 30 sum_i c_i n(p_i, j) / sqrt(n(p_i) n(j)))
 
-The table v starts from pre-trained embeddings and keeps learning; there is no second one on the way out. The habits h of a
-history tell whether its products come back (`HABITS`): who went back before, goes back again, which RepeatNet (Ren et al.
-2019) has a decoder for. So does popularity, that of the product and of the newest one, which the bias holds. n_k(a -> b) is
-how often b came k visits after a in training (`shelfspace.transitions`): a cosine cannot say that b follows a but not a b.
-n(a, b) is in how many sequences both were: the item-to-item neighbours of Sarwar et al. 2001, averaged over the history with
-the weights s_i of the decay before it learned. Large catalogues are trained on a sample of the products at each step
-(`shelfspace.recommender.sample`). The attention is that of Li et al. 2017 (NARM) and Liu et al. 2018 (STAMP).
+The table v starts from pre-trained embeddings and keeps learning; there is no second one on the way out. Whether a product
+comes back, which RepeatNet (Ren et al. 2019) has a decoder for, is told by s, as what lies in the cart is still wanted; by
+the habits h of the history (`HABITS`), as who went back before, goes back again; and by popularity, that of the product and
+of the newest one, which the bias holds. n_k(a -> b) is how often b came k visits after a in training
+(`shelfspace.transitions`): a cosine cannot say that b follows a but not a b. n(a, b) is in how many sequences both were: the
+item-to-item neighbours of Sarwar et al. 2001, averaged over the history with the weights c_i of the decay before it learned.
+Large catalogues are trained on a sample of the products at each step (`shelfspace.recommender.sample`). The attention is
+that of Li et al. 2017 (NARM) and Liu et al. 2018 (STAMP).
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ from tqdm import tqdm
 from shelfspace.embeddings import normalise
 from shelfspace.metrics import Model
 from shelfspace.recommender import Rows, adam, keras, sample, tf, validate
-from shelfspace.sequences import EVENT_LEVELS, Examples
+from shelfspace.sequences import EVENT_LEVELS, Examples, passes
 from shelfspace.transitions import STEPS, TOGETHER, Links, Own, span
 from shelfspace.users import DECAY_TIMES
 
+EXAMPLES = 400_000  # trained on in all, when the number of epochs is left to the size of the log
 HABITS = ("seen again", "revisits", "repeats in a row", "visits", "place")  # of a history and a product in it, as ln(1 + n)
 
 
@@ -96,7 +98,7 @@ class Tied(keras.Model):
 
         self.log_decay = add("log_decay", (), np.log(max(decay, 1e-9)), trainable=learn_decay)
         self.event_bias = add("event_bias", (len(EVENT_LEVELS),))
-        self.repeat = add("repeat", (visits,))
+        self.repeat, self.repeat_event = add("repeat", (visits,)), add("repeat_event", (len(EVENT_LEVELS),))
         self.habit_inner, self.habit_bias = mixing("habit_inner", len(HABITS) + 2, 16), add("habit_bias", (16,))
         self.habit_outer = add("habit_outer", (16,))
         if attention:
@@ -157,41 +159,42 @@ class Tied(keras.Model):
         unit = tf.math.l2_normalize(q, 1, 1e-8) / self.settings["temperature"]
         return tf.matmul(unit, tf.math.l2_normalize(table[:, :-1], 1, 1e-8), transpose_b=True) + table[:, -1]
 
-    def repeat_bonus(self, place, habits, popularity):
-        """r_i + o . relu(H [h, bias_j, bias_last] + g): what a product j gains that was seen i visits ago.
+    def repeat_bonus(self, place, event, habits, popularity):
+        """r_i + s(e_i) + o . relu(H [h, bias_j, bias_last] + g): what a product j gains that was seen i visits ago.
 
         Parameters
         ----------
-        place : shape (k,)
-            i of each.
+        place, event : shape (k,)
+            i of each, and the event code of that visit.
         habits : shape (k, len(HABITS))
             Of its history.
         popularity : shape (k, 2)
             The bias of the product, and that of the newest product of its history.
         """
         hidden = tf.nn.relu(tf.concat([habits, popularity], axis=1) @ self.habit_inner + self.habit_bias)
-        return tf.gather(self.repeat, place) + tf.linalg.matvec(hidden, self.habit_outer)
+        return tf.gather(self.repeat, place) + tf.gather(self.repeat_event, event) + tf.linalg.matvec(hidden, self.habit_outer)
 
     def link_bonus(self, kind, value):
-        """alpha_k log(1 + kappa_k n_k), or beta log(1 + 30 s) for what goes together, as `Links.find` gives kinds and values."""
+        """alpha_k log(1 + kappa_k n_k), or beta log(1 + 30 c) for what goes together, as `Links.find` gives kinds and values."""
         weight = tf.concat([self.link_weight, [self.settings["together"]]], 0)
         scale = tf.concat([tf.exp(self.log_link_scale), [30.0]], 0)
         return tf.gather(weight, kind) * tf.math.log1p(tf.gather(scale, kind) * value)
 
     def findings(self) -> dict:
-        """What it learned that can be read: decay, half_life, event_weights, repeat, link_weight.
+        """What it learned that can be read: decay, half_life, event_weights, repeat, repeat_odds, link_weight.
 
         `decay` and `half_life` (ln 2 / d) are per day and in days, or in visits where age is counted as rank; an event's
-        weight is relative to that of a view.
+        weight, and the odds exp(s(e)) that its product is the next, are relative to those of a view.
         """
         decay = float(np.exp(self.log_decay.numpy()))
-        weights = np.exp(self.event_bias.numpy() - self.event_bias.numpy()[0])
+        weights, odds = (np.exp(each.numpy() - each.numpy()[0]) for each in (self.event_bias, self.repeat_event))
         return {
             "decay": decay,
             "half_life": float(np.log(2) / decay),
             "decay_time": self.settings["decay_time"],
             "event_weights": {name: float(w) for name, w in zip(EVENT_LEVELS, weights)},
             "repeat": self.repeat.numpy().tolist(),
+            "repeat_odds": {name: float(o) for name, o in zip(EVENT_LEVELS, odds)},
             "link_weight": self.link_weight.numpy().tolist(),
         }
 
@@ -305,7 +308,7 @@ def train(
     examples: Examples,
     valid: Examples | None = None,
     *,
-    epochs: int = 3,
+    epochs: int = 0,
     batch: int = 512,
     learning_rate: float = 0.002,
     dropout: float = 0.4,
@@ -328,7 +331,7 @@ def train(
     valid : Examples, optional
         Measured after every epoch; the weights of the epoch with the best MRR@20 are kept. Without, the last ones.
     epochs : int
-        Passes over the examples.
+        Passes over the examples; 0 for as many as make `EXAMPLES` in all, but at least 3 (`shelfspace.sequences.passes`).
     batch : int
         Examples per step.
     learning_rate : float
@@ -388,11 +391,12 @@ def train(
         return products, {
             "items": items, "age": h.age, "event": h.event, "place": h.place, "row": h.row, "newest": h.newest,
             "target": place[part.target], "correction": correction,
-            "repeat": np.stack([h.row, items, items[h.newest[h.row]]], axis=1)[h.repeats], "repeat_place": h.place[h.repeats],
-            "habits": h.habits,
+            "repeat": np.stack([h.row, items, items[h.newest[h.row]]], axis=1)[h.repeats], "habits": h.habits,
+            "repeat_place": h.place[h.repeats], "repeat_event": h.event[h.repeats],
             "link": np.stack([row, place[product]], axis=1)[inside], "link_kind": kind[inside], "link_value": value[inside],
         }  # fmt: skip
 
+    epochs = epochs or passes(min(n, limit), EXAMPLES)
     chances = np.ones(n) if chances is None else chances
     orders = [np.flatnonzero(rng.random(n) < chances ** (epoch / max(1, epochs - 1))) for epoch in range(epochs)]
     orders = [rng.permutation(order if len(order) else n)[:limit] for order in orders]
@@ -463,7 +467,7 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
         return {name: tf.TensorSpec((None, *width), kind) for name in names.split()}
 
     batches = (
-        spec("items event place row newest target repeat_place link_kind", tf.int32)
+        spec("items event place row newest target repeat_place repeat_event link_kind", tf.int32)
         | spec("age correction link_value", tf.float32)
         | spec("link", tf.int32, 2)
         | spec("repeat", tf.int32, 3)
@@ -483,7 +487,7 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
             q = model.users(seen, *(batch[name] for name in ("age", "event", "place", "row", "newest")))
             logits = model.logits(q, table) + batch["correction"]
             popularity = tf.gather(table[:, -1], batch["repeat"][:, 1:])
-            bonus = model.repeat_bonus(batch["repeat_place"], batch["habits"], popularity)
+            bonus = model.repeat_bonus(batch["repeat_place"], batch["repeat_event"], batch["habits"], popularity)
             logits = tf.tensor_scatter_nd_add(logits, batch["repeat"][:, :2], bonus)
             bonus = model.link_bonus(batch["link_kind"], batch["link_value"])
             logits = tf.tensor_scatter_nd_add(logits, batch["link"], bonus)
@@ -510,7 +514,7 @@ def recommend(model: Tied) -> Model:
         found = (normalise(q) / np.float32(temperature)) @ unit.T + bias
         owner, again = h.row[h.repeats], h.items[h.repeats]
         popularity = bias[np.stack([again, h.items[h.newest[owner]]], axis=1)]
-        found[owner, again] += model.repeat_bonus(h.place[h.repeats], h.habits, popularity).numpy()
+        found[owner, again] += model.repeat_bonus(h.place[h.repeats], h.event[h.repeats], h.habits, popularity).numpy()
         row, product, kind, value = _linked(model, links, examples, h)
         if len(row):
             bonus = model.link_bonus(kind, value).numpy()
