@@ -154,10 +154,10 @@ class Tied(keras.Model):
         u = tf.math.unsorted_segment_sum(w[:, None] * v, row, n) / total[:, None]
         return u + tf.nn.relu(tf.concat([u, last], axis=1) @ self.inner + self.inner_bias) @ self.outer
 
-    def logits(self, q, table):
-        """cos(q, v_j) / T + bias_j of each query with each row of the table, shape (n, rows)."""
+    def logits(self, q, table, correction=0.0):
+        """cos(q, v_j) / T + bias_j (+ correction_j) of each query with each row of the table, shape (n, rows)."""
         unit = tf.math.l2_normalize(q, 1, 1e-8) / self.settings["temperature"]
-        return tf.matmul(unit, tf.math.l2_normalize(table[:, :-1], 1, 1e-8), transpose_b=True) + table[:, -1]
+        return tf.matmul(unit, tf.math.l2_normalize(table[:, :-1], 1, 1e-8), transpose_b=True) + (table[:, -1] + correction)
 
     def repeat_bonus(self, place, event, habits, popularity):
         """r_i + s(e_i) + o . relu(H [h, bias_j, bias_last] + g): what a product j gains that was seen i visits ago.
@@ -485,12 +485,14 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
             kept = tf.random.stateless_uniform(tf.shape(seen), tf.stack([seed, tf.cast(t, tf.int32)])) >= dropout
             seen = tf.where(kept, seen / (1 - dropout), 0.0)
             q = model.users(seen, *(batch[name] for name in ("age", "event", "place", "row", "newest")))
-            logits = model.logits(q, table) + batch["correction"]
             popularity = tf.gather(table[:, -1], batch["repeat"][:, 1:])
-            bonus = model.repeat_bonus(batch["repeat_place"], batch["repeat_event"], batch["habits"], popularity)
-            logits = tf.tensor_scatter_nd_add(logits, batch["repeat"][:, :2], bonus)
-            bonus = model.link_bonus(batch["link_kind"], batch["link_value"])
-            logits = tf.tensor_scatter_nd_add(logits, batch["link"], bonus)
+            again = model.repeat_bonus(batch["repeat_place"], batch["repeat_event"], batch["habits"], popularity)
+            linked = model.link_bonus(batch["link_kind"], batch["link_value"])
+            logits = tf.tensor_scatter_nd_add(
+                model.logits(q, table, batch["correction"]),
+                tf.concat([batch["repeat"][:, :2], batch["link"]], axis=0),
+                tf.concat([again, linked], axis=0),
+            )
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(batch["target"], logits))
         of_table, *of_small = tape.gradient(loss, [table, *small], unconnected_gradients="zero")
         for gradient, value, (first, second) in zip(of_small, small, moments):
