@@ -1,6 +1,6 @@
 """Change one thing of the tied recommender at a time, and print what it costs, as a markdown table.
 
-    python benchmarks/recommender_ablations.py RUN [--epochs 3] [--only NAME,NAME]
+    python benchmarks/recommender_ablations.py RUN [--epochs N] [--only NAME,NAME]
 
 RUN is the folder of a finished run (`shelfspace report --out RUN`). Every variant learns from the same examples with the
 same seed; MRR@20 and HR@20 are those of the test users, the gain is paired with the full model.
@@ -39,7 +39,7 @@ def main() -> None:
     """Run the variants and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=0, help="passes; by default as many as the size of the log asks for")
     parser.add_argument("--only", default="", help="names of variants, separated by commas")
     given = parser.parse_args()
     product_ids = pd.read_parquet(given.run / "products.parquet").product_id.to_numpy().astype(str)

@@ -203,6 +203,12 @@ def test_an_epoch_takes_no_more_examples_than_asked(monkeypatch):
     assert sizes == [32, 18, 32, 18]
 
 
+def test_a_small_log_gets_more_passes():
+    model = tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), HAND)
+    assert len(tied.train(model, HAND, progress=False)) == 100  # the most there are
+    assert len(tied.train(model, HAND, epochs=2, progress=False)) == 2
+
+
 def test_keeps_the_best_epoch_of_the_valid_users():
     valid = ring(n=40, seed=2)
     recommender.deterministic(0)
@@ -228,7 +234,7 @@ def test_scores_do_not_depend_on_who_else_is_asked():
     np.testing.assert_allclose(scores(test), alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("step, finding", [(0, "repeat_odds"), (1, "event_weights")])
+@pytest.mark.parametrize("step, finding", [(0, "repeat_odds"), (0, "event_weights"), (1, "event_weights")])
 def test_weights_of_events_are_learned(step, finding):
     """The target is always the one product put in the cart, or the one after it in the catalogue."""
     rng = np.random.default_rng(0)
