@@ -354,10 +354,15 @@ def start(notebooks: Path, out: Path, limit: int | None = None) -> subprocess.Po
         "pipeline.run.__kwdefaults__['folder'] = __import__('pathlib').Path(sys.argv[1]); "
         "sys.argv = ['shelfspace', 'report', '--out', sys.argv[2]]; cli.main()"
     )
-    restrict = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit else None
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the tests ignore it where a script started them in the background
+        if limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
     return subprocess.Popen(
         [sys.executable, "-c", code, str(notebooks), str(out)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        preexec_fn=restrict, start_new_session=True,
+        preexec_fn=prepare, start_new_session=True,
     )  # fmt: skip
 
 
