@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from shelfspace import metrics, recommender, tied
+from shelfspace.recommender import tf
 from shelfspace.sequences import Examples
+from shelfspace.transitions import STEPS
 
 
 def made(sequences, times=None, events=None):
@@ -111,14 +114,31 @@ def test_scores_by_hand():
     np.testing.assert_allclose(tied.recommend(model)(history)[0], expected, rtol=1e-4)
 
 
-def test_the_loss_of_a_step_is_that_of_the_scores():
-    """What training lowers is the cross-entropy of what is recommended."""
-    examples = ring(n=30)
-    model, _ = trained(examples, transitions=False, epochs=1)
+def test_the_loss_of_a_step_is_that_of_the_scores(monkeypatch):
+    """What training lowers is the cross-entropy of what is recommended, where several bonuses meet in one product, too."""
+    examples = ring(n=30, products=4)
+    nothing, nowhere = sp.csr_matrix((len(examples), 4), dtype=np.float32), np.zeros(len(examples), np.int64)
+    monkeypatch.setattr(tied.Own, "of", lambda *_: tied.Own([nothing] * len(STEPS), nowhere, nowhere))
+    model, _ = trained(examples, products=4, epochs=1)
     scores = tied.recommend(model)(examples).astype(np.float64)
     loss = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(examples)), examples.target]
     history = tied.train(model, examples, epochs=1, batch=len(examples), dropout=0.0, progress=False)
     assert history[0]["loss"] == pytest.approx(loss.mean(), rel=1e-4)
+
+
+def test_cross_entropy_is_tensorflows():
+    rng = np.random.default_rng(0)
+    logits, target, weight = rng.normal(scale=100, size=(6, 9)).astype(np.float32), rng.integers(9, size=6), rng.normal(size=6)
+    found = []
+    for loss in (tied.cross_entropy, lambda x, y: tf.nn.sparse_softmax_cross_entropy_with_logits(y, x)):
+        x = tf.constant(logits)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            each = loss(x, tf.constant(target, tf.int32))
+            total = tf.reduce_sum(each * weight.astype(np.float32))
+        found.append((each, tape.gradient(total, x)))
+    for ours, theirs in zip(*found):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_learns_a_planted_decay():

@@ -40,8 +40,7 @@ def test_counts_leave_the_examples_own_sequence_out(step):
 
 
 def test_links_lead_on_from_the_newest_and_the_one_before():
-    tables = [transitions.pairs(HAND, step).counts(4) for step in transitions.STEPS]
-    row, product, kind, count = transitions.linked(tables, HAND[np.array([0, 1])])  # histories: 0; 0 1
+    row, product, kind, count = transitions.Links.count(HAND, 4).after(HAND[np.array([0, 1])])  # histories: 0; 0 1
     assert sorted(zip(row.tolist(), product.tolist(), kind.tolist(), count.tolist())) == [
         (0, 1, 0, 3.0), (1, 0, 0, 1.0), (1, 0, 1, 1.0), (1, 2, 0, 1.0), (1, 2, 1, 1.0), (1, 3, 0, 1.0), (1, 3, 1, 1.0),
     ]  # fmt: skip
@@ -49,9 +48,8 @@ def test_links_lead_on_from_the_newest_and_the_one_before():
 
 def test_a_target_that_no_other_sequence_shows_gets_no_bonus():
     examples = made([[0, 1], [2, 3]])
-    found = transitions.pairs(examples, 1)
-    own = [found.own(examples.items[examples.end - 1], examples.start, 4)]
-    assert len(transitions.linked([found.counts(4)], examples, own)[0]) == 0
+    links, own = transitions.Links.count(examples, 4), transitions.Own.of(examples, 4)
+    assert len(links.after(examples)[0]) == 2 and len(links.after(examples, own)[0]) == 0
 
 
 def test_together_by_hand():
@@ -69,9 +67,11 @@ def test_together_keeps_what_goes_together_most(monkeypatch):
 def test_what_goes_together_is_averaged_over_the_history():
     links = transitions.Links.count(HAND, 4)
     one = HAND[np.array([1])]  # history: 0 1, weighed 0.25 and 0.75
-    row, product, kind, value = links.find(one, np.array([0, 1]), np.array([0.25, 0.75]), np.array([0, 2]))
-    found = {int(p): float(v) for p, k, v in zip(product, kind, value) if k == transitions.TOGETHER}
-    assert found == pytest.approx({0: 1.0, 1: 1.0, 2: 1 / np.sqrt(2), 3: 1 / np.sqrt(2)}) and (row == 0).all()
+    history = np.array([0, 1]), np.array([0.25, 0.75]), np.array([0, 2])
+    for among, expected in ([1, 1, 1, 1], {0: 1.0, 1: 1.0, 2: 1 / np.sqrt(2), 3: 1 / np.sqrt(2)}), ([0, 1, 0, 0], {1: 1.0}):
+        row, product, kind, value = links.alike(one, *history, np.array(among, bool))
+        assert dict(zip(product.tolist(), value.tolist())) == pytest.approx(expected)
+        assert (row == 0).all() and (kind == transitions.TOGETHER).all()
 
 
 def test_what_goes_together_leaves_the_examples_own_sequence_out():
@@ -91,7 +91,7 @@ def test_what_goes_together_leaves_the_examples_own_sequence_out():
                 both = sum(a in s and b in s for s in others)
                 expected[b] += w * both / np.sqrt(alone[a] * alone[b]) if both else 0
         one = np.array([i])
-        _, product, kind, value = links.find(examples[one], seen, weights, np.array([0, len(seen)]), own[one])
+        _, product, _, value = links.alike(examples[one], seen, weights, np.array([0, len(seen)]), np.ones(6, bool), own[one])
         found = np.zeros(6)
-        found[product[kind == transitions.TOGETHER]] = value[kind == transitions.TOGETHER]
+        found[product] = value
         np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -242,7 +242,7 @@ class Rows:
 
     def take(self, products: np.ndarray) -> np.ndarray:
         """The rows of these products and their moments; float32, shape (3, m, columns)."""
-        return self.parts[:, products]
+        return np.take(self.parts, products, axis=1)
 
     def put(self, products: np.ndarray, moved) -> None:
         """What `adam` made of them."""
@@ -277,7 +277,7 @@ def sample(
     left = np.ones(n_products, dtype=bool)
     left[always] = False
     others = np.flatnonzero(left)
-    drawn = others[np.sort(rng.permutation(len(others))[:negatives])] if negatives < len(others) else others
+    drawn = np.sort(rng.choice(others, min(negatives, len(others)), replace=False, shuffle=False))
     correction = np.zeros(len(always) + len(drawn), dtype=np.float32)
     correction[len(always) :] = np.log(max(1, len(others)) / max(1, len(drawn)))
     return np.concatenate([always, drawn]), correction

@@ -36,11 +36,12 @@ from shelfspace.embeddings import normalise
 from shelfspace.metrics import Model
 from shelfspace.recommender import Rows, adam, keras, sample, tf, validate
 from shelfspace.sequences import EVENT_LEVELS, Examples, passes
-from shelfspace.transitions import STEPS, TOGETHER, Links, Own, span
+from shelfspace.transitions import STEPS, Links, Own, span
 from shelfspace.users import DECAY_TIMES
 
 EXAMPLES = 400_000  # trained on in all, when the number of epochs is left to the size of the log
 HABITS = ("seen again", "revisits", "repeats in a row", "visits", "place")  # of a history and a product in it, as ln(1 + n)
+POPULARITY = ("product", "newest product")  # whose bias tells beside these whether a product comes back
 
 
 @keras.saving.register_keras_serializable("shelfspace")
@@ -99,7 +100,7 @@ class Tied(keras.Model):
         self.log_decay = add("log_decay", (), np.log(max(decay, 1e-9)), trainable=learn_decay)
         self.event_bias = add("event_bias", (len(EVENT_LEVELS),))
         self.repeat, self.repeat_event = add("repeat", (visits,)), add("repeat_event", (len(EVENT_LEVELS),))
-        self.habit_inner, self.habit_bias = mixing("habit_inner", len(HABITS) + 2, 16), add("habit_bias", (16,))
+        self.habit_inner, self.habit_bias = mixing("habit_inner", len(HABITS) + len(POPULARITY), 16), add("habit_bias", (16,))
         self.habit_outer = add("habit_outer", (16,))
         if attention:
             self.of_visit, self.of_last = mixing("of_visit", dim), mixing("of_last", dim)
@@ -124,11 +125,12 @@ class Tied(keras.Model):
         """What `__init__` needs to make the same model."""
         return super().get_config() | self.settings
 
-    def links(self) -> Links | None:
-        """What was counted; None for a model without links."""
+    def links(self) -> Links:
+        """What was counted; nothing, for a model without links."""
         shape = (self.settings["n_products"],) * 2
         tables = [sp.csr_matrix(tuple(np.asarray(part) for part in parts), shape=shape) for parts in self.link_tables]
-        return Links(tables[:-1], tables[-1], self.alone.numpy()) if tables else None
+        *steps, pairs = tables or [sp.csr_matrix(shape, dtype=np.float32)]
+        return Links(steps, pairs, self.alone.numpy())
 
     def users(self, v, age, event, place, row, newest):
         """The query q of each history, before it is brought to length 1; float32, shape (n, dim).
@@ -154,10 +156,11 @@ class Tied(keras.Model):
         u = tf.math.unsorted_segment_sum(w[:, None] * v, row, n) / total[:, None]
         return u + tf.nn.relu(tf.concat([u, last], axis=1) @ self.inner + self.inner_bias) @ self.outer
 
-    def logits(self, q, table, correction=0.0):
-        """cos(q, v_j) / T + bias_j (+ correction_j) of each query with each row of the table, shape (n, rows)."""
+    def logits(self, q, v, bias):
+        """cos(q, v_j) / T + bias_j of each query with each product, shape (n, m); of v (m, dim) and bias (m, 1)."""
         unit = tf.math.l2_normalize(q, 1, 1e-8) / self.settings["temperature"]
-        return tf.matmul(unit, tf.math.l2_normalize(table[:, :-1], 1, 1e-8), transpose_b=True) + (table[:, -1] + correction)
+        query, product = [unit, tf.ones_like(unit[:, :1])], [tf.math.l2_normalize(v, 1, 1e-8), bias]
+        return tf.matmul(tf.concat(query, 1), tf.concat(product, 1), transpose_b=True)  # the bias as one more number of each
 
     def repeat_bonus(self, place, event, habits, popularity):
         """r_i + s(e_i) + o . relu(H [h, bias_j, bias_last] + g): what a product j gains that was seen i visits ago.
@@ -168,14 +171,14 @@ class Tied(keras.Model):
             i of each, and the event code of that visit.
         habits : shape (k, len(HABITS))
             Of its history.
-        popularity : shape (k, 2)
+        popularity : shape (k, len(POPULARITY))
             The bias of the product, and that of the newest product of its history.
         """
         hidden = tf.nn.relu(tf.concat([habits, popularity], axis=1) @ self.habit_inner + self.habit_bias)
         return tf.gather(self.repeat, place) + tf.gather(self.repeat_event, event) + tf.linalg.matvec(hidden, self.habit_outer)
 
     def link_bonus(self, kind, value):
-        """alpha_k log(1 + kappa_k n_k), or beta log(1 + 30 c) for what goes together, as `Links.find` gives kinds and values."""
+        """alpha_k log(1 + kappa_k n_k), or beta log(1 + 30 c) for what goes together, kinds and values as `Links` gives them."""
         weight = tf.concat([self.link_weight, [self.settings["together"]]], 0)
         scale = tf.concat([tf.exp(self.log_link_scale), [30.0]], 0)
         return tf.gather(weight, kind) * tf.math.log1p(tf.gather(scale, kind) * value)
@@ -367,7 +370,7 @@ def train(
         raise ValueError("There is no training example; give a longer log.")
     n_products, n, rng = model.settings["n_products"], len(examples), np.random.default_rng(seed)
     links = model.links()
-    own = Own.of(examples, n_products) if links else None
+    own = Own.of(examples, n_products)
     full = n_products <= full_below
     rows = Rows(model.table.numpy())
     take = _stepper(model, dropout, seed)
@@ -376,24 +379,29 @@ def train(
         """The products of a step and its batch, in which product numbers are places among them."""
         part = examples[chosen]
         h = histories(part, model.settings["visits"], model.settings["decay_time"])
-        row, product, kind, value = _linked(model, links, part, h, own[chosen] if links else None)
+        after = links.after(part, own[chosen])
         if full:
             products, correction = np.arange(n_products), np.zeros(n_products, dtype=np.float32)
         else:
-            often = (value >= 2) & (kind != TOGETHER)
-            after = np.bincount(product[often], value[often], n_products)
-            followed = np.argsort(-after, kind="stable")[: min(negatives, np.count_nonzero(after))]
+            _, product, _, count = after
+            often = count >= 2
+            total = np.bincount(product[often], count[often], n_products)
+            followed = np.flatnonzero(total)
+            followed = followed[np.argsort(-total[followed], kind="stable")[:negatives]]
             always = np.unique(np.concatenate([h.items, part.target, followed]))
             products, correction = sample(always, n_products, negatives, rng)
         place = np.full(n_products, -1, dtype=np.int32)
         place[products] = np.arange(len(products), dtype=np.int32)
+        alike = _alike(model, links, part, h, place >= 0, own[chosen])
+        row, product, kind, value = (np.concatenate(column) for column in zip(after, alike))
         items, inside = place[h.items], place[product] >= 0
         return products, {
             "items": items, "age": h.age, "event": h.event, "place": h.place, "row": h.row, "newest": h.newest,
             "target": place[part.target], "correction": correction,
-            "repeat": np.stack([h.row, items, items[h.newest[h.row]]], axis=1)[h.repeats], "habits": h.habits,
-            "repeat_place": h.place[h.repeats], "repeat_event": h.event[h.repeats],
-            "link": np.stack([row, place[product]], axis=1)[inside], "link_kind": kind[inside], "link_value": value[inside],
+            "repeat": np.stack([h.row, items, items[h.newest[h.row]]], axis=1, dtype=np.int64)[h.repeats],
+            "habits": h.habits, "repeat_place": h.place[h.repeats], "repeat_event": h.event[h.repeats],
+            "link": np.stack([row, place[product]], axis=1, dtype=np.int64)[inside],
+            "link_kind": kind[inside], "link_value": value[inside],
         }  # fmt: skip
 
     epochs = epochs or passes(min(n, limit), EXAMPLES)
@@ -448,14 +456,26 @@ def recency(examples: Examples, strength: float) -> np.ndarray:
     return np.exp(-strength * (time.max() - time) / max(np.ptp(time), 1e-12))
 
 
-def _linked(model: Tied, links: Links | None, examples: Examples, h: Histories, own: Own | None = None):
-    """Row, product, kind and value of all links of the histories; four empty arrays for a model without links."""
-    if links is None:
-        return np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32)
+def _alike(model: Tied, links: Links, examples: Examples, h: Histories, among: np.ndarray, own: Own | None = None):
+    """`Links.alike` for the histories, their visits weighed by the decay before it learned."""
     offsets = np.append(h.newest, len(h.items)).astype(np.int64)
     weights = np.exp(-model.settings["decay"] * h.age)  # the newest visit has age 0, so that no sum is 0
     weights /= np.repeat(np.add.reduceat(weights, offsets[:-1]), np.diff(offsets))
-    return links.find(examples, h.items, weights, offsets, own)
+    return links.alike(examples, h.items, weights, offsets, among, own)
+
+
+@tf.custom_gradient
+def cross_entropy(logits, target):
+    """-ln softmax(logits)[target] of each row, shape (n,): TensorFlow's own, in half its time on processors."""
+    place = tf.stack([tf.range(tf.shape(logits)[0]), target], 1)
+    top = tf.reduce_max(logits, 1)
+    odds = tf.exp(logits - top[:, None])
+    total = tf.reduce_sum(odds, 1)
+
+    def gradient(each):
+        return tf.tensor_scatter_nd_sub(odds * (each / total)[:, None], place, each), None
+
+    return tf.math.log(total) + top - tf.gather_nd(logits, place), gradient
 
 
 def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
@@ -469,8 +489,8 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
     batches = (
         spec("items event place row newest target repeat_place repeat_event link_kind", tf.int32)
         | spec("age correction link_value", tf.float32)
-        | spec("link", tf.int32, 2)
-        | spec("repeat", tf.int32, 3)
+        | spec("link", tf.int64, 2)
+        | spec("repeat", tf.int64, 3)
         | spec("habits", tf.float32, len(HABITS))
     )
     number = tf.TensorSpec((), tf.float32)
@@ -481,19 +501,18 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
         table = rows[0]
         with tf.GradientTape() as tape:
             tape.watch(table)
-            seen = tf.gather(table[:, :-1], batch["items"])
+            v, bias = tf.split(table, [model.settings["dim"], 1], axis=1)
+            seen = tf.gather(v, batch["items"])
             kept = tf.random.stateless_uniform(tf.shape(seen), tf.stack([seed, tf.cast(t, tf.int32)])) >= dropout
             seen = tf.where(kept, seen / (1 - dropout), 0.0)
             q = model.users(seen, *(batch[name] for name in ("age", "event", "place", "row", "newest")))
-            popularity = tf.gather(table[:, -1], batch["repeat"][:, 1:])
+            popularity = tf.gather(bias[:, 0], batch["repeat"][:, 1:])
             again = model.repeat_bonus(batch["repeat_place"], batch["repeat_event"], batch["habits"], popularity)
             linked = model.link_bonus(batch["link_kind"], batch["link_value"])
-            logits = tf.tensor_scatter_nd_add(
-                model.logits(q, table, batch["correction"]),
-                tf.concat([batch["repeat"][:, :2], batch["link"]], axis=0),
-                tf.concat([again, linked], axis=0),
-            )
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(batch["target"], logits))
+            logits = model.logits(q, v, bias + batch["correction"][:, None])
+            places = tf.concat([batch["repeat"][:, :2], batch["link"]], axis=0)
+            bonuses = tf.SparseTensor(places, tf.concat([again, linked], axis=0), tf.shape(logits, tf.int64))  # places may repeat
+            loss = tf.reduce_mean(cross_entropy(tf.sparse.add(logits, bonuses), batch["target"]))
         of_table, *of_small = tape.gradient(loss, [table, *small], unconnected_gradients="zero")
         for gradient, value, (first, second) in zip(of_small, small, moments):
             moved = adam(tf.convert_to_tensor(gradient), value, first, second, rate, t)
@@ -507,7 +526,7 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
 def recommend(model: Tied) -> Model:
     """The trained model as a `shelfspace.metrics.Model`: from histories to scores of all products."""
     table, links = model.table.numpy(), model.links()
-    unit, bias = normalise(table[:, :-1]), table[:, -1]
+    unit, bias, everything = normalise(table[:, :-1]), table[:, -1], np.ones(len(table), dtype=bool)
     temperature = model.settings["temperature"]
 
     def scores(examples: Examples) -> np.ndarray:
@@ -517,10 +536,9 @@ def recommend(model: Tied) -> Model:
         owner, again = h.row[h.repeats], h.items[h.repeats]
         popularity = bias[np.stack([again, h.items[h.newest[owner]]], axis=1)]
         found[owner, again] += model.repeat_bonus(h.place[h.repeats], h.event[h.repeats], h.habits, popularity).numpy()
-        row, product, kind, value = _linked(model, links, examples, h)
-        if len(row):
+        for row, product, kind, value in (links.after(examples), _alike(model, links, examples, h, everything)):
             bonus = model.link_bonus(kind, value).numpy()
-            for k in (*range(len(STEPS)), TOGETHER):  # within one kind, no pair comes twice
+            for k in np.unique(kind):  # within one kind, no pair comes twice
                 found[row[kind == k], product[kind == k]] += bonus[kind == k]
         return found
 

@@ -7,7 +7,6 @@ not see what its own sequence added to the counts, or it would learn to trust a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba as nb
@@ -115,10 +114,40 @@ class Links:
         """Count in training examples."""
         return cls([pairs(examples, step).counts(n_products) for step in STEPS], *together(examples, n_products))
 
-    def find(
-        self, examples: Examples, items: np.ndarray, weights: np.ndarray, offsets: np.ndarray, own: Own | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Products that each history is linked to.
+    def after(self, examples: Examples, own: Own | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Products that came after the newest ones of each history.
+
+        Parameters
+        ----------
+        examples : Examples
+            n histories.
+        own : Own, optional
+            For training examples: what to take away.
+
+        Returns
+        -------
+        row, product, kind : ndarray of int32, shape (k,)
+            History, product, and place in `STEPS`.
+        value : ndarray of float32, shape (k,)
+            n_k.
+        """
+        found = [(np.zeros(0, np.int32),) * 3 + (np.zeros(0, np.float32),)]
+        for kind, (table, step) in enumerate(zip(self.steps, STEPS)):
+            source, long = sources(examples, step)
+            part = table[source]
+            if own:
+                part = part - own.steps[kind]
+            part = part.tocoo()
+            keep = (part.data > 0) & long[part.row]
+            row, product = part.row[keep].astype(np.int32), part.col[keep].astype(np.int32)
+            found.append((row, product, np.full(len(row), kind, np.int32), part.data[keep]))
+        return tuple(np.concatenate(column) for column in zip(*found))
+
+    def alike(
+        self, examples: Examples, items: np.ndarray, weights: np.ndarray, offsets: np.ndarray, among: np.ndarray,
+        own: Own | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+        """Products that go with those of each history.
 
         Parameters
         ----------
@@ -128,25 +157,25 @@ class Links:
             Products and weights of their visits, one history after the other.
         offsets : ndarray of int64, shape (n + 1,)
             Where each history begins.
+        among : ndarray of bool, shape (n_products,)
+            Products to look for.
         own : Own, optional
             For training examples: what to take away.
 
         Returns
         -------
         row, product, kind : ndarray of int32, shape (k,)
-            History, product, and place in `STEPS`, or `TOGETHER`.
+            As of `after`; the kind is `TOGETHER`.
         value : ndarray of float32, shape (k,)
-            n_k, or sum_i w_i n(a_i, b) / sqrt(n(a_i) n(b)) for what goes together.
+            sum_i w_i n(a_i, b) / sqrt(n(a_i) n(b)).
         """
         nobody = np.zeros(len(examples), dtype=np.int64)
         first, last = (own.first, own.last) if own else (nobody, nobody)
         row, product, value = companions(
-            items, weights, offsets, self.pairs.indptr, self.pairs.indices, self.pairs.data, self.alone,
+            items, weights, offsets, self.pairs.indptr, self.pairs.indices, self.pairs.data, self.alone, among,
             examples.items, first, last,
         )  # fmt: skip
-        alike = row, product, np.full(len(row), TOGETHER, np.int32), value
-        after = linked(self.steps, examples, own.steps if own else ())
-        return tuple(np.concatenate(column) for column in zip(after, alike))
+        return row, product, np.full(len(row), TOGETHER, np.int32), value
 
 
 def pairs(examples: Examples, step: int) -> Pairs:
@@ -177,38 +206,6 @@ def sources(examples: Examples, step: int) -> tuple[np.ndarray, np.ndarray]:
     """The product from which transitions of `step` visits lead to the target, and which histories are that long."""
     long = examples.lengths >= step
     return examples.items[np.where(long, examples.end - step, examples.start)], long
-
-
-def linked(
-    tables: Sequence[sp.csr_matrix], examples: Examples, own: Sequence[sp.csr_matrix] = ()
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Transitions that lead on from the newest products of each history.
-
-    Parameters
-    ----------
-    tables : sequence of csr_matrix
-        For each of `STEPS`.
-    examples : Examples
-    own : sequence of csr_matrix
-        For training examples: what their own sequences counted (`Pairs.own`), which is taken away.
-
-    Returns
-    -------
-    row, product, kind : ndarray of int32, shape (m,)
-        History, product it leads to, and place in `STEPS`.
-    count : ndarray of float32, shape (m,)
-    """
-    found = [(np.zeros(0, np.int32),) * 3 + (np.zeros(0, np.float32),)]
-    for kind, (table, step) in enumerate(zip(tables, STEPS)):
-        source, long = sources(examples, step)
-        part = table[source]
-        if own:
-            part = part - own[kind]
-        part = part.tocoo()
-        keep = (part.data > 0) & long[part.row]
-        row, product = part.row[keep].astype(np.int32), part.col[keep].astype(np.int32)
-        found.append((row, product, np.full(len(row), kind, np.int32), part.data[keep]))
-    return tuple(np.concatenate(column) for column in zip(*found))
 
 
 def holds(items: np.ndarray, offsets: np.ndarray, n_products: int) -> sp.csr_matrix:
@@ -253,7 +250,7 @@ def _most(block: sp.csr_matrix, alone: np.ndarray) -> sp.csr_matrix:
 
 
 @nb.njit(nogil=True, cache=True)
-def companions(items, weights, offsets, starts, neighbours, counts, alone, visited, first, last):
+def companions(items, weights, offsets, starts, neighbours, counts, alone, among, visited, first, last):
     """Products that go with those of each history: sum_i w_i n(a_i, b) / sqrt(n(a_i) n(b)). Without the GIL, for threads.
 
     Parameters
@@ -264,6 +261,8 @@ def companions(items, weights, offsets, starts, neighbours, counts, alone, visit
         Where each history begins.
     starts, neighbours, counts, alone : ndarray
         The arrays of the csr_matrix that `together` gives (indptr, indices, data), and its n(a).
+    among : ndarray of bool, shape (n_products,)
+        Products to find.
     visited : ndarray of int32
         `Examples.items`.
     first, last : ndarray of int64, shape (n,)
@@ -277,24 +276,28 @@ def companions(items, weights, offsets, starts, neighbours, counts, alone, visit
     """
     n_products, n = len(starts) - 1, len(offsets) - 1
     value = np.zeros(n_products, dtype=np.float32)
-    own = np.zeros(n_products, dtype=np.bool_)
+    own = np.zeros(n_products, dtype=np.float32)
     touched = np.empty(n_products, dtype=np.int32)
     size, room = 0, 1024
     rows, products, values = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.float32)
     for row in range(n):
         for item in visited[first[row] : last[row]]:
-            own[item] = True
+            own[item] = 1
         found = 0
         for place in range(offsets[row], offsets[row + 1]):
             item = items[place]
+            others = alone[item] - own[item]
+            if others <= 0:
+                continue
+            weight = weights[place] / np.sqrt(others)
             for at in range(starts[item], starts[item + 1]):
                 other = neighbours[at]
                 count = counts[at] - own[other]
-                if count > 0:
+                if count > 0 and among[other]:
                     if value[other] == 0:
                         touched[found] = other
                         found += 1
-                    value[other] += weights[place] * count / np.sqrt((alone[item] - own[item]) * (alone[other] - own[other]))
+                    value[other] += weight * count / np.sqrt(alone[other] - own[other])
         while size + found > room:
             room *= 2
             rows, products, values = _longer(rows, room), _longer(products, room), _longer(values, room)
@@ -303,7 +306,7 @@ def companions(items, weights, offsets, starts, neighbours, counts, alone, visit
             size += 1
             value[other] = 0
         for item in visited[first[row] : last[row]]:
-            own[item] = False
+            own[item] = 0
     return rows[:size], products[:size], values[:size]
 
 
