@@ -377,9 +377,9 @@ def train(
 
     def prepared(chosen: np.ndarray) -> tuple[np.ndarray, dict]:
         """The products of a step and its batch, in which product numbers are places among them."""
-        part = examples[chosen]
+        part, mine = examples[chosen], own[chosen]
         h = histories(part, model.settings["visits"], model.settings["decay_time"])
-        after = links.after(part, own[chosen])
+        after = links.after(part, mine)
         if full:
             products, correction = np.arange(n_products), np.zeros(n_products, dtype=np.float32)
         else:
@@ -392,15 +392,16 @@ def train(
             products, correction = sample(always, n_products, negatives, rng)
         place = np.full(n_products, -1, dtype=np.int32)
         place[products] = np.arange(len(products), dtype=np.int32)
-        alike = _alike(model, links, part, h, place >= 0, own[chosen])
+        alike = _alike(model, links, part, h, place >= 0, mine)
         row, product, kind, value = (np.concatenate(column) for column in zip(after, alike))
-        items, inside = place[h.items], place[product] >= 0
+        items, linked = place[h.items], place[product]
+        inside = linked >= 0
         return products, {
             "items": items, "age": h.age, "event": h.event, "place": h.place, "row": h.row, "newest": h.newest,
             "target": place[part.target], "correction": correction,
             "repeat": np.stack([h.row, items, items[h.newest[h.row]]], axis=1, dtype=np.int64)[h.repeats],
             "habits": h.habits, "repeat_place": h.place[h.repeats], "repeat_event": h.event[h.repeats],
-            "link": np.stack([row, place[product]], axis=1, dtype=np.int64)[inside],
+            "link": np.stack([row, linked], axis=1, dtype=np.int64)[inside],
             "link_kind": kind[inside], "link_value": value[inside],
         }  # fmt: skip
 
@@ -537,9 +538,7 @@ def recommend(model: Tied) -> Model:
         popularity = bias[np.stack([again, h.items[h.newest[owner]]], axis=1)]
         found[owner, again] += model.repeat_bonus(h.place[h.repeats], h.event[h.repeats], h.habits, popularity).numpy()
         for row, product, kind, value in (links.after(examples), _alike(model, links, examples, h, everything)):
-            bonus = model.link_bonus(kind, value).numpy()
-            for k in np.unique(kind):  # within one kind, no pair comes twice
-                found[row[kind == k], product[kind == k]] += bonus[kind == k]
+            np.add.at(found, (row, product), model.link_bonus(kind, value).numpy())  # several kinds may meet in one product
         return found
 
     return scores
