@@ -21,10 +21,12 @@ import numba as nb
 import numpy as np
 import pandas as pd
 
+from shelfspace import baselines
 from shelfspace.embeddings import normalise
 from shelfspace.metrics import Model, top_k
 from shelfspace.sequences import Corpus, Examples
 
+MARKOV_STEPS, SESSION_KNN = 4, {"neighbours": 300, "decay": 0.1}  # of these sources; the ranker weighs what they say
 TOP = 40  # candidates that each source names
 VISITS = 100  # newest visits of a history that describe it
 NEWEST = 5  # visits whose products a candidate is compared with one by one
@@ -94,6 +96,33 @@ def facts(corpus: Corpus, products: pd.DataFrame, vectors: np.ndarray) -> Facts:
     usual = pd.Series(price).groupby(category).transform("median").to_numpy(np.float32)
     count = (np.bincount(place[kept], minlength=n).astype(np.float32) for kept in (slice(None), events > 0, times > since))
     return Facts(*count, since, category, brand, price, price - usual, normalise(vectors))
+
+
+def sources(
+    recommender: Model, corpus: Corpus, product_ids: np.ndarray, vectors: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    settings: Mapping[str, Mapping],
+) -> dict[str, Model]:  # fmt: skip
+    """The sources of the report's ranker, by name.
+
+    Parameters
+    ----------
+    recommender : Model
+        The tied recommender, trained without the targets that train the ranker.
+    corpus : Corpus
+        All that may train (`shelfspace.sequences.corpus` with targets).
+    product_ids : ndarray of str, shape (n_products,)
+        The product table, sorted.
+    vectors : mapping of name to (ndarray of float32, ndarray of bool)
+        Embeddings, aligned with the product table (`shelfspace.embeddings.align`), trained without any target.
+    settings : mapping of name to mapping
+        Decays of "cooccurrence" and of NAME_user for each of the embeddings, chosen on the valid users.
+    """
+    return {
+        "tied": recommender,
+        "cooccurrence": baselines.item_to_item(baselines.cooccurrence(corpus, product_ids), **settings["cooccurrence"]),
+        "markov": baselines.markov(corpus, product_ids, MARKOV_STEPS),
+        "session_knn": baselines.session_knn(corpus, product_ids, **SESSION_KNN),
+    } | {f"{name}_user": baselines.nearest_to_user(*pair, **settings[f"{name}_user"]) for name, pair in vectors.items()}
 
 
 def candidates(sources: Mapping[str, Model], examples: Examples, top: int = TOP) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
