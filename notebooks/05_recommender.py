@@ -41,7 +41,7 @@ model = "best"  # whose recommendations leave the pipeline; best: of ranked and 
 tied_epochs = 0  # passes of the tied recommender; 0: by the size of the log
 tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last
 tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training
-rank_examples = 8000  # targets of train users that the ranker learns from, at most; the tied recommender learns from the others
+rank_examples = 20000  # targets of train users that the ranker learns from, at most; the tied recommender learns from the others
 rank_top = 40  # candidates that each source of the ranker names
 seed = 0  # of everything random
 
@@ -182,7 +182,9 @@ plots.table(two, caption="Only what other users did can help to predict a user's
 
 # %%
 asked = sequences.examples(table, product_ids, "train")  # the train users' targets
-asked = asked[np.sort(np.random.default_rng(seed).permutation(len(asked))[:rank_examples])]
+owner = np.unique(asked.user_ids, return_inverse=True)[1]
+drawn = np.random.default_rng(seed).permutation(len(asked))[owner]  # a place in the queue for each of the users
+asked = asked[np.sort(np.argsort(drawn, kind="stable")[:rank_examples])]
 rest = train[~np.isin(train.end, asked.end)]
 
 # %%
