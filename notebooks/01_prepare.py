@@ -74,7 +74,9 @@ if data == "shop":
     shop.write(simulated, source)
     shop.write_truth(simulated, run / "shop")
 
-log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair))
+log = events.read(
+    source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair), expected=events.announced(run, data)
+)
 connection = log.connection if engine == "duckdb" else engines.connect(engine, engine_url)
 clicks = sequences.last_days(engines.move(sequences.window(log.table, since, until), connection), last_days)
 
@@ -88,13 +90,18 @@ shown = [
 plots.table(first_rows[shown], caption="The first rows of the log, in the one form that all logs are brought to.")
 
 # %% [markdown]
-# What does not fit is not mended silently. These rows were left out:
+# What does not fit is not mended silently. Rows that cannot be used are left out; a price that cannot be read is left
+# empty, and its row is kept.
 
 # %%
-dropped = pd.DataFrame({"reason": list(log.dropped), "rows": list(log.dropped.values())})
+odd = pd.DataFrame(
+    [(reason, rows, "left out") for reason, rows in log.dropped.items()]
+    + [(reason, rows, "kept") for reason, rows in log.noted.items()],
+    columns=["reason", "rows", "what became of them"],
+)
 kept = clicks.count().execute()
-if len(dropped):
-    plots.table(dropped, caption=f"Rows left out of {log.rows:,}, by reason; {kept:,} are used.")
+if len(odd):
+    plots.table(odd, caption=f"Rows that do not fit, of {log.rows:,} read, by reason; {kept:,} are used.")
 else:
     plots.note(f"None: all {log.rows:,} rows could be read, and {kept:,} are used.")
 
@@ -252,7 +259,7 @@ targets = uses[uses.role == "target"].set_index("split").visits
 facts = {
     "rows_read": log.rows, "events": int(kept), "users": int(overview.users), "products": len(products),
     "sessions": int(counted.sessions.sum()), "first": overview["first"].isoformat(),
-    "last": overview["last"].isoformat(), "dropped": log.dropped,
+    "last": overview["last"].isoformat(), "dropped": log.dropped, "noted": log.noted, "fingerprint": log.fingerprint,
     "events_by_type": per_day.groupby("event")["count"].sum().astype(int).to_dict(), "layout": log.layout,
     "users_kept": len(lengths), "repeat_share": repeats, "protocol": protocol, "target_event": target_event,
 } | {split: int(targets.get(split, 0)) for split in ("train", "valid", "test")}  # fmt: skip
