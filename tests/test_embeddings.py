@@ -67,6 +67,13 @@ def test_triplet_check_needs_a_triplet():
         embeddings.triplet_check(np.ones((2, 2)), np.zeros((0, 2), int), np.zeros(0, int))
 
 
+def test_several_embeddings_are_asked_the_same_triplets_or_none():
+    aligned = {"right": (np.eye(3)[[0, 0, 1]], np.ones(3, bool)), "wrong": (np.eye(3)[[0, 1, 0]], np.ones(3, bool))}
+    found = embeddings.triplet_checks(aligned, np.array([[0, 1]]), np.array([2]))
+    assert {name: check.auc for name, check in found.items()} == {"right": 1.0, "wrong": 0.0}
+    assert embeddings.triplet_checks(aligned, np.zeros((0, 2), int), np.zeros(0, int)) == {}
+
+
 def test_tsne_keeps_neighbours_together_and_repeats_to_the_bit():
     vectors, categories = blobs(groups=3, size=20)
     one, two = embeddings.tsne(vectors, perplexity=10, seed=1), embeddings.tsne(vectors, perplexity=10, seed=1)

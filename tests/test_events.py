@@ -1,5 +1,6 @@
 """Reading logs: what is recognised, what is dropped and counted, and one sentence for what does not fit."""
 
+import csv
 import datetime
 import gc
 import gzip
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import duckdb
 import ibis
+import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from shelfspace import events, runs
 
@@ -784,6 +788,48 @@ def test_files_that_cannot_be_had(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", denied)
     with pytest.raises(ValueError, match="may not be read: permission denied"):
         events.read(tmp_path)
+
+
+CELLS = st.sampled_from([
+    "u", "7", "7.0", "9007199254740993.0", "1e5", "1.5E+07", "", "nan", " ", "2024-05-01", "1996-01-01", "2099-01-01T00:00:00Z", "1714521600",
+    "1714521600000", "-1", "1e309", "$599", "1,234", "view", "purchase", "search", "remove", "wish", "'", '"', "\n", ",", ";", "\\", "\0", "é",
+    "{", "[", "<script>", "NULL", "9" * 40, "2024-02-30", "10:00",
+]) | st.text(max_size=4)  # fmt: skip
+SPOILED = st.fixed_dictionaries(
+    {"user_id": CELLS, "product_id": CELLS, "timestamp": CELLS}, optional={"event": CELLS, "price": CELLS, "name": CELLS, "a/b": CELLS}
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    spoiled=st.lists(SPOILED, max_size=4), good=st.integers(0, 500), kind=st.sampled_from(["csv", "jsonl"]), cut=st.integers(0, 60),
+    noise=st.binary(max_size=6), quoted=st.booleans(),
+)  # fmt: skip
+def test_whatever_a_log_holds_its_rows_add_up_or_one_sentence_refuses_it(tmp_path, spoiled, good, kind, cut, noise, quoted):
+    lines = [{"user_id": f"u{i % 9}", "product_id": f"p{i % 7}", "timestamp": f"2024-05-{1 + i % 28:02d}"} for i in range(good)]
+    lines[good // 2 : good // 2] = spoiled
+    path = tmp_path / f"log.{kind}"
+    if kind == "csv":
+        names = list(dict.fromkeys(name for line in lines for name in line))
+        with open(path, "w", newline="", encoding="utf-8", errors="replace") as file:
+            writer = csv.DictWriter(file, names, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
+            writer.writeheader()
+            writer.writerows(lines)
+    else:
+        path.write_text("".join(json.dumps(line, ensure_ascii=quoted) + "\n" for line in lines), encoding="utf-8", errors="replace")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - cut] + noise if cut % 2 else whole)
+    connection = ibis.duckdb.connect()
+    try:
+        log = events.read(path, connection=connection)
+    except ValueError as said:
+        assert type(said) is ValueError and len(str(said).splitlines()) == 1
+    else:
+        kept = log.table.to_pandas()
+        assert log.rows == len(kept) + sum(log.dropped.values())
+        lost = log.noted.get(events.UNREAD_PRICE, 0)
+        assert lost <= kept.get("price", pd.Series(dtype=float)).isna().sum()
+        assert kept.user_id.notna().all() and kept.timestamp.notna().all() and kept.row.is_unique
 
 
 # Products, fingerprint, connection
