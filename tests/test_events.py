@@ -293,6 +293,19 @@ def test_more_than_memory(tmp_path):
     assert log.table.count().execute() == 1_500_000 and log.connection is connection
 
 
+@pytest.mark.parametrize("name", ["user_id=7", "c0=7", "shelfspace_file=7", "file=7"])
+def test_a_folder_named_as_a_partition_adds_no_column(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    lines = [{"user_id": f"u{i}", "product_id": f"p{i}", "timestamp": "2024-05-01"} for i in range(3)]
+    write(folder, "log.csv", HEADER + "".join(",".join(line.values()) + "\n" for line in lines))
+    write(folder, "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    parquet(folder / "log.parquet", f"SELECT * FROM read_csv('{folder}/log.csv', hive_partitioning=false)")
+    for ending in ("csv", "jsonl", "parquet"):
+        found = rows(events.read(folder / f"log.{ending}"), "user_id", "product_id")
+        assert found == [(f"u{i}", f"p{i}") for i in range(3)]
+
+
 # Several files
 
 

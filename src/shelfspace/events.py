@@ -472,7 +472,8 @@ def _open(connection, path: Path, kind: str, columns: Mapping[str, str], encodin
 _NUMBERS = r'U?(TINY|SMALL|BIG|HUGE)?INT|DOUBLE|FLOAT|DECIMAL|VARCHAR|"?NULL'
 _FIT = {"id": (f"{_NUMBERS}|UUID|ENUM", "a number or text"),
         "timestamp": (f"{_NUMBERS}|DATE|TIMESTAMP", "ISO text, a date or an epoch number")}
-_OPTIONS = {"CSV": "auto_detect=false", "Parquet": "hive_partitioning=false, binary_as_string=true",
+_OPTIONS = {"CSV": "hive_partitioning=false, auto_detect=false",
+            "Parquet": "hive_partitioning=false, binary_as_string=true",
             "JSON Lines": "hive_partitioning=false, sample_size=100000"}
 
 
