@@ -14,7 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -61,12 +61,12 @@ class Split:
         return Corpus(self.product_ids[used], items.astype(np.int32), offsets - offsets[0])
 
     def examples(self, sessions: slice = slice(None)) -> Examples:
-        """Every prefix of every training session with the product that came next."""
+        """Every prefix of every training session with the product that came next; each session was counted."""
         offsets = self._offsets(sessions)
         targets = np.diff(offsets) - 1
         start = np.repeat(offsets[:-1], targets)
         end = start + 1 + np.arange(targets.sum()) - np.repeat(np.cumsum(targets) - targets, targets)
-        return _examples(self.items, start, end, self.items[end])
+        return replace(_examples(self.items, start, end, self.items[end]), trained=np.repeat(offsets[1:], targets))
 
     def _offsets(self, sessions: slice) -> np.ndarray:
         first, last, _ = sessions.indices(len(self.offsets) - 1)
@@ -156,6 +156,7 @@ def makers(split: Split, seed: int = 0, progress: bool = True) -> dict[str, Call
         early = late = slice(0, sessions)
     judges = split.examples(late)
     judges = judges[np.sort(np.random.default_rng(seed).permutation(len(judges))[:JUDGES])]
+    judges = replace(judges, trained=judges.start)  # what they judge was counted in the early sessions alone
     corpus = split.corpus()
     counts = baselines.visit_counts(corpus, ids)
 
@@ -182,7 +183,7 @@ def makers(split: Split, seed: int = 0, progress: bool = True) -> dict[str, Call
     def ours() -> Model:
         train = split.examples()
         recommender.deterministic(seed)
-        model = tied.start(*vectors(), train, decay_time="rank", seed=seed)
+        model = tied.start(*vectors(), corpus, ids, decay_time="rank", seed=seed)
         chances = tied.recency(train, RECENCY)
         tied.train(model, train, negatives=NEGATIVES, chances=chances, seed=seed, progress=progress)
         return tied.recommend(model)
@@ -191,7 +192,7 @@ def makers(split: Split, seed: int = 0, progress: bool = True) -> dict[str, Call
         "popular": lambda: baselines.popular(counts),
         "own_products": lambda: tuned(lambda part: partial(baselines.own_products, baselines.visit_counts(part, ids))),
         "cooccurrence": lambda: tuned(lambda part: partial(baselines.item_to_item, baselines.cooccurrence(part, ids))),
-        "markov": lambda: baselines.markov(baselines.transitions(corpus, ids), counts),
+        "markov": lambda: baselines.markov(corpus, ids),
         "session_knn": lambda: baselines.session_knn(corpus, ids),
         "word2vec_last": lambda: baselines.nearest_to_last(*vectors()),
         "dense": dense,
