@@ -160,7 +160,7 @@ def simulate(
     days: Annotated[int, typer.Option(help="Days that the log covers.")] = 28,
     visits: Annotated[float, typer.Option(help="Median of a customer's visits.")] = 8.6,
     seed: Annotated[int, typer.Option(help="One seed gives the same bytes.")] = 0,
-    truth: Annotated[Path | None, typer.Option(help="Folder for what is true of the shop: users, products, complements.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="Folder for what is true of the shop: users, products, complements, substitutes.")] = None,
 ) -> None:
     """Write the log of a simulated electronics-and-home shop.
 
