@@ -300,6 +300,8 @@ class Corpus:
         Index of each visit's event in `EVENT_LEVELS`.
     sessions : ndarray of int32, shape (n_visits,), optional
         Number of each visit's session within its sequence.
+    user_ids : ndarray of str, shape (n_sequences,), optional
+        Whose sequence it is.
     """
 
     product_ids: np.ndarray
@@ -308,6 +310,7 @@ class Corpus:
     times: np.ndarray | None = None
     events: np.ndarray | None = None
     sessions: np.ndarray | None = None
+    user_ids: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -316,6 +319,10 @@ class Corpus:
         """Yield each sequence as a list of product ids."""
         for start, end in zip(self.offsets[:-1], self.offsets[1:]):
             yield self.product_ids[self.items[start:end]].tolist()
+
+    def places(self, product_ids: np.ndarray) -> np.ndarray:
+        """Each visit's product as its place in a sorted product table that holds all of them; int, shape (n_visits,)."""
+        return np.searchsorted(product_ids, self.product_ids)[self.items]
 
 
 def passes(size: int, budget: int) -> int:
@@ -345,6 +352,9 @@ class Examples:
         Index of the target's event in `EVENT_LEVELS`.
     user_ids : ndarray of str, shape (n,)
         Whose history it is.
+    trained : ndarray of int64, shape (n,), optional
+        ``items[start[i]:trained[i]]`` are the visits of the user's sequence that may train (`corpus`), and so stand in what a
+        model counted; the score of example i leaves them out. Equal to `start`, the default, where nothing was counted.
     """
 
     items: np.ndarray
@@ -355,13 +365,18 @@ class Examples:
     target: np.ndarray
     target_event: np.ndarray
     user_ids: np.ndarray
+    trained: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.trained is None:
+            object.__setattr__(self, "trained", self.start)
 
     def __len__(self) -> int:
         return len(self.target)
 
     def __getitem__(self, rows) -> Examples:
         """The examples of the given rows (a slice, an index array or a mask)."""
-        per_example = (self.start, self.end, self.target, self.target_event, self.user_ids)
+        per_example = (self.start, self.end, self.target, self.target_event, self.user_ids, self.trained)
         return Examples(self.items, self.times, self.events, *(values[rows] for values in per_example))
 
     @property
@@ -400,12 +415,25 @@ def release() -> None:
     pa.default_memory_pool().release_unused()
 
 
-def corpus(table: pa.Table) -> Corpus:
-    """The sequences that embeddings are trained on: rows that are history and train, one sequence per user."""
-    keep = pc.and_(pc.equal(table["role"], "history"), pc.equal(table["split"], "train"))
+def corpus(table: pa.Table, targets: bool = False) -> Corpus:
+    """What may train, one sequence per user: all rows but the valid and test targets and what comes after them.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        ``sequences.parquet`` as `load` gives it.
+    targets : bool
+        Whether the targets of the train users are among them. All that counts takes them; product embeddings do not, as
+        their users' histories are what the networks learn to find these targets from.
+    """
+    keep = pc.equal(table["split"], "train")
+    keep = keep if targets else pc.and_(keep, pc.equal(table["role"], "history"))
     # A column at a time: of a large log, all of them at once take gigabytes.
     times = _days(table["timestamp"].filter(keep))
-    offsets = _offsets(_indices(table["user_id"].filter(keep))[0])
+    users, names = _codes(table["user_id"].filter(keep))
+    offsets = _offsets(users)
+    user_ids = names[users[offsets[:-1]]]
+    del users
     codes, dictionary = _codes(table["product_id"].filter(keep))
     present = np.zeros(len(dictionary), dtype=bool)
     present[codes] = True
@@ -417,7 +445,7 @@ def corpus(table: pa.Table) -> Corpus:
     del codes
     events, sessions = _events(table["event"].filter(keep)), table["session"].filter(keep).to_numpy()
     release()
-    return Corpus(dictionary[used], items, offsets, times, events, sessions)
+    return Corpus(dictionary[used], items, offsets, times, events, sessions, user_ids)
 
 
 def goals(given: Corpus) -> np.ndarray:
@@ -457,7 +485,7 @@ def without(given: Corpus, product_ids: np.ndarray) -> Corpus:
     keep = ~np.isin(given.product_ids, product_ids)[given.items]
     used, items = np.unique(given.items[keep], return_inverse=True)
     kept_before = np.concatenate([[0], np.cumsum(keep)])
-    return Corpus(given.product_ids[used], items.astype(np.int32), kept_before[given.offsets])
+    return Corpus(given.product_ids[used], items.astype(np.int32), kept_before[given.offsets], user_ids=given.user_ids)
 
 
 def of_split(table: pa.Table, split: str) -> pa.Table:
@@ -493,7 +521,7 @@ def examples(table: pa.Table, product_ids: np.ndarray, split: str, *, prefixes: 
         table = of_split(table, split)
     items, times, events, user_ids, users = _columns(table, product_ids)
     is_history = pc.equal(table["role"], "history").to_numpy()
-    in_split = pc.equal(table["split"], split).to_numpy()
+    in_split, in_train = (pc.equal(table["split"], name).to_numpy() for name in (split, "train"))
 
     offsets = _offsets(users)
     chosen = ~is_history & in_split
@@ -504,7 +532,8 @@ def examples(table: pa.Table, product_ids: np.ndarray, split: str, *, prefixes: 
     rows = np.flatnonzero(chosen)
     first = offsets[np.searchsorted(offsets, rows, side="right") - 1]
     rows, first = rows[rows > first], first[rows > first]  # a user's first visit has no history
-    return Examples(items, times, events, first, rows, items[rows], events[rows], user_ids[users[rows]])
+    trained = first + _trained(in_train, offsets)[np.searchsorted(offsets, rows, side="right") - 1]
+    return Examples(items, times, events, first, rows, items[rows], events[rows], user_ids[users[rows]], trained)
 
 
 def latest(table: pa.Table, product_ids: np.ndarray) -> Examples:
@@ -518,9 +547,15 @@ def latest(table: pa.Table, product_ids: np.ndarray) -> Examples:
     last = np.maximum.reduceat(np.where(is_target, np.arange(len(items)), -1), offsets[:-1])  # -1: no target
     target = np.where(last >= 0, items[last], -1)
     end = np.where(last >= 0, last, offsets[1:])
+    trained = offsets[:-1] + _trained(pc.equal(table["split"], "train").to_numpy(), offsets)
     return Examples(
-        items, times, events, offsets[:-1], end, target, np.zeros(len(end), np.int8), user_ids[users[offsets[:-1]]]
+        items, times, events, offsets[:-1], end, target, np.zeros(len(end), np.int8), user_ids[users[offsets[:-1]]], trained
     )
+
+
+def _trained(in_train: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """How many rows of each user may train, which come before all others; int64, shape (n_users,)."""
+    return np.add.reduceat(in_train, offsets[:-1], dtype=np.int64) if len(offsets) > 1 else np.zeros(0, np.int64)
 
 
 def _columns(table: pa.Table, product_ids: np.ndarray):
