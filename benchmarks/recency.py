@@ -23,7 +23,7 @@ if __name__ == "__main__":
         early, judges = split.held_out(SEED)
         vectors = embeddings.align(word2vec.train(split.corpus(early), dim=benchmark.DIM, seed=SEED, progress=False), split.product_ids)
         for strength in STRENGTHS:
-            model = benchmark.tied_on(split.examples(early), vectors, strength, SEED, progress=False)
+            model = benchmark.tied_on(split, early, vectors, strength, seed=SEED, progress=False)
             rank = metrics.evaluate(model, judges).ranks
             hit_rate, mrr = metrics.hit_rate(rank, 20).mean(), metrics.reciprocal_rank(rank, 20).mean()
             means.append(mrr)

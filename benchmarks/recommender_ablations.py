@@ -73,7 +73,7 @@ def main() -> None:
             recommender.train(network, inputs, train.target, judged, valid.target, progress=False)
             model, half_life = recommender.recommend(network, start, *settings), "–"
         else:
-            learned = tied.start(start, known, train, **change)
+            learned = tied.start(start, known, sequences.corpus(table, targets=True), product_ids, **change)
             tied.train(learned, train, valid, epochs=given.epochs, progress=False)
             found = learned.findings()
             unit = "visits" if found["decay_time"] == "rank" else "days"

@@ -50,7 +50,7 @@ run = runs.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
 table = sequences.load(run / "sequences.parquet")
-corpus = sequences.corpus(table)
+corpus = sequences.corpus(table, targets=True)
 valid = sequences.examples(table, product_ids, "valid")
 sample = sequences.latest(table.slice(0, 100_000), product_ids)[:-1][:5000]  # the last of them may be cut short
 del table  # of a large log it takes gigabytes, and all that is needed stands in the arrays above
@@ -108,10 +108,10 @@ plots.show(
 # are tried: own products, co-occurrence, and the neighbours of the user embedding in both spaces.
 
 # %% tags=["decay"]
-similarity = baselines.cooccurrence(corpus, product_ids)
+pairs = baselines.cooccurrence(corpus, product_ids)
 methods = {
     "own_products": partial(baselines.own_products, baselines.visit_counts(corpus, product_ids)),
-    "cooccurrence": partial(baselines.item_to_item, similarity),
+    "cooccurrence": partial(baselines.item_to_item, pairs),
     "word2vec_user": partial(baselines.nearest_to_user, *aligned["word2vec"]),
     "starspace_user": partial(baselines.nearest_to_user, *aligned["starspace"]),
 }

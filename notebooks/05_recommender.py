@@ -175,7 +175,7 @@ plots.table(two, caption="Only what other users did can help to predict a user's
 
 # %%
 recommender.deterministic(seed)
-learned = tied.start(vectors, known, train, decay_time="days", seed=seed)
+learned = tied.start(vectors, known, sequences.corpus(table, targets=True), product_ids, decay_time="days", seed=seed)
 tied_history = tied.train(
     learned, train, valid, epochs=tied_epochs, dropout=tied_dropout, chances=tied.recency(train, tied_recency), limit=examples,
     seed=seed,

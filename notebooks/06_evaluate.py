@@ -46,7 +46,7 @@ run = runs.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
 table = sequences.load(run / "sequences.parquet")
-corpus = sequences.corpus(table)
+corpus = sequences.corpus(table, targets=True)
 valid, test = (sequences.examples(table, product_ids, split) for split in ("valid", "test"))
 choice, data = runs.read_json(run / "decay.json"), runs.read_json(run / "data.json")
 
@@ -84,7 +84,7 @@ plots.table(
 counts = baselines.visit_counts(corpus, product_ids)
 makers = {
     "recently_popular": partial(baselines.recently_popular, corpus, product_ids),
-    "markov": lambda steps: baselines.markov(baselines.transitions(corpus, product_ids, steps), counts),
+    "markov": partial(baselines.markov, corpus, product_ids),
     "session_knn": partial(baselines.session_knn, corpus, product_ids),
 }
 grids = {
@@ -121,11 +121,11 @@ files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word
 aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
 vectors, known = aligned[choice["embedding"]]
 network, learned = (keras.saving.load_model(run / f"recommender_{name}.keras") for name in ("dense", "tied"))
-similarity = baselines.cooccurrence(corpus, product_ids)
+pairs = baselines.cooccurrence(corpus, product_ids)
 makers |= {
     "popular": partial(baselines.popular, counts),
     "own_products": partial(baselines.own_products, counts),
-    "cooccurrence": partial(baselines.item_to_item, similarity),
+    "cooccurrence": partial(baselines.item_to_item, pairs),
 }
 near = {f"{name}_last": baselines.nearest_to_last(*pair) for name, pair in aligned.items()} | {
     f"{name}_user": baselines.nearest_to_user(*pair, **settings[f"{name}_user"]) for name, pair in aligned.items()

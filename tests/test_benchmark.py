@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shelfspace import baselines, benchmark, cli, metrics
+from shelfspace import baselines, benchmark, cli, metrics, transitions
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "data" / "session-benchmarks" / "yoochoose1_64"
 
@@ -79,7 +79,7 @@ def test_settings_are_chosen_on_sessions_that_nothing_saw(split, monkeypatch):
         monkeypatch.setattr(module, name, wrapped)
 
     for module, name in ((benchmark.word2vec, "train"), (baselines, "visit_counts"), (baselines, "cooccurrence"),
-                         (baselines, "transitions"), (baselines, "session_knn"), (benchmark.recommender, "dense")):  # fmt: skip
+                         (baselines, "markov"), (baselines, "session_knn"), (benchmark.recommender, "dense")):  # fmt: skip
         spy(module, name)
     evaluate, validate = metrics.evaluate, benchmark.recommender.validate
 
@@ -202,10 +202,11 @@ def test_a_published_split_gives_the_known_figures():
     split = benchmark.read(PUBLISHED)
     assert len(split.examples()) == 369_859 and len(split.test) == 55_898 and len(split.product_ids) == 17_745
     corpus, ids = split.corpus(), split.product_ids
-    table, counts = baselines.transitions(corpus, ids), baselines.visit_counts(corpus, ids)
-    # Its editors let nothing follow what came after the last product, and broke ties by popularity: ours does both.
+    table = transitions.following(corpus, ids, 1)
+    # Its editors let nothing follow what came after the last product, and broke no ties by popularity: ours does both.
     alone, ours = (
-        metrics.summary(metrics.evaluate(baselines.markov(table, row), split.test).ranks) for row in (0 * counts, counts)
+        metrics.summary(metrics.evaluate(model, split.test).ranks)
+        for model in (lambda part: table[part.items[part.end - 1]].toarray(), baselines.markov(corpus, ids))
     )
     assert alone["hit_rate@20"] == pytest.approx(0.647, abs=0.002) and ours["mrr@20"] == pytest.approx(0.297, abs=0.003)
     assert ours["hit_rate@20"] > alone["hit_rate@20"]

@@ -4,23 +4,35 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 
 from shelfspace import metrics, recommender, tied
 from shelfspace.recommender import tf
-from shelfspace.sequences import Examples
-from shelfspace.transitions import STEPS
+from shelfspace.sequences import Corpus, Examples
 
 
 def made(sequences, times=None, events=None):
-    """Every prefix of every sequence, with the product that came next."""
+    """Every prefix of every sequence, with the product that came next; all of it may train."""
     offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])])
     items = np.concatenate(sequences).astype(np.int32)
     start = np.concatenate([[a] * (b - a - 1) for a, b in zip(offsets, offsets[1:])]).astype(np.int64)
     end = np.concatenate([np.arange(a + 1, b) for a, b in zip(offsets, offsets[1:])]).astype(np.int64)
+    last = np.concatenate([[b] * (b - a - 1) for a, b in zip(offsets, offsets[1:])]).astype(np.int64)
     times = np.arange(len(items), dtype=float) if times is None else np.concatenate(times)
     events = np.zeros(len(items), np.int8) if events is None else np.concatenate(events).astype(np.int8)
-    return Examples(items, times, events, start, end, items[end], events[end], np.array([f"u{s}" for s in start]))
+    return Examples(items, times, events, start, end, items[end], events[end], np.array([f"u{s}" for s in start]), last)
+
+
+def ids(products):
+    return np.array([f"p{p:05d}" for p in range(products)])
+
+
+def counted(examples, products):
+    """The sequences of the examples, and their products, as `tied.start` takes them."""
+    start, one = np.unique(examples.start, return_index=True)
+    parts = [examples.items[a:b] for a, b in zip(start, examples.trained[one])]
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+    used, items = np.unique(np.concatenate(parts), return_inverse=True)
+    return Corpus(ids(products)[used], items.astype(np.int32), offsets, user_ids=examples.user_ids[one]), ids(products)
 
 
 HAND = made([[0, 1, 0, 1, 2], [0, 1, 3]])
@@ -67,7 +79,7 @@ def trained(examples, seed=0, products=30, **options):
     recommender.deterministic(seed)
     vectors = np.random.default_rng(1).normal(size=(products, 8)).astype(np.float32)
     settings = {name: options.pop(name) for name in ("transitions", "attention", "decay", "learn_decay") if name in options}
-    model = tied.start(vectors, np.ones(products, bool), examples, seed=seed, **settings)
+    model = tied.start(vectors, np.ones(products, bool), *counted(examples, products), seed=seed, **settings)
     options = {"epochs": 2, "batch": 64, "learning_rate": 0.01, "dropout": 0.1, "progress": False} | options
     return model, tied.train(model, examples, seed=seed, **options)
 
@@ -97,7 +109,7 @@ def test_learns_that_who_went_back_goes_back_again():
 def test_scores_by_hand():
     """Each term of the formula, for the history 0 1 0 1."""
     rng = np.random.default_rng(0)
-    model = tied.start(np.eye(4, 3, dtype=np.float32), np.ones(4, bool), HAND, transitions=False, attention=False, decay=0.5)
+    model = tied.start(np.eye(4, 3, dtype=np.float32), np.ones(4, bool), *counted(HAND, 4), transitions=False, attention=False, decay=0.5)
     of_formula = (model.event_bias, model.repeat, model.repeat_event, model.habit_inner, model.habit_bias, model.habit_outer)
     for weight in (*of_formula, model.table):
         weight.assign(rng.normal(size=weight.shape))
@@ -114,11 +126,9 @@ def test_scores_by_hand():
     np.testing.assert_allclose(tied.recommend(model)(history)[0], expected, rtol=1e-4)
 
 
-def test_the_loss_of_a_step_is_that_of_the_scores(monkeypatch):
+def test_the_loss_of_a_step_is_that_of_the_scores():
     """What training lowers is the cross-entropy of what is recommended, where several bonuses meet in one product, too."""
     examples = ring(n=30, products=4)
-    nothing, nowhere = sp.csr_matrix((len(examples), 4), dtype=np.float32), np.zeros(len(examples), np.int64)
-    monkeypatch.setattr(tied.Own, "of", lambda *_: tied.Own([nothing] * len(STEPS), nowhere, nowhere))
     model, _ = trained(examples, products=4, epochs=1)
     scores = tied.recommend(model)(examples).astype(np.float64)
     loss = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(examples)), examples.target]
@@ -160,7 +170,7 @@ def test_learns_a_planted_decay():
     examples = examples[examples.lengths == 6]
     recommender.deterministic(0)
     model = tied.start(
-        vectors.astype(np.float32), np.ones(products, bool), examples, decay=3.0, attention=False, transitions=False
+        vectors.astype(np.float32), np.ones(products, bool), *counted(examples, products), decay=3.0, attention=False, transitions=False
     )
     tied.train(model, examples, epochs=12, batch=64, learning_rate=0.01, dropout=0.0, progress=False)
     found = model.findings()
@@ -224,7 +234,7 @@ def test_an_epoch_takes_no_more_examples_than_asked(monkeypatch):
 
 
 def test_a_small_log_gets_more_passes():
-    model = tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), HAND)
+    model = tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), *counted(HAND, 4))
     assert len(tied.train(model, HAND, progress=False)) == 100  # the most there are
     assert len(tied.train(model, HAND, epochs=2, progress=False)) == 2
 
@@ -232,7 +242,7 @@ def test_a_small_log_gets_more_passes():
 def test_keeps_the_best_epoch_of_the_valid_users():
     valid = ring(n=40, seed=2)
     recommender.deterministic(0)
-    model = tied.start(np.eye(30, 8, dtype=np.float32), np.ones(30, bool), ring(n=80))
+    model = tied.start(np.eye(30, 8, dtype=np.float32), np.ones(30, bool), *counted(ring(n=80), 30))
     history = tied.train(model, ring(n=80), valid, epochs=3, batch=64, progress=False)
     found = metrics.reciprocal_rank(metrics.evaluate(tied.recommend(model), valid).ranks, 20).mean()
     assert found == pytest.approx(max(epoch["valid_mrr@20"] for epoch in history), abs=1e-9)
@@ -275,10 +285,10 @@ def test_weights_of_events_are_learned(step, finding):
 )
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), HAND, **settings)
+        tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), *counted(HAND, 4), **settings)
 
 
 def test_nothing_to_learn_from_is_refused():
-    model = tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), HAND)
+    model = tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), *counted(HAND, 4))
     with pytest.raises(ValueError, match="no training example"):
         tied.train(model, HAND[:0])

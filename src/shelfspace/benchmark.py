@@ -18,7 +18,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -67,7 +67,10 @@ class Split:
         return Corpus(self.product_ids[used], items.astype(np.int32), offsets - offsets[0])
 
     def examples(self, sessions: slice = slice(None), shortest: int = 1) -> Examples:
-        """Every prefix of every training session, of so many products at least, with the product that came next."""
+        """Every prefix of every training session, of so many products at least, with the product that came next.
+
+        Each session was counted (`Examples.trained`).
+        """
         offsets = self._offsets(sessions)
         targets = np.diff(offsets) - 1
         start = np.repeat(offsets[:-1], targets)
@@ -88,7 +91,8 @@ class Split:
         judges = judges[judges.lengths >= self.test.lengths.min()]
         if not len(self.examples(early)) or not len(judges):
             early, judges = slice(0, sessions), self.examples()
-        return early, judges[np.sort(np.random.default_rng(seed).permutation(len(judges))[:JUDGES])]
+        judges = judges[np.sort(np.random.default_rng(seed).permutation(len(judges))[:JUDGES])]
+        return early, replace(judges, trained=judges.start)  # what they judge was counted in the early sessions alone
 
     def _offsets(self, sessions: slice) -> np.ndarray:
         first, last, _ = sessions.indices(len(self.offsets) - 1)
@@ -223,9 +227,6 @@ def makers(
         settings = best(make(split.corpus(early)), grid)
         return make(corpus)(**settings), settings
 
-    def markov(part: Corpus) -> Callable[..., Model]:
-        return lambda steps: baselines.markov(baselines.transitions(part, ids, steps), baselines.visit_counts(part, ids))
-
     def dense() -> tuple[Model, dict]:
         settings = best(partial(baselines.nearest_to_user, *vectors(True)), BY_DECAY)
 
@@ -245,7 +246,8 @@ def makers(
         return trained(slice(None), False, epochs)[0], settings | {"epochs": epochs}
 
     def ours() -> tuple[Model, dict]:
-        return tied_on(split.examples(shortest=shortest), vectors(), RECENCY, seed, progress), {"recency": RECENCY}
+        model = tied_on(split, slice(None), vectors(), RECENCY, shortest, seed=seed, progress=progress)
+        return model, {"recency": RECENCY}
 
     return {
         "popular": lambda: (baselines.popular(counts), {}),
@@ -255,7 +257,7 @@ def makers(
         "cooccurrence": lambda: tuned(
             lambda part: partial(baselines.item_to_item, baselines.cooccurrence(part, ids)), BY_DECAY
         ),
-        "markov": lambda: tuned(markov, BY_STEPS),
+        "markov": lambda: tuned(lambda part: partial(baselines.markov, part, ids), BY_STEPS),
         "session_knn": lambda: tuned(lambda part: partial(baselines.session_knn, part, ids), BY_NEIGHBOURS),
         "word2vec_last": lambda: (baselines.nearest_to_last(*vectors()), {}),
         "dense": dense,
@@ -264,22 +266,25 @@ def makers(
 
 
 def tied_on(
-    train: Examples, vectors: tuple[np.ndarray, np.ndarray], recency: float, seed: int = 0, progress: bool = True
-) -> Model:
-    """`tied` as it is trained on published splits.
+    split: Split, sessions: slice, vectors: tuple[np.ndarray, np.ndarray], recency: float, shortest: int = 1, *,
+    seed: int = 0, progress: bool = True,
+) -> Model:  # fmt: skip
+    """`tied` as it is trained on published splits, on some of the training sessions.
 
     Parameters
     ----------
-    train : Examples
+    split : Split
+    sessions : slice
     vectors : tuple
         Embeddings of all products, and which have one (`shelfspace.embeddings.align`).
     recency : float
         See `shelfspace.tied.recency`.
-    seed, progress
+    shortest, seed, progress
         As in `makers`.
     """
+    train = split.examples(sessions, shortest)
     recommender.deterministic(seed)
-    model = tied.start(*vectors, train, decay_time="rank", seed=seed)
+    model = tied.start(*vectors, split.corpus(sessions), split.product_ids, decay_time="rank", seed=seed)
     tied.train(model, train, chances=tied.recency(train, recency), seed=seed, progress=progress)
     return tied.recommend(model)
 

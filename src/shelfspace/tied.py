@@ -16,7 +16,7 @@ The table v starts from pre-trained embeddings and keeps learning; there is no s
 comes back, which RepeatNet (Ren et al. 2019) has a decoder for, is told by s, as what lies in the cart is still wanted; by
 the habits h of the history (`HABITS`), as who went back before, goes back again; and by popularity, that of the product and
 of the newest one, which the bias holds. n_k(a -> b) is how often b came k visits after a in training
-(`shelfspace.transitions`): a cosine cannot say that b follows a but not a b. n(a, b) is in how many sequences both were: the
+(`shelfspace.transitions`), the user's own sequence left out: a cosine cannot say that b follows a but not a b. n(a, b) is in how many sequences both were: the
 item-to-item neighbours of Sarwar et al. 2001, averaged over the history with the weights c_i of the decay before it learned.
 Large catalogues are trained on a sample of the products at each step (`shelfspace.recommender.sample`). The attention is
 that of Li et al. 2017 (NARM) and Liu et al. 2018 (STAMP).
@@ -35,8 +35,8 @@ from tqdm import tqdm
 from shelfspace.embeddings import normalise
 from shelfspace.metrics import Model
 from shelfspace.recommender import Rows, adam, keras, sample, tf, validate
-from shelfspace.sequences import EVENT_LEVELS, Examples, passes
-from shelfspace.transitions import STEPS, Links, Own, span
+from shelfspace.sequences import EVENT_LEVELS, Corpus, Examples, passes
+from shelfspace.transitions import STEPS, Links
 from shelfspace.users import DECAY_TIMES
 
 EXAMPLES = 400_000  # trained on in all, when the number of epochs is left to the size of the log
@@ -205,7 +205,8 @@ class Tied(keras.Model):
 def start(
     vectors: np.ndarray,
     known: np.ndarray,
-    examples: Examples,
+    corpus: Corpus,
+    product_ids: np.ndarray,
     *,
     transitions: bool = True,
     seed: int = 0,
@@ -221,8 +222,10 @@ def start(
         Brought to length 1.
     known : ndarray of bool, shape (n_products,)
         Products without an embedding start near zero, at random.
-    examples : Examples
-        The training examples; what is counted, is counted in them.
+    corpus : Corpus
+        All that may train (`shelfspace.sequences.corpus` with the targets); what is counted, is counted in it.
+    product_ids : ndarray of str, shape (n_products,)
+        The product table, sorted.
     transitions : bool
         Whether scores know what came after what, and what came with what.
     seed : int
@@ -239,7 +242,7 @@ def start(
     if settings.get("visits", 1) < 1:
         raise ValueError(f"visits is {settings['visits']}; it must be 1 (the newest alone) or more.")
     n_products, dim = vectors.shape
-    links = Links.count(examples, n_products) if transitions else None
+    links = Links.count(corpus, product_ids) if transitions else None
     tables = [*links.steps, links.pairs] if links else []
     model = Tied(n_products, dim, [table.nnz for table in tables], **settings)
     for parts, table in zip(model.link_tables, tables):
@@ -248,9 +251,7 @@ def start(
     if links:
         model.alone.assign(links.alone)
     noise = np.random.default_rng(seed).normal(0, 0.01, vectors.shape)
-    seen = np.unique(span(examples)[0])
-    counts = np.bincount(examples.items[seen], minlength=n_products)
-    bias = 0.3 * np.log1p(counts)
+    bias = 0.3 * np.log1p(np.bincount(corpus.places(product_ids), minlength=n_products))
     model.table.assign(np.column_stack([np.where(known[:, None], normalise(vectors), noise), bias]))
     return model
 
@@ -329,8 +330,9 @@ def train(
     Parameters
     ----------
     model : Tied
-        From `start`, with the same examples; changed in place.
+        From `start`; changed in place.
     examples : Examples
+        Of sequences of the corpus that `start` counted: their `trained` parts are left out of the counts.
     valid : Examples, optional
         Measured after every epoch; the weights of the epoch with the best MRR@20 are kept. Without, the last ones.
     epochs : int
@@ -370,16 +372,15 @@ def train(
         raise ValueError("There is no training example; give a longer log.")
     n_products, n, rng = model.settings["n_products"], len(examples), np.random.default_rng(seed)
     links = model.links()
-    own = Own.of(examples, n_products)
     full = n_products <= full_below
     rows = Rows(model.table.numpy())
     take = _stepper(model, dropout, seed)
 
     def prepared(chosen: np.ndarray) -> tuple[np.ndarray, dict]:
         """The products of a step and its batch, in which product numbers are places among them."""
-        part, mine = examples[chosen], own[chosen]
+        part = examples[chosen]
         h = histories(part, model.settings["visits"], model.settings["decay_time"])
-        after = links.after(part, mine)
+        after = links.after(part)
         if full:
             products, correction = np.arange(n_products), np.zeros(n_products, dtype=np.float32)
         else:
@@ -392,7 +393,7 @@ def train(
             products, correction = sample(always, n_products, negatives, rng)
         place = np.full(n_products, -1, dtype=np.int32)
         place[products] = np.arange(len(products), dtype=np.int32)
-        alike = _alike(model, links, part, h, place >= 0, mine)
+        alike = _alike(model, links, part, h, place >= 0)
         row, product, kind, value = (np.concatenate(column) for column in zip(after, alike))
         items, linked = place[h.items], place[product]
         inside = linked >= 0
@@ -457,12 +458,12 @@ def recency(examples: Examples, strength: float) -> np.ndarray:
     return np.exp(-strength * (time.max() - time) / max(np.ptp(time), 1e-12))
 
 
-def _alike(model: Tied, links: Links, examples: Examples, h: Histories, among: np.ndarray, own: Own | None = None):
-    """`Links.alike` for the histories, their visits weighed by the decay before it learned."""
+def _alike(model: Tied, links: Links, examples: Examples, h: Histories, among: np.ndarray):
+    """What goes with each history (`Links.alike`), whose visits weigh by the decay from before training."""
     offsets = np.append(h.newest, len(h.items)).astype(np.int64)
     weights = np.exp(-model.settings["decay"] * h.age)  # the newest visit has age 0, so that no sum is 0
     weights /= np.repeat(np.add.reduceat(weights, offsets[:-1]), np.diff(offsets))
-    return links.alike(examples, h.items, weights, offsets, among, own)
+    return links.alike(examples, h.items, weights, offsets, among)
 
 
 @tf.custom_gradient
