@@ -100,6 +100,14 @@ def test_nobody_leaves_with_fewer_products_than_the_least(folder, trial):
     assert np.isfinite(free[0, few.items[few.start[0]]])
 
 
+def test_a_run_has_a_ceiling_where_its_shop_is_simulated_and_all_events_count(folder, tmp_path):
+    data = {"protocol": "time", "target_event": "", "min_products": 5}
+    assert ceiling.of_run(tmp_path, np.array(["P00001"]), data) is None
+    (tmp_path / "shop").symlink_to(folder)
+    assert ceiling.of_run(tmp_path, np.array(["P00001"]), data | {"target_event": "purchase"}) is None
+    assert callable(ceiling.of_run(tmp_path, np.array(["P00001"]), data))
+
+
 def test_a_missing_file_is_named(folder, tmp_path):
     with pytest.raises(ValueError, match="lacks events.parquet, truth_products.parquet, .* run 01_prepare again"):
         ceiling.model(tmp_path, np.array(["P00001"]))

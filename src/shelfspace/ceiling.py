@@ -20,7 +20,7 @@ was; with the default shop that concerns one target in thirty.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,24 @@ FITS = np.linspace(-25.0, 0.0, 251)  # grid of a product's fit to a customer's t
 NODES = np.arange(-12.0, 31.0, 0.5)  # where the integral of `_offered` is evaluated, as logarithms
 OFFERED = shop.OFFERED  # a constant of the compiled code
 DAY, PER_USER = 86_400e3, 2**42  # milliseconds of a day, and more of them than any log lasts
+
+
+def of_run(run: str | Path, product_ids: np.ndarray, data: Mapping) -> Model | None:
+    """The ceiling of a run, or None where there is none: on a log of one's own, or where only some events can be targets.
+
+    Parameters
+    ----------
+    run : str or Path
+        RUN, with ``shop/`` where the shop was simulated.
+    product_ids : ndarray of str, shape (n_products,)
+        The product table, sorted.
+    data : mapping
+        ``RUN/data.json``: protocol, target_event, min_products.
+    """
+    folder = Path(run) / "shop"
+    if data["target_event"] or not (folder / "truth_substitutes.parquet").exists():
+        return None
+    return model(folder, product_ids, data["min_products"], data["protocol"] == "last-product")
 
 
 def model(folder: str | Path, product_ids: np.ndarray, min_products: int = 0, last: bool = True) -> Model:
