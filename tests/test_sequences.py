@@ -56,6 +56,16 @@ def test_sessions_end_after_silence_or_with_the_logs_own_session():
     assert own.session.tolist() == [1, 2, 2, 1]
 
 
+def test_a_visit_ends_with_its_session():
+    """Who comes back to a product the next day visits it again, and when; by silence as by the log's own sessions."""
+    rows = [("u", "a", 0, "view"), ("u", "a", 10, "add_to_cart"), ("u", "a", 1500, "view"), ("u", "b", 1501, "view")]
+    for events in (log(rows), log(rows, session_id=["x", "x", "y", "y"])):
+        visits = sequences.visits(events).order_by("position").to_pandas()
+        assert visits.product_id.tolist() == ["a", "a", "b"] and visits.session.tolist() == [1, 2, 2]
+        assert visits.event.tolist() == ["add_to_cart", "view", "view"] and visits.position.tolist() == [0, 1, 2]
+        assert (visits.timestamp - visits.timestamp[0]).dt.total_seconds().tolist() == [0, 90_000, 90_060]
+
+
 def test_events_of_the_same_time_keep_the_order_of_the_file():
     events = log([("u", p, 5, "view") for p in "dacb"])
     assert sequences.visits(events).order_by("position").to_pandas().product_id.tolist() == list("dacb")
@@ -110,6 +120,23 @@ def test_a_users_split_stays_when_the_log_grows():
     large = sequences.sequences(events).to_pandas()
     splits = [frame[frame.role == "target"].set_index("user_id").split for frame in (small, large)]
     assert splits[1].reindex(splits[0].index).equals(splits[0])
+
+
+def test_what_a_session_does_after_the_cut_labels_nothing_before_it():
+    """The phone is viewed before the cut, and bought after it, within one session: neither the purchase nor what follows counts."""
+    day = 24 * 60
+    early = [("u", p, i, "view") for i, p in enumerate("abcd")]
+    over = [("u", "e", 5 * day - 2, "view"), ("u", "e", 5 * day + 1, "purchase"), ("u", "f", 5 * day + 2, "view")]
+    late = [("v", p, 10 * day + i - 5, "view") for i, p in enumerate("abcdef")]  # the last of them ends the log
+    events = log([*early, *over, *late])
+    rows = sequences.sequences(events, protocol="time", test_days=5, valid_share=1e-9, test_share=1e-9).to_pandas()
+    of_u = rows[rows.user_id == "u"]
+    assert of_u.product_id.tolist() == list("abcde") and (of_u.event == "view").all() and (of_u.split == "train").all()
+    assert of_u.position.tolist() == list(range(5)) and (rows[rows.user_id == "v"].split == "test").all()
+    bought = sequences.sequences(
+        events, protocol="time", test_days=5, target_event="purchase", valid_share=1e-9, test_share=1e-9
+    ).to_pandas()
+    assert (bought.event != "purchase").all()
 
 
 def test_another_seed_is_another_split():

@@ -63,11 +63,12 @@ def window(events: ibis.Table, since: str = "", until: str = "") -> ibis.Table:
     return kept
 
 
-def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
-    """Collapse each user's consecutive events on one product into one visit.
+def visits(events: ibis.Table, session_gap: float = 30.0, cut: ibis.Value | None = None) -> ibis.Table:
+    """Collapse a session's consecutive events on one product into one visit.
 
-    A product that follows itself in a user's time-ordered events is one visit: it has the time of its first event
-    and the strongest event it led to (view < add_to_cart < purchase). Searches have no product and are left out.
+    A product that follows itself in a user's time-ordered events of one session is one visit: it has the time of its first
+    event and the strongest event it led to (view < add_to_cart < purchase). A visit ends with its session, so that who comes
+    back to a product the next day visits it again. Searches have no product and are left out.
 
     Parameters
     ----------
@@ -75,6 +76,8 @@ def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
         The canonical events (see `shelfspace.events`): user_id, product_id, timestamp, event, row, maybe session_id.
     session_gap : float
         Minutes of silence that end a session where the log has no session_id.
+    cut : timestamp value, optional
+        Events from it on, in sessions that began before it, are left out: they are no part of any visit.
 
     Returns
     -------
@@ -82,7 +85,7 @@ def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
         user_id, product_id, timestamp, event, session (int, from 1 per user), position (int, from 0 per user), and
         one boolean column per event name that says whether the visit holds such an event.
     """
-    clicks = events.filter(events.product_id.notnull(), events.event != "search")
+    clicks = _clicks(events)
     by_time = ibis.window(group_by="user_id", order_by=["timestamp", "row"])
     before = [name for name in ("product_id", "timestamp", "session_id") if name in clicks.columns]
     clicks = clicks.mutate(**{f"last_{name}": clicks[name].lag().over(by_time) for name in before})  # one sort for all
@@ -94,10 +97,15 @@ def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
         new_session = (clicks.timestamp <= until).fill_null(False).ifelse(0, 1)
     clicks = clicks.mutate(
         new_session=new_session,
-        new_visit=(clicks.last_product_id == clicks.product_id).fill_null(False).ifelse(0, 1),
         level=ibis.cases(*[(clicks.event == name, level) for level, name in enumerate(EVENT_LEVELS)]),
     )
+    same_product = (clicks.last_product_id == clicks.product_id).fill_null(False)
+    clicks = clicks.mutate(new_visit=(same_product & (clicks.new_session == 0)).ifelse(0, 1))
     up_to_here = ibis.window(group_by="user_id", order_by=["timestamp", "row"], preceding=None, following=0)
+    if cut is not None:
+        began = (clicks.new_session == 1).ifelse(clicks.timestamp, ibis.null(clicks.timestamp.type()))
+        clicks = clicks.mutate(session_start=began.max().over(up_to_here))
+        clicks = clicks.filter((clicks.session_start >= cut) | (clicks.timestamp < cut))
     clicks = clicks.select(
         "user_id", "product_id", "timestamp", "level", "new_visit",
         session=clicks.new_session.sum().over(up_to_here).cast("int32"),
@@ -116,6 +124,11 @@ def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
         event=ibis.cases(*[(strongest == level, name) for level, name in enumerate(EVENT_LEVELS)]),
         **{name: rows[name] | rows[f"later_{name}"].fill_null(False) for name in EVENT_LEVELS},
     )  # fmt: skip
+
+
+def _clicks(events: ibis.Table) -> ibis.Table:
+    """The events on products."""
+    return events.filter(events.product_id.notnull(), events.event != "search")
 
 
 def sequences(
@@ -141,7 +154,8 @@ def sequences(
         (with `target_event`) is left out. Users are put to train, valid and test by a hash of their id.
         "time": sessions that start in the last `test_days` days are for testing, and every visit of such a session
         but its first is a target. What came before the cut trains, except for a share of users that is for
-        validation in the same way. The rest of a session that runs over the cut is left out.
+        validation in the same way. Of a session that runs over the cut, no event after it counts, not even as what a visit
+        before it led to.
     target_event : {"", "view", "add_to_cart", "purchase"}
         Only visits with such an event can be targets; "" allows all.
     min_products : int
@@ -159,9 +173,8 @@ def sequences(
     -------
     ibis.Table
         user_id, position (int, the visit's place among the user's), product_id, timestamp, event, session, role
-        ("history" | "target"), split ("train" | "valid" | "test"), ordered by user and position. Embeddings may be
-        trained on the rows that are history *and* train, and on no others. A target's history is all rows of the same
-        user above it.
+        ("history" | "target"), split ("train" | "valid" | "test"), ordered by user and position. The rows of split train may
+        train, and no others (`corpus`). A target's history is all rows of the same user above it.
 
     Raises
     ------
@@ -169,7 +182,10 @@ def sequences(
         If a parameter is out of its range, naming what is allowed.
     """
     _check(protocol, target_event, min_products, test_days, test_share, valid_share)
-    rows = visits(events, session_gap)
+    cut = None
+    if protocol == "time":
+        cut = _clicks(events).timestamp.max().as_scalar() - ibis.interval(seconds=int(test_days * 86_400))
+    rows = visits(events, session_gap, cut)
     can_be_target = rows[target_event] if target_event else ibis.literal(True)
     rows = rows.mutate(can_be_target=can_be_target)
     # A first visit has no history, so it cannot be a target.
@@ -181,7 +197,7 @@ def sequences(
     if protocol == "last-product":
         rows = _last_product(rows, test_share, valid_share, seed)
     else:
-        rows = _by_time(rows, test_days, valid_share, seed)
+        rows = _by_time(rows, cut, valid_share, seed)
     if target_event:
         rows = rows.mutate(event=(rows.role == "target").ifelse(target_event, rows.event))
     columns = ["user_id", "position", "product_id", "timestamp", "event", "session", "role", "split"]
@@ -199,15 +215,12 @@ def _last_product(rows: ibis.Table, test_share: float, valid_share: float, seed:
     )
 
 
-def _by_time(rows: ibis.Table, test_days: float, valid_share: float, seed: int) -> ibis.Table:
-    """Cut the log in time: earlier sessions train, later sessions test at each of their visits but the first."""
-    cut = rows.timestamp.max().as_scalar() - ibis.interval(seconds=int(test_days * 86_400))
+def _by_time(rows: ibis.Table, cut: ibis.Value, valid_share: float, seed: int) -> ibis.Table:
+    """Split the log at a time: earlier sessions train, later sessions test at each of their visits but the first."""
     per_session = ibis.window(group_by=["user_id", "session"])
     rows = rows.mutate(
         session_start=rows.timestamp.min().over(per_session), session_position=rows.position.min().over(per_session)
     )
-    in_test = rows.session_start >= cut
-    rows = rows.filter(in_test | (rows.timestamp < cut))
     # Whole users validate: were it single sessions, a user's later training visits would have them in their history.
     split = (rows.session_start >= cut).ifelse("test", _split(rows.user_id, {"valid": valid_share}, seed))
     rows = rows.mutate(split=split)
