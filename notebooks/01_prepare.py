@@ -102,21 +102,22 @@ else:
 # ## From clicks to visits
 #
 # Customers reload pages, look twice, and click "add to cart" on the page they are on. So a product that follows
-# itself is **one visit**: it has the time of its first event and the strongest event it led to. A session ends after
-# a long silence. Here are seven clicks of one customer, by hand:
+# itself within a session is **one visit**: it has the time of its first event and the strongest event it led to. A session
+# ends after a long silence, and a visit with it. Here are eight clicks of one customer, by hand:
 
 # %%
 tiny = pd.DataFrame({
     "user_id": "Ada",
-    "product_id": ["phone A", "phone A", "phone B", "phone A", "case A", "case A", "chair"],
-    "timestamp": pd.Timestamp("2019-05-06 18:00") + pd.to_timedelta([0, 2, 5, 9, 12, 13, 1500], unit="min"),
-    "event": ["view", "view", "view", "add_to_cart", "view", "purchase", "view"],
-    "row": range(7),
+    "product_id": ["phone A", "phone A", "phone B", "phone A", "case A", "case A", "case A", "chair"],
+    "timestamp": pd.Timestamp("2019-05-06 18:00") + pd.to_timedelta([0, 2, 5, 9, 12, 13, 1500, 1502], unit="min"),
+    "event": ["view", "view", "view", "add_to_cart", "view", "purchase", "view", "view"],
+    "row": range(8),
 })  # fmt: skip
 tiny_visits = sequences.visits(ibis.memtable(tiny), session_gap).order_by("position").to_pandas()
 plots.table(
     tiny_visits[["position", "product_id", "timestamp", "event", "session"]],
-    caption="Seven clicks are five visits in two sessions. Ada's purchase of the case is one visit with its view.",
+    caption="Eight clicks are six visits in two sessions. Ada's purchase of the case is one visit with its view; that she comes "
+    "back to it the next day is another.",
 )
 
 # %% [markdown]
@@ -124,11 +125,12 @@ plots.table(
 #
 # The last visit is what a recommender should have foreseen: the **target**. Everything before it is **history**, and
 # nothing of the target may reach the training of embeddings or the user's own embedding. With Ada's visits, the chair
-# is the target, and a model sees phone A, phone B, phone A, case A.
+# is the target, and a model sees phone A, phone B, phone A, case A, case A.
 #
 # Two protocols are built in. `last-product` is the article's: every user has one target, their most recent product.
 # `time` cuts the log at a date: sessions before it train, and every visit of a later session, except its first, is a
-# target. It is the stricter one, as no model can know a later day's fashion.
+# target. It is the stricter one, as no model can know a later day's fashion. Of a session that runs over the date, what
+# comes after it is left out.
 
 # %%
 expression = sequences.sequences(

@@ -215,7 +215,7 @@ def _pass(
                     shared.experimental_distribute_values_from_function(lambda at: tf.constant(of[shares[at.replica_id_in_sync_group]]))
                     for of in (users[chosen], places.astype(np.int32))
                 )
-                count, softmax, t = np.float32(len(chosen)), rows.take(products), np.float32(rows.steps + 1)
+                count, softmax, t = np.float32(len(chosen)), rows.take(products), rows.steps_of[products] + 1
                 loss, moved = step(user, place, *(tf.constant(x) for x in (count, softmax, correction, t)))
                 rows.put(products, moved)
                 losses.append(loss)
@@ -230,19 +230,23 @@ class Rows:
     """A table with Adam's two moments, of which a step takes, and moves, only the rows of the products it holds.
 
     So a step costs what it holds and not what the catalogue is. The moments of a row stay as they are in the steps
-    between, too.
+    between, and so does its count of steps: Adam's correction of young moments is by it, or a row that is first touched
+    late would set out at 3.2 times the rate.
 
     Attributes
     ----------
     table : ndarray of float32, shape (n_products, columns)
     steps : int
         How often rows were put back.
+    steps_of : ndarray of float32, shape (n_products, 1)
+        How often each row was.
     """
 
     def __init__(self, table: np.ndarray):
         self.parts = np.zeros((3, *table.shape), dtype=np.float32)
         self.parts[0] = table
         self.steps = 0
+        self.steps_of = np.zeros((len(table), 1), dtype=np.float32)
 
     @property
     def table(self) -> np.ndarray:
@@ -257,10 +261,11 @@ class Rows:
         for part, new in zip(self.parts, moved):
             part[products] = new.numpy()
         self.steps += 1
+        self.steps_of[products] += 1
 
 
 def adam(gradient, value, first, second, rate, t):
-    """Value and moments after step t of Adam (Kingma & Ba 2015, algorithm 1)."""
+    """Value and moments after step t of Adam (Kingma & Ba 2015, algorithm 1); t may differ from row to row."""
     first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
     step = first / (1 - 0.9**t) / (tf.sqrt(second / (1 - 0.999**t)) + 1e-8)
     return value - rate * step, first, second
