@@ -264,6 +264,7 @@ facts = {
     "last": overview["last"].isoformat(), "dropped": log.dropped, "noted": log.noted, "fingerprint": log.fingerprint,
     "events_by_type": per_day.groupby("event")["count"].sum().astype(int).to_dict(), "layout": log.layout,
     "users_kept": len(lengths), "repeat_share": repeats, "protocol": protocol, "target_event": target_event,
+    "min_products": min_products,
 } | {split: int(targets.get(split, 0)) for split in ("train", "valid", "test")}  # fmt: skip
 runs.write_json(run / "data.json", facts)
 

@@ -199,3 +199,16 @@ def test_recommendations_are_ranked_rows_per_user(tmp_path):
         ("v", 2, "b"),
     ]
     assert rows[0]["score"] == pytest.approx(0.9)
+
+
+def test_without_valid_users_every_epoch_is_run_and_the_last_weights_stay():
+    rng = np.random.default_rng(0)
+    users, targets = rng.normal(size=(300, 8)).astype(np.float32), rng.integers(20, size=300)
+    weights = []
+    for epochs in (2, 4):
+        recommender.deterministic(0)
+        network = recommender.dense(users, 20)
+        history = recommender.train(network, users, targets, epochs=epochs, progress=False)
+        assert [list(epoch) for epoch in history] == [["loss"]] * epochs
+        weights.append(network.layers[-1].get_weights()[0])
+    assert not np.array_equal(*weights)

@@ -256,7 +256,7 @@ def complement_triplets(complements: pd.DataFrame, products: pd.DataFrame, known
     """
     rng = np.random.default_rng(seed)
     place = pd.Series(np.arange(len(products)), index=products.product_id)
-    there = complements[complements.isin(place.index).all(axis=1)]
+    there = complements[complements[["product_id", "complement_id"]].isin(place.index).all(axis=1)]
     pairs = np.stack([place[there.product_id], place[there.complement_id]], axis=1)
     pairs = pairs[known[pairs].all(axis=1)]
     goes_with = pd.Series(pairs[:, 1]).groupby(pairs[:, 0]).agg(set)

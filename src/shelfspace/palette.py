@@ -28,6 +28,7 @@ COLORS = {
     "tied": "#882255",
     "dense": "#117733",
     "recommender": "#117733",
+    "ceiling": "#555555",
     "view": "#0072b2",
     "add_to_cart": "#d55e00",
     "purchase": "#117733",
@@ -99,6 +100,7 @@ LABELS = {
     "dense": "Recommender (dense)",
     "recommender": "Recommender",
     "tied": "Recommender (tied)",
+    "ceiling": "What can be known",
 }
 
 
