@@ -74,7 +74,9 @@ if data == "shop":
     shop.write(simulated, source)
     shop.write_truth(simulated, run / "shop")
 
-log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair))
+log = events.read(
+    source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair), expected=events.announced(run, data)
+)
 connection = log.connection if engine == "duckdb" else engines.connect(engine, engine_url)
 clicks = sequences.last_days(engines.move(sequences.window(log.table, since, until), connection), last_days)
 
@@ -88,13 +90,18 @@ shown = [
 plots.table(first_rows[shown], caption="The first rows of the log, in the one form that all logs are brought to.")
 
 # %% [markdown]
-# What does not fit is not mended silently. These rows were left out:
+# What does not fit is not mended silently. Rows that cannot be used are left out; a price that cannot be read is left
+# empty, and its row is kept.
 
 # %%
-dropped = pd.DataFrame({"reason": list(log.dropped), "rows": list(log.dropped.values())})
+odd = pd.DataFrame(
+    [(reason, rows, "left out") for reason, rows in log.dropped.items()]
+    + [(reason, rows, "kept") for reason, rows in log.noted.items()],
+    columns=["reason", "rows", "what became of them"],
+)
 kept = clicks.count().execute()
-if len(dropped):
-    plots.table(dropped, caption=f"Rows left out of {log.rows:,}, by reason; {kept:,} are used.")
+if len(odd):
+    plots.table(odd, caption=f"Rows that do not fit, of {log.rows:,} read, by reason; {kept:,} are used.")
 else:
     plots.note(f"None: all {log.rows:,} rows could be read, and {kept:,} are used.")
 
@@ -102,21 +109,22 @@ else:
 # ## From clicks to visits
 #
 # Customers reload pages, look twice, and click "add to cart" on the page they are on. So a product that follows
-# itself is **one visit**: it has the time of its first event and the strongest event it led to. A session ends after
-# a long silence. Here are seven clicks of one customer, by hand:
+# itself within a session is **one visit**: it has the time of its first event and the strongest event it led to. A session
+# ends after a long silence, and a visit with it. Here are eight clicks of one customer, by hand:
 
 # %%
 tiny = pd.DataFrame({
     "user_id": "Ada",
-    "product_id": ["phone A", "phone A", "phone B", "phone A", "case A", "case A", "chair"],
-    "timestamp": pd.Timestamp("2019-05-06 18:00") + pd.to_timedelta([0, 2, 5, 9, 12, 13, 1500], unit="min"),
-    "event": ["view", "view", "view", "add_to_cart", "view", "purchase", "view"],
-    "row": range(7),
+    "product_id": ["phone A", "phone A", "phone B", "phone A", "case A", "case A", "case A", "chair"],
+    "timestamp": pd.Timestamp("2019-05-06 18:00") + pd.to_timedelta([0, 2, 5, 9, 12, 13, 1500, 1502], unit="min"),
+    "event": ["view", "view", "view", "add_to_cart", "view", "purchase", "view", "view"],
+    "row": range(8),
 })  # fmt: skip
 tiny_visits = sequences.visits(ibis.memtable(tiny), session_gap).order_by("position").to_pandas()
 plots.table(
     tiny_visits[["position", "product_id", "timestamp", "event", "session"]],
-    caption="Seven clicks are five visits in two sessions. Ada's purchase of the case is one visit with its view.",
+    caption="Eight clicks are six visits in two sessions. Ada's purchase of the case is one visit with its view; that she comes "
+    "back to it the next day is another.",
 )
 
 # %% [markdown]
@@ -124,11 +132,12 @@ plots.table(
 #
 # The last visit is what a recommender should have foreseen: the **target**. Everything before it is **history**, and
 # nothing of the target may reach the training of embeddings or the user's own embedding. With Ada's visits, the chair
-# is the target, and a model sees phone A, phone B, phone A, case A.
+# is the target, and a model sees phone A, phone B, phone A, case A, case A.
 #
 # Two protocols are built in. `last-product` is the article's: every user has one target, their most recent product.
 # `time` cuts the log at a date: sessions before it train, and every visit of a later session, except its first, is a
-# target. It is the stricter one, as no model can know a later day's fashion.
+# target. It is the stricter one, as no model can know a later day's fashion. Of a session that runs over the date, what
+# comes after it is left out.
 
 # %%
 expression = sequences.sequences(
@@ -252,9 +261,10 @@ targets = uses[uses.role == "target"].set_index("split").visits
 facts = {
     "rows_read": log.rows, "events": int(kept), "users": int(overview.users), "products": len(products),
     "sessions": int(counted.sessions.sum()), "first": overview["first"].isoformat(),
-    "last": overview["last"].isoformat(), "dropped": log.dropped,
+    "last": overview["last"].isoformat(), "dropped": log.dropped, "noted": log.noted, "fingerprint": log.fingerprint,
     "events_by_type": per_day.groupby("event")["count"].sum().astype(int).to_dict(), "layout": log.layout,
     "users_kept": len(lengths), "repeat_share": repeats, "protocol": protocol, "target_event": target_event,
+    "min_products": min_products,
 } | {split: int(targets.get(split, 0)) for split in ("train", "valid", "test")}  # fmt: skip
 runs.write_json(run / "data.json", facts)
 

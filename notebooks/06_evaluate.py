@@ -284,24 +284,26 @@ plots.table(
 groups = metrics.parts(test, counts, sequences.EVENT_LEVELS)
 cuts = metrics.slices(evaluations, groups)
 shown = list(dict.fromkeys([first, second, "popular"]))
-rows = pd.concat(
+rows = pd.concat([
     metrics.tidy({n: cut["models"][n] for n in shown}, ["mrr@20"]).assign(
-        slice=cut["cut"], group=cut["group"], n=cut["n"]
+        slice=cut["cut"], group=cut["group"], n=cut["n"], label=lambda rows: rows.model.map(plots.label_of)
     )
     for cut in cuts.values()
-)
-rows["label"] = rows.model.map(plots.label_of)
+] or [metrics.tidy({})])  # fmt: skip
 
 # %%
-easiest = max(cuts, key=lambda name: cuts[name]["models"][first]["mrr@20"])
-hardest = min(cuts, key=lambda name: cuts[name]["models"][first]["mrr@20"])
-plots.show(
-    plots.slices(rows),
-    caption=f"MRR@20 in parts of the test set. {plots.label_of(first)} finds it easiest for “{easiest}” and hardest "
-    f"for “{hardest}”.",
-    alt="Four panels with MRR@20 by history length, popularity of the target, event of the target, and whether it "
-    "was seen before.",
-)
+if cuts:
+    easiest = max(cuts, key=lambda name: cuts[name]["models"][first]["mrr@20"])
+    hardest = min(cuts, key=lambda name: cuts[name]["models"][first]["mrr@20"])
+    plots.show(
+        plots.slices(rows),
+        caption=f"MRR@20 in parts of the test set. {plots.label_of(first)} finds it easiest for “{easiest}” and hardest "
+        f"for “{hardest}”.",
+        alt="Four panels with MRR@20 by history length, popularity of the target, event of the target, and whether it "
+        "was seen before.",
+    )
+else:
+    plots.note(f"No part of the {len(test):,} test targets is large enough to be measured by itself.")
 
 # %% [markdown]
 # ## What could go wrong

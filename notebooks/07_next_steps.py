@@ -69,7 +69,8 @@ choice, facts = runs.read_json(run / "decay.json"), runs.read_json(run / "data.j
 asked = folder = None
 if facts["events_by_type"].get("search"):
     source = run / "shop" / "events.parquet" if data == "shop" else data
-    log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair))
+    named = dict(pair.split("=", 1) for pair in columns.split(",") if pair)
+    log = events.read(source, columns=named, expected=facts["fingerprint"])
     asked = searches.of_log(sequences.last_days(sequences.window(log.table, since, until), last_days))
 if images:
     folder = pictures.of_folder(images, products.product_id.to_numpy().astype(str), seed=seed)

@@ -179,6 +179,45 @@ def two_tastes(n=200, seed=0) -> Corpus:
     return Corpus(np.array(list("abcdefghij")), items.reshape(-1).astype(np.int32), np.arange(0, 3 * n + 1, 3))
 
 
+def of_users(corpus, history=slice(None)):
+    """The training sequences' own histories, without their newest visit."""
+    start, end = corpus.offsets[:-1], corpus.offsets[1:] - 1
+    n, visits = len(corpus), len(corpus.items)
+    return Examples(
+        corpus.items, np.zeros(visits), np.zeros(visits, np.int8), start, end, corpus.items[end], np.zeros(n, np.int8),
+        corpus.user_ids, corpus.offsets[1:],
+    )  # fmt: skip
+
+
+MODELS = {
+    "cooccurrence": lambda corpus, ids: baselines.item_to_item(baselines.cooccurrence(corpus, ids), decay=0.0),
+    "markov": lambda corpus, ids: baselines.markov(corpus, ids, steps=3),
+    "session_knn": lambda corpus, ids: baselines.session_knn(corpus, ids, neighbours=5),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_who_was_counted_is_scored_as_if_they_were_not(name):
+    """Each user's scores are those of a model that was made without the user; but for the most visited products' order."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, 7, size=40)
+    ids, offsets = np.array([f"p{p:02d}" for p in range(12)]), np.concatenate([[0], np.cumsum(lengths)])
+    items = np.concatenate([np.arange(12), rng.integers(12, size=offsets[-1] - 12)]).astype(np.int32)
+    corpus = Corpus(ids, items, offsets, user_ids=np.array([f"u{u:02d}" for u in rng.permutation(40)]))
+    examples, model = of_users(corpus), MODELS[name](corpus, ids)
+    for user in range(0, 40, 3):
+        keep = np.arange(40) != user
+        visits = np.repeat(keep, lengths)
+        used, places = np.unique(items[visits], return_inverse=True)
+        others = Corpus(ids[used], places.astype(np.int32), np.append(0, np.cumsum(lengths[keep])), user_ids=corpus.user_ids[keep])
+        one = examples[user : user + 1]
+        expected = MODELS[name](others, ids)(replace(one, trained=one.start))[0]
+        scores = model(one)[0]
+        known = expected > 0.02
+        np.testing.assert_allclose(scores[known], expected[known], rtol=1e-4, atol=0.02 if name == "markov" else 1e-5)
+        assert (scores[~known] <= 0.02).all()
+
+
 def test_matrix_factorisation_tells_two_tastes_apart():
     pytest.importorskip("implicit", reason="the extra mf is not installed")
     corpus = two_tastes()
@@ -187,6 +226,45 @@ def test_matrix_factorisation_tells_two_tastes_apart():
         assert set(np.argsort(-model(one_history(history, range(len(history))))[0])[:5]) == set(taste)
     again = baselines.matrix_factorisation(corpus, corpus.product_ids, decay=0.0, dim=2)
     assert np.array_equal(model(SEEN), again(SEEN))
+
+
+def of_users(corpus, history=slice(None)):
+    """The training sequences' own histories, without their newest visit."""
+    start, end = corpus.offsets[:-1], corpus.offsets[1:] - 1
+    n, visits = len(corpus), len(corpus.items)
+    return Examples(
+        corpus.items, np.zeros(visits), np.zeros(visits, np.int8), start, end, corpus.items[end], np.zeros(n, np.int8),
+        corpus.user_ids, corpus.offsets[1:],
+    )  # fmt: skip
+
+
+MODELS = {
+    "cooccurrence": lambda corpus, ids: baselines.item_to_item(baselines.cooccurrence(corpus, ids), decay=0.0),
+    "markov": lambda corpus, ids: baselines.markov(corpus, ids, steps=3),
+    "session_knn": lambda corpus, ids: baselines.session_knn(corpus, ids, neighbours=5),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_who_was_counted_is_scored_as_if_they_were_not(name):
+    """Each user's scores are those of a model that was made without the user; but for the most visited products' order."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, 7, size=40)
+    ids, offsets = np.array([f"p{p:02d}" for p in range(12)]), np.concatenate([[0], np.cumsum(lengths)])
+    items = np.concatenate([np.arange(12), rng.integers(12, size=offsets[-1] - 12)]).astype(np.int32)
+    corpus = Corpus(ids, items, offsets, user_ids=np.array([f"u{u:02d}" for u in rng.permutation(40)]))
+    examples, model = of_users(corpus), MODELS[name](corpus, ids)
+    for user in range(0, 40, 3):
+        keep = np.arange(40) != user
+        visits = np.repeat(keep, lengths)
+        used, places = np.unique(items[visits], return_inverse=True)
+        others = Corpus(ids[used], places.astype(np.int32), np.append(0, np.cumsum(lengths[keep])), user_ids=corpus.user_ids[keep])
+        one = examples[user : user + 1]
+        expected = MODELS[name](others, ids)(replace(one, trained=one.start))[0]
+        scores = model(one)[0]
+        known = expected > 0.02
+        np.testing.assert_allclose(scores[known], expected[known], rtol=1e-4, atol=0.02 if name == "markov" else 1e-5)
+        assert (scores[~known] <= 0.02).all()
 
 
 def test_matrix_factorisation_says_what_is_missing(monkeypatch):

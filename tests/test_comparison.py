@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
 from conftest import violations
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_cli import call
 from test_pipeline import notebooks  # noqa: F401  (two notebooks that take no time)
 from test_report import HOSTILE, metrics, params
@@ -109,6 +112,65 @@ def test_other_targets_of_the_same_log_are_told_by_the_records(tmp_path):
     assert said.startswith("Different targets: the runs' sequences differ (min_products)")
 
 
+def foreign(tmp_path):
+    """Runs whose JSON is not a run's, and what is said of them."""
+    nan, deep = float("nan"), "[" * 100_000
+    cases = (
+        ("metrics.json", lambda m: m.update(models=[1]), "models must be an object"),
+        ("metrics.json", lambda m: m["models"].update(dense=3), "models/dense must be an object"),
+        ("metrics.json", lambda m: m["models"]["dense"].pop("mrr@20"), "models/dense has no mrr@20"),
+        ("metrics.json", lambda m: m["models"]["dense"].update({"mrr@20": nan}), "models/dense/mrr@20 is NaN and must be a share from 0 to 1"),
+        ("metrics.json", lambda m: m["models"]["dense"].update({"hit_rate@20": "0.3"}), 'hit_rate@20 is "0.3" and must be a share'),
+        ("metrics.json", lambda m: m["models"]["dense"].update({"hit_rate@20": True}), "hit_rate@20 is true and must be a share"),
+        ("metrics.json", lambda m: m["models"]["dense"]["ci95"].update({"mrr@20": [0.1]}), "ci95/mrr@20 must be a list of 2"),
+        ("metrics.json", lambda m: m["models"]["dense"]["ci95"].update({"mrr@20": [0.1, nan]}), "mrr@20/2 is NaN"),
+        ("metrics.json", lambda m: m.update(protocol=[]), "protocol is [] and must be text"),
+        ("metrics.json", lambda m: m["data"].update(test="many"), 'data/test is "many" and must be a whole number'),
+        ("metrics.json", lambda m: m.update(timings={"01": None}), "timings/01 is null and must be a number of seconds"),
+        ("params.json", lambda p: p.update(parameters=[1]), "parameters must be an object"),
+        ("params.json", lambda p: p["parameters"].update(dim=float("inf")), "parameters/dim is Infinity and must be finite"),
+        ("params.json", lambda p: p["parameters"].update(dim=[10**400]), "and must be finite"),
+        ("params.json", lambda p: p.update(input="x"), "input must be an object"),
+        ("params.json", lambda p: p.update(git_commit={}), "git_commit is {} and must be text or null"),
+    )
+    for place, (name, change, sentence) in enumerate(cases):
+        edit(folder := make(tmp_path / f"foreign{place}"), name, change)
+        yield folder, sentence
+    (folder := make(tmp_path / "deep")).joinpath("metrics.json").write_text(deep)
+    yield folder, "is nested too deeply, so it is not a run's"
+
+
+def test_a_damaged_record_of_the_targets_is_no_record(tmp_path):
+    one, two = make(tmp_path / "one"), make(tmp_path / "two")
+    (one / ".stages").mkdir()
+    for text in ("{", "[]", "{}", '{"outputs": []}', '{"outputs": {"sequences.parquet": []}}'):
+        (one / ".stages" / "01_prepare.json").write_text(text)
+        assert comparison.cautions(comparison.read([one, two])) == []
+
+
+VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda of: st.lists(of, max_size=2) | st.dictionaries(st.text(max_size=5), of, max_size=2), max_leaves=3)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_file_holds_there_is_a_page_or_one_sentence(tmp_path, data):
+    one, two = (make(Path(tempfile.mkdtemp(dir=tmp_path)) / name, dim=dim) for name, dim in (("one", 1), ("two", 2)))
+    name = data.draw(st.sampled_from(["metrics.json", "params.json"]))
+    found = json.loads((two / name).read_text())
+    at, steps = found, data.draw(st.integers(1, 4))
+    for _ in range(steps):
+        if not isinstance(at, (dict, list)) or not at:
+            break
+        into, key = at, data.draw(st.sampled_from(sorted(at))) if isinstance(at, dict) else data.draw(st.integers(0, len(at) - 1))
+        at = at[key]
+    into[key] = data.draw(VALUES)
+    (two / name).write_text(json.dumps(found))
+    try:
+        assert comparison.render([one, two], tmp_path / "x.html").exists()
+    except ValueError as said:
+        assert type(said) is ValueError and len(str(said).splitlines()) == 1 and str(two) in str(said)
+
+
 def test_what_will_not_do_is_said(tmp_path, monkeypatch, capsys):
     one, two, empty = make(tmp_path / "one"), make(tmp_path / "two"), tmp_path / "empty"
     empty.mkdir()
@@ -124,6 +186,7 @@ def test_what_will_not_do_is_said(tmp_path, monkeypatch, capsys):
         ([one, broken], "cannot be read"),
         ([one, bare], "holds no models"),
         ([one, odd], "is not a run's"),
+        *(([one, folder], sentence) for folder, sentence in foreign(tmp_path)),
     ):
         assert call(monkeypatch, "compare", *folders, "--out", tmp_path / "x.html") == 2
         said = capsys.readouterr().err.strip()

@@ -136,6 +136,35 @@ def test_the_loss_of_a_step_is_that_of_the_scores():
     assert history[0]["loss"] == pytest.approx(loss.mean(), rel=1e-4)
 
 
+def test_training_and_use_give_the_same_score_for_the_same_history(monkeypatch):
+    """What a training step looks up for a history is what is looked up when the same user is recommended to."""
+    examples, looked_up, find = ring(n=30), [], tied.Links.after
+
+    def watching(links, part):
+        looked_up.append((part, find(links, part)))
+        return looked_up[-1][1]
+
+    monkeypatch.setattr(tied.Links, "after", watching)
+    model, _ = trained(examples, epochs=1, batch=len(examples))
+    trained_on, by_training = looked_up[0]
+    tied.recommend(model)(trained_on)
+    for one, other in zip(by_training, looked_up[-1][1], strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_who_alone_saw_two_products_gets_no_bonus_in_use():
+    """The user who alone saw 28 after 29 is scored as if nobody had, and anybody else is told of it."""
+    sequences = [(first + np.arange(3)) % 20 for first in range(40)] + [np.array([29, 28, 3])]
+    examples = made(sequences)
+    model, _ = trained(examples, epochs=1)
+    own = examples[np.array([len(examples) - 2])]  # the history 29
+    other = replace(own, trained=own.start)
+    links = model.links()
+    assert len(links.after(own)[0]) == 0 and 28 in links.after(other)[1]
+    gain = tied.recommend(model)(other)[0] - tied.recommend(model)(own)[0]
+    assert gain[28] > 1 and gain[3] > 1 and abs(gain[np.arange(4, 20)]).max() < 1e-4
+
+
 def test_cross_entropy_is_tensorflows():
     rng = np.random.default_rng(0)
     logits, target, weight = rng.normal(scale=100, size=(6, 9)).astype(np.float32), rng.integers(9, size=6), rng.normal(size=6)
@@ -226,11 +255,24 @@ def test_an_epoch_takes_no_more_examples_than_asked(monkeypatch):
 
     def counting(*arguments):
         take = make(*arguments)
-        return lambda rows, batch, rate, t: (sizes.append(len(batch["target"])), take(rows, batch, rate, t))[1]
+        return lambda rows, batch, *rest: (sizes.append(len(batch["target"])), take(rows, batch, *rest))[1]
 
     monkeypatch.setattr(tied, "_stepper", counting)
     trained(ring(n=60), epochs=2, batch=32, limit=50)
     assert sizes == [32, 18, 32, 18]
+
+
+def test_each_row_of_the_table_counts_its_own_steps(monkeypatch):
+    of_rows, make = [], tied._stepper
+
+    def watching(*arguments):
+        take = make(*arguments)
+        return lambda rows, batch, rate, t, t_of: (of_rows.append((t, t_of)), take(rows, batch, rate, t, t_of))[1]
+
+    monkeypatch.setattr(tied, "_stepper", watching)
+    trained(ring(n=60), epochs=2, full_below=0, negatives=1, batch=2)
+    assert all(t_of.min() >= 1 and t_of.max() <= t for t, t_of in of_rows)
+    assert any(t_of.min() == 1 for t, t_of in of_rows if t > 3)  # a row that is first touched late begins at 1
 
 
 def test_a_small_log_gets_more_passes():

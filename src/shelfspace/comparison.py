@@ -26,6 +26,30 @@ UNFINISHED = "it is no finished run; make one with `shelfspace report --out`"
 CURVES = 6  # models in the figure: more lines cannot be told apart
 
 
+def _number(value: object, low: float = -1e300, high: float = 1e300) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high  # NaN is not
+
+
+ANY = "finite", lambda value: not isinstance(value, (int, float)) or isinstance(value, bool) or _number(value)
+SHARE = "a share from 0 to 1", lambda value: _number(value, 0, 1)
+COUNT = "a whole number", lambda value: isinstance(value, int) and _number(value, 0)
+SECONDS = "a number of seconds", lambda value: _number(value, 0)
+TEXT = "text", lambda value: isinstance(value, str)
+NAME = "text or null", lambda value: value is None or isinstance(value, str)
+FIGURES = {"hit_rate@20": [SHARE, SHARE], "mrr@20": [SHARE, SHARE]}
+MODEL = {"hit_rate@20!": SHARE, "mrr@20!": SHARE, "ci95": FIGURES, "label": NAME, "kind": TEXT}
+SHAPES = {
+    "metrics.json": {
+        "models": {"*": MODEL}, "protocol": TEXT, "target_event": TEXT, "timings": {"latency": ANY, "*": SECONDS},
+        "data": {"users_kept": COUNT, "products": COUNT, "test": COUNT},
+    },
+    "params.json": {
+        "parameters": {}, "input": {"fingerprint": NAME}, "versions": {}, "command": NAME, "git_commit": NAME, "data": TEXT,
+    },
+}  # fmt: skip
+"""What is read of the files of a run: the values of the keys, and what each must be; see `_misfit`."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run: what to call it, where it is, and its metrics.json and params.json."""
@@ -46,7 +70,7 @@ def read(folders: Sequence[str | Path]) -> list[Run]:
     Raises
     ------
     ValueError
-        For fewer than two folders, one that is named twice, or one that holds no finished run.
+        For fewer than two folders, one that is named twice, or one that holds no finished run, or files that no run wrote.
     """
     if len(folders) < 2:
         raise ValueError(f"Comparing takes two runs or more; it got {len(folders)}.")
@@ -58,11 +82,51 @@ def read(folders: Sequence[str | Path]) -> list[Run]:
             raise ValueError(f"There is no folder {folders[place]}; name the folders of finished runs, as reports/default.")
     found = []
     for path, name in zip(paths, _names(paths)):
-        metrics, params = (runs.needed(path, file, UNFINISHED) for file in ("metrics.json", "params.json"))
-        if not isinstance(metrics.get("models"), dict) or not metrics["models"]:
+        metrics, params = (_shaped(path, file) for file in SHAPES)
+        if not metrics.get("models"):
             raise ValueError(f"{path / 'metrics.json'} holds no models, so there is nothing to compare.")
         found.append(Run(name, path, metrics, params))
     return found
+
+
+def _shaped(folder: Path, name: str) -> dict:
+    """A JSON file of a run, of the shape that a run gives it in all that is read of it."""
+    try:
+        found = runs.needed(folder, name, UNFINISHED)
+        wrong = _misfit(found, SHAPES[name], "")
+    except RecursionError:
+        raise ValueError(f"{folder / name} is nested too deeply, so it is not a run's.") from None
+    if wrong:
+        raise ValueError(f"{folder / name} is not a run's: {clean(wrong)}.")
+    return found
+
+
+def _misfit(value: object, shape: object, name: str) -> str:
+    """What does not fit, as "a/b is -1 and must be a share from 0 to 1"; "" where all does.
+
+    A shape is a mapping of keys to shapes ("*": of every other key), a list of shapes, or words and a test of the value. A
+    key that is lacking fits, unless its own shape says "!".
+    """
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{name or 'it'} must be an object"
+        lacking = [key.rstrip("!") for key in shape if key.endswith("!") and key.rstrip("!") not in value]
+        if lacking:
+            return f"{name} has no {lacking[0]}"
+        shapes = {key.rstrip("!"): of for key, of in shape.items()}
+        inside = [(item, shapes.get(key, shapes.get("*", ANY)), f"{name}/{key}".lstrip("/")) for key, item in value.items()]
+    elif isinstance(shape, list):
+        if not isinstance(value, list) or len(value) != len(shape):
+            return f"{name} must be a list of {len(shape)}"
+        inside = [(item, of, f"{name}/{place}") for place, (item, of) in enumerate(zip(value, shape), 1)]
+    elif not shape[1](value):
+        return f"{name} is {exhibits.short(json.dumps(value), 40)} and must be {shape[0]}"
+    elif shape is ANY and isinstance(value, (dict, list)):
+        items = value.items() if isinstance(value, dict) else enumerate(value, 1)
+        inside = [(item, ANY, f"{name}/{key}") for key, item in items]
+    else:
+        return ""
+    return next(filter(None, (_misfit(*one) for one in inside)), "")
 
 
 def render(folders: Sequence[str | Path], out: str | Path) -> Path:
@@ -222,7 +286,7 @@ def _hand_on(source: Path, out: Path, stages: Sequence[str]) -> None:
     for stage in stages:
         record_path = Path(".stages") / f"{stage}.json"
         record = runs.read_json(source / record_path)
-        if (out / record_path).exists() and runs.read_json(out / record_path) == record:
+        if pipeline._read(out / record_path) == record:
             continue
         for name in (*record["outputs"], f"notebooks/{stage}.ipynb", record_path):
             with runs.atomic(out / name) as temporary:
@@ -243,8 +307,10 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _targets(run: Run) -> str | None:
     """The hash of the run's sequences: equal where the same users have the same targets."""
-    path = run.folder / ".stages" / "01_prepare.json"
-    return runs.read_json(path)["outputs"].get("sequences.parquet") if path.exists() else None
+    record = pipeline._read(run.folder / ".stages" / "01_prepare.json")
+    outputs = record.get("outputs") if isinstance(record, dict) else None
+    digest = outputs.get("sequences.parquet") if isinstance(outputs, dict) else None
+    return digest if isinstance(digest, str) else None
 
 
 def _swept(found: Sequence[Run], differing: Sequence[tuple[str, list[str]]]) -> str:

@@ -29,6 +29,7 @@ COLORS = {
     "tied": "#882255",
     "dense": "#117733",
     "recommender": "#117733",
+    "ceiling": "#555555",
     "view": "#0072b2",
     "add_to_cart": "#d55e00",
     "purchase": "#117733",
@@ -109,6 +110,7 @@ LABELS = {
     "price": "its price",
     "near": "its embedding",
     "base": "start",
+    "ceiling": "What can be known",
 }
 
 

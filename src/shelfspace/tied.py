@@ -421,7 +421,7 @@ def train(
                 if i + 1 < len(chunks):
                     following = worker.submit(prepared, chunks[i + 1])
                 rate = learning_rate * (1 - rows.steps / steps)
-                moved, loss = take(rows.take(products), ready, np.float32(rate), np.float32(rows.steps + 1))
+                moved, loss = take(rows.take(products), ready, np.float32(rate), np.float32(rows.steps + 1), rows.steps_of[products] + 1)
                 rows.put(products, moved)
                 losses.append(loss)
                 bar.update()
@@ -481,7 +481,10 @@ def cross_entropy(logits, target):
 
 
 def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
-    """One step of training: from the table's rows, their moments and a batch to the moved rows and the loss."""
+    """One step of training: from the table's rows, their moments and a batch to the moved rows and the loss.
+
+    t is the number of the step, and t_of that of each row's own (`shelfspace.recommender.Rows`).
+    """
     small = [variable.value for variable in model.trainable_variables]
     moments = [(tf.Variable(tf.zeros_like(v)), tf.Variable(tf.zeros_like(v))) for v in small]
 
@@ -498,8 +501,8 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
     number = tf.TensorSpec((), tf.float32)
     shape = (3, None, model.settings["dim"] + 1)
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32), batches, number, number])  # traced but once
-    def take(rows, batch, rate, t):
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32), batches, number, number, tf.TensorSpec((None, 1), tf.float32)])
+    def take(rows, batch, rate, t, t_of):  # traced but once
         table = rows[0]
         with tf.GradientTape() as tape:
             tape.watch(table)
@@ -520,7 +523,7 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
             moved = adam(tf.convert_to_tensor(gradient), value, first, second, rate, t)
             for variable, new in zip((value, first, second), moved):
                 variable.assign(new)
-        return adam(tf.convert_to_tensor(of_table), *tf.unstack(rows), rate, t), loss
+        return adam(tf.convert_to_tensor(of_table), *tf.unstack(rows), rate, t_of), loss
 
     return take
 

@@ -45,8 +45,9 @@ def missions(table: pa.Table, product_ids: np.ndarray) -> Examples:
 
 def complements(pairs: pd.DataFrame, product_ids: np.ndarray) -> Examples:
     """Pairs of product_id and complement_id, as histories of one visit with the complement as target."""
-    there = pairs[pairs.isin(product_ids).all(axis=1)]
-    first, second = (np.searchsorted(product_ids, there[name].astype(str)) for name in ("product_id", "complement_id"))
+    columns = ["product_id", "complement_id"]
+    there = pairs[pairs[columns].isin(product_ids).all(axis=1)]
+    first, second = (np.searchsorted(product_ids, there[name].astype(str)) for name in columns)
     n = len(there)
     nothing = np.zeros(n, dtype=np.int8)
     return Examples(
