@@ -41,6 +41,7 @@ model = "best"  # whose recommendations leave the pipeline; best: of ranked and 
 tied_epochs = 0  # passes of the tied recommender; 0: by the size of the log
 tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last
 tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training
+seen = True  # whether products that a user saw already may be recommended
 rank_examples = 20000  # targets of train users that the ranker learns from, at most; the tied recommender learns from the others
 rank_top = 40  # candidates that each source of the ranker names
 seed = 0  # of everything random
@@ -311,7 +312,7 @@ leaves = max(("ranked", "tied"), key=mrr.get) if model == "best" else model
 # %%
 everybody = sequences.latest(table, product_ids)
 scores_of = final[leaves]
-recommender.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet")
+recommender.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet", seen=seen)
 with runs.atomic(run / "recommender.keras") as temporary:
     (network if leaves == "dense" else learned).save(temporary)
 runs.write_json(run / "recommender.json", {"model": leaves, "top": rank_top, "valid_mrr@20": {name: float(each) for name, each in mrr.items()}})
@@ -329,13 +330,13 @@ plots.table(
 
 # %%
 top, scores = metrics.top_k(scores_of(example), 5)
-seen = [labels[i] for i in example.items[example.start[0] : example.end[0]][-5:]]
+saw = [labels[i] for i in example.items[example.start[0] : example.end[0]][-5:]]
 shown = pd.DataFrame(
-    {"saw (newest last)": pd.Series(seen), "recommended": pd.Series([labels[i] for i in top[0]])}
+    {"saw (newest last)": pd.Series(saw), "recommended": pd.Series([labels[i] for i in top[0]])}
 ).fillna("")
 plots.table(
     shown,
-    caption=f"A valid user: the last {len(seen)} products seen, and the first five recommended. What came next was: "
+    caption=f"A valid user: the last {len(saw)} products seen, and the first five recommended. What came next was: "
     f"{labels[example.target[0]]}.",
 )
 

@@ -335,11 +335,12 @@ def recommend(network: keras.Model, vectors: np.ndarray, decay: float, decay_tim
 
 
 def write_recommendations(
-    model: Model, examples: Examples, product_ids: np.ndarray, path: str | Path, k: int = 20
+    model: Model, examples: Examples, product_ids: np.ndarray, path: str | Path, k: int = 20, seen: bool = True
 ) -> None:
     """Write the k best products of every user to ``recommendations.parquet``, a block of users at a time, atomically.
 
-    Columns: user_id, rank (1 the best), product_id, score.
+    Columns: user_id, rank (1 the best), product_id, score. Without `seen`, what a user saw is not recommended; whoever saw
+    all but a few products then gets fewer than k.
     """
     schema = pa.schema(
         [("user_id", pa.string()), ("rank", pa.int16()), ("product_id", pa.string()), ("score", pa.float32())]
@@ -348,12 +349,18 @@ def write_recommendations(
     with runs.atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for first in range(0, len(examples), block):
             part = examples[first : first + block]
-            top, scores = top_k(model(part), k)
+            scores = model(part)
+            if not seen:
+                positions, offsets = part.flat()
+                scores = np.array(scores)  # a model may hand out what it keeps
+                scores[np.repeat(np.arange(len(part)), np.diff(offsets)), part.items[positions]] = -np.inf
+            top, scores = top_k(scores, k)
+            allowed = np.isfinite(scores)
             columns = (
-                np.repeat(part.user_ids, top.shape[1]).astype(object),
-                np.tile(np.arange(1, top.shape[1] + 1, dtype=np.int16), len(part)),
-                product_ids[top.reshape(-1)].astype(object),
-                scores.reshape(-1),
+                np.broadcast_to(part.user_ids[:, None], top.shape)[allowed].astype(object),
+                np.broadcast_to(np.arange(1, top.shape[1] + 1, dtype=np.int16), top.shape)[allowed],
+                product_ids[top[allowed]].astype(object),
+                scores[allowed],
             )
             arrays = [pa.array(column, field.type) for column, field in zip(columns, schema)]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
