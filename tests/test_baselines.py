@@ -190,9 +190,9 @@ def of_users(corpus, history=slice(None)):
 
 
 MODELS = {
-    "cooccurrence": lambda corpus, ids: baselines.item_to_item(baselines.cooccurrence(corpus, ids), decay=0.0),
-    "markov": lambda corpus, ids: baselines.markov(corpus, ids, steps=3),
-    "session_knn": lambda corpus, ids: baselines.session_knn(corpus, ids, neighbours=5),
+    "cooccurrence": lambda corpus, ids, **own: baselines.item_to_item(baselines.cooccurrence(corpus, ids), decay=0.0, **own),
+    "markov": lambda corpus, ids, **own: baselines.markov(corpus, ids, steps=3, **own),
+    "session_knn": lambda corpus, ids, **own: baselines.session_knn(corpus, ids, neighbours=5, **own),
 }
 
 
@@ -213,6 +213,7 @@ def test_who_was_counted_is_scored_as_if_they_were_not(name):
         one = examples[user : user + 1]
         expected = MODELS[name](others, ids)(replace(one, trained=one.start))[0]
         scores = model(one)[0]
+        assert np.array_equal(MODELS[name](corpus, ids, own=True)(one), MODELS[name](replace(corpus, user_ids=None), ids)(replace(one, trained=one.start)))
         known = expected > 0.02
         np.testing.assert_allclose(scores[known], expected[known], rtol=1e-4, atol=0.02 if name == "markov" else 1e-5)
         assert (scores[~known] <= 0.02).all()
@@ -239,9 +240,9 @@ def of_users(corpus, history=slice(None)):
 
 
 MODELS = {
-    "cooccurrence": lambda corpus, ids: baselines.item_to_item(baselines.cooccurrence(corpus, ids), decay=0.0),
-    "markov": lambda corpus, ids: baselines.markov(corpus, ids, steps=3),
-    "session_knn": lambda corpus, ids: baselines.session_knn(corpus, ids, neighbours=5),
+    "cooccurrence": lambda corpus, ids, **own: baselines.item_to_item(baselines.cooccurrence(corpus, ids), decay=0.0, **own),
+    "markov": lambda corpus, ids, **own: baselines.markov(corpus, ids, steps=3, **own),
+    "session_knn": lambda corpus, ids, **own: baselines.session_knn(corpus, ids, neighbours=5, **own),
 }
 
 
@@ -262,6 +263,7 @@ def test_who_was_counted_is_scored_as_if_they_were_not(name):
         one = examples[user : user + 1]
         expected = MODELS[name](others, ids)(replace(one, trained=one.start))[0]
         scores = model(one)[0]
+        assert np.array_equal(MODELS[name](corpus, ids, own=True)(one), MODELS[name](replace(corpus, user_ids=None), ids)(replace(one, trained=one.start)))
         known = expected > 0.02
         np.testing.assert_allclose(scores[known], expected[known], rtol=1e-4, atol=0.02 if name == "markov" else 1e-5)
         assert (scores[~known] <= 0.02).all()
