@@ -170,8 +170,8 @@ for name, found in evaluations.items():
 # be known*. It is no model: never chosen, no baseline, and never tested; it is perhaps out of reach, as no history tells all traits.
 
 # %%
-oracle = ceiling.of_run(run, product_ids, data)
-known_at_best = {"ceiling": metrics.evaluate(oracle, test)} if oracle else {}  # beside the models in tables
+by_chance = ceiling.of_run(run, product_ids, data)
+knowable = {"ceiling": metrics.columns(metrics.evaluate(by_chance, test), test, seed)} if by_chance else {}
 
 # %% [markdown]
 # ## All, seen before, discovery
@@ -181,10 +181,10 @@ known_at_best = {"ceiling": metrics.evaluate(oracle, test)} if oracle else {}  #
 # the products that the customer had seen are no candidates. A model can lead in one and fall behind in another.
 
 # %%
-beside = three | {name: metrics.columns(found, test, seed) for name, found in known_at_best.items()}
+beside = three | knowable
 for metric in ("mrr@20", "hit_rate@20"):
     plots.table(
-        plots.columns_table(beside, metric, [*known_at_best, *ordered], metrics.COLUMNS),
+        plots.columns_table(beside, metric, [*knowable, *ordered], metrics.COLUMNS),
         caption=f"{plots.metric_label(metric)} on the same test targets ("
         + ", ".join(f"{metrics.COLUMNS[key]}: {of['n']:,}" for key, of in three[first].items() if of)
         + f") and {len(products):,} candidates, in %, with 95 % bootstrap intervals over customers. Models in the order of "
@@ -426,8 +426,12 @@ best = {
     "test_best": best_on_test,
     "regret": regret,
 }
+rows = results | {
+    name: of["all"] | {key: of[key] for key in ("seen", "discovery")} | {"kind": "ceiling", "label": plots.label_of(name)}
+    for name, of in knowable.items()
+}
 runs.write_json(run / "metrics.json", {
-    "protocol": data["protocol"], "target_event": data["target_event"], "best": best, "models": results, "slices": cuts,
+    "protocol": data["protocol"], "target_event": data["target_event"], "best": best, "models": rows, "slices": cuts,
     "columns": by_column, "embeddings": checks,
     "data": data | {"coverage": checks[choice["embedding"]]["coverage"]}, "timings": {"latency": seconds},
 })  # fmt: skip
