@@ -236,6 +236,6 @@ def test_stages_handed_on_are_the_first_runs(small_run, tmp_path):
     assert {p.name for p in (copy / ".stages").iterdir()} == {"01_prepare.json", "02_train_embeddings.json"}
     for stage in ("01_prepare", "02_train_embeddings"):
         record = runs.read_json(copy / ".stages" / f"{stage}.json")
-        assert pipeline._up_to_date(record, record["key"], copy)
+        assert pipeline._stale(stage, record["key"], copy) is None
     assert not (copy / "tsne.parquet").exists()
     shutil.rmtree(copy)

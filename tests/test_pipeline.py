@@ -181,7 +181,7 @@ def test_a_changed_folder_of_pictures_makes_the_stage_that_takes_it_stale(notebo
         ({"share": None}, "a number"),
         ({"maybe": "soon"}, "a number or none"),
         ({"kind": "c"}, "kind is 'c'; it must be one of a, b"),
-        ({"kind": ["a"]}, "kind is .* it must be text"),
+        ({"kind": ["a"]}, "kind is .* it must be one of a, b"),
         ({"wide": "perhaps"}, "true or false"),
     ],
 )

@@ -263,11 +263,13 @@ def _opened(
         from shelfspace import engines
 
         engines.check(values["engine"], values["engine_url"])
+    if values.get("images") and not Path(values["images"]).is_dir():
+        raise ValueError(f"images is {values['images']!r}, which is no folder; it must name one with a picture for each product, named by its id.")
     out = Path(out).absolute()
     check_folder(out, folder)
     source = _source(data)
     with _environment(), _named(out), _lock(runs.run_folder(out), shared):
-        _take(out, folder)
+        take_folder(out, folder)
         if not shared:
             runs.remove_unfinished(out)
         values |= {"data": source["path"], "run_dir": str(out)}
@@ -390,10 +392,15 @@ def _records(out: Path) -> Iterator[dict]:
             yield record
 
 
-def _take(out: Path, folder: Path) -> None:
+def take_folder(out: Path, folder: Path = NOTEBOOKS) -> None:
     """Make a folder this run's: list what its records say is ours, and refuse it where another file is in the way.
 
     In a folder without a list, of a run before there were any or where it was damaged, the records alone say what is ours.
+
+    Raises
+    ------
+    ValueError
+        Naming the file in the way.
     """
     old = not runs.is_run(out)
     names = [name for record in _records(out) for name in (*record["outputs"], f"notebooks/{record['stage']}.ipynb")]
