@@ -138,7 +138,7 @@ def _from_file(path: Path) -> dict:
 
         def compose_node(self, parent, index):
             if self.check_event(yaml.AliasEvent):
-                raise ValueError(f"{path} uses an alias (*name), which a file of parameters may not; write the value out.")
+                raise yaml.composer.ComposerError
             return super().compose_node(parent, index)
 
     try:
@@ -154,7 +154,9 @@ def _from_file(path: Path) -> dict:
         found = yaml.load(text.decode("utf-8"), Plain)
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply; it must hold one `name: value` per line.") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except yaml.composer.ComposerError:
+        raise ValueError(f"{path} uses an alias (*name), which a file of parameters may not; write the value out.") from None
+    except (yaml.YAMLError, ValueError):  # the latter of bytes that are no text, and of dates that are none
         raise ValueError(f"{path} is not YAML; it must hold one `name: value` per line.") from None
     if found is None:
         return {}
