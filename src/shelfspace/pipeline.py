@@ -536,7 +536,8 @@ def _execute(stage: Stage, values: Mapping[str, object], key: str, out: Path) ->
     record_path = out / ".stages" / f"{stage.name}.json"
     record_path.unlink(missing_ok=True)
     if "report.html" in runs.listed(out):
-        (out / "report.html").unlink(missing_ok=True)
+        for name in ("report.html", REPORT):
+            (out / name).unlink(missing_ok=True)
     before = _files(out)
     started = time.perf_counter()
     with runs.under(key):
@@ -713,7 +714,7 @@ def _report(out: Path, about: Mapping, say: Callable[[str], None]) -> Path:
     """Render the report, unless it is there and nothing it shows has changed."""
     say(f"{'report':<24}")
     sources = {name: runs.sha256_file(PACKAGE / f"{name}.py") for name in imported("from shelfspace import report")}
-    shown = [*sorted((PACKAGE / "page").iterdir()), *sorted((out / "notebooks").glob("*.ipynb")), out / "metrics.json", NOTEBOOKS / "README.md"]
+    shown = [*sorted((PACKAGE / "page").iterdir()), *runs.notebooks(out), out / "metrics.json", NOTEBOOKS / "README.md"]
     sources |= {path.name: runs.sha256_file(path) for path in shown if path.is_file()}
     key = hashlib.sha256(json.dumps([sources, dict(about)], sort_keys=True, default=str).encode()).hexdigest()
     page, record = out / "report.html", _report_record(out)

@@ -66,6 +66,13 @@ def listed(run_dir: str | Path) -> set[str]:
     return set((Path(run_dir) / LIST).read_text(encoding="utf-8", errors="replace").split("\n")[1:]) - {""}
 
 
+def notebooks(run_dir: str | Path) -> list[Path]:
+    """The executed notebooks of a run, in order, without those that the user put beside them."""
+    run_dir, ours = Path(run_dir), listed(run_dir)
+    paths = sorted((run_dir / "notebooks").glob("*.ipynb"))
+    return [path for path in paths if f"notebooks/{path.name}" in ours] if is_run(run_dir) else paths
+
+
 def claim(run_dir: str | Path, names: Iterable[str]) -> None:
     """Put names on the list of what is ours, which makes the folder a run's; several processes may do so at once."""
     head = "" if is_run(run_dir) else f"{HEAD}\n"
