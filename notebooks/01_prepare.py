@@ -30,7 +30,7 @@
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
 data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
-columns = ""  # names of the columns in the log, where they are unusual; NAME=COLUMN pairs
+columns = ""  # names of the columns in the log, where they are unusual, as --columns takes them; pairs of names
 shop_users = 30000  # customers of the simulated shop; from 1 to 10000000
 shop_products = 3000  # products of the simulated shop; from 52 to 1000000
 shop_days = 28  # days that the simulated shop is open; from 1 to 3650

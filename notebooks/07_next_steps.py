@@ -28,7 +28,7 @@
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
 data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
-columns = ""  # names of the columns in the log, where they are unusual; NAME=COLUMN pairs
+columns = ""  # names of the columns in the log, where they are unusual, as --columns takes them; pairs of names
 since = ""  # use only events from then on (UTC), as 2024-03-04; empty: from the first; a date or time
 until = ""  # use only events before then (UTC); empty: to the last; a date or time
 last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all; from 0 to 100000

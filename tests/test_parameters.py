@@ -33,7 +33,7 @@ def one(line: str) -> parameters.Parameter:
         ('x = "1, 2"  # counts; 2 numbers, each above 0', ["0.5,1"], ["1", "1,2,3", "0,1"], "2 numbers, each above 0, with commas between"),
         ('x = "a"  # which; one of: a, b', ["b"], ["c", "", None, ["a"]], "one of a, b"),
         ('x = ""  # when; a date or time', ["", "2024-03-04", "2024-03-04T06:00+02:00"], ["soon", "2024-13-01", 7], "a date or time, as 2024-03-04"),
-        ('x = ""  # names; NAME=COLUMN pairs', ["", "a=b", "a=b, c=", "a=b=c"], ["a", "a=b,c", "=b", "a=b,a=c"], "pairs of NAME=COLUMN"),
+        ('x = ""  # names; pairs of names', ["", "a=b", "a=b, c=", "a=b=c"], ["a", "a=b,c", "=b", "a=b,a=c"], "pairs of NAME=COLUMN"),
         ('x = ""  # a word', ["", "ä # ; from 1 to 2"], ["\0", "\ud800", True, [1]], "text"),
         ("x = False  # a switch", ["yes", "0", True], ["perhaps", None, 2], "true or false"),
     ],
@@ -89,6 +89,7 @@ def test_every_number_and_list_of_the_notebooks_declares_its_range():
             assert parameter.allowed.low is not None and parameter.allowed.high is not None, parameter.name
         elif parameter.allowed.items:
             assert parameter.allowed.high is not None, parameter.name
+        assert "=" not in parameter.help + parameter.allowed.clause, f"papermill cannot read the comment of {parameter.name}"
     texts = {name for name, parameter in KNOWN.items() if isinstance(parameter.default, str) and not parameter.allowed.clause}
     assert texts == {"run_dir", "data", "engine_url", "images"}
 

@@ -13,7 +13,7 @@ clause                                     what it allows
 ``whole numbers, each from 1 to 9``        a text of such numbers with commas between; ``3 numbers, each above 0``
 ``one of: cosine, dot``                    one of these texts; ``one of: , view`` the empty one, too
 ``a date or time``                         a text of ISO 8601, or the empty one
-``NAME=COLUMN pairs``                      a text such as ``user_id=visitor,product_id=sku``, or the empty one
+``pairs of names``                         a text such as ``user_id=visitor,product_id=sku``, or the empty one
 =========================================  ====================================================================
 
 The type is that of the literal; None stands for a number, or none.
@@ -206,7 +206,7 @@ def _clause(comment: str) -> tuple[str, Allowed]:
     meaning, _, clause = (part.strip() for part in comment.rpartition(";"))
     if clause.startswith("one of:"):
         return meaning, Allowed(clause, choices=tuple(choice.strip() for choice in clause.removeprefix("one of:").split(",")))
-    if clause in ("a date or time", "NAME=COLUMN pairs"):
+    if clause in ("a date or time", "pairs of names"):
         return meaning, Allowed(clause)
     match = _CLAUSE.fullmatch(clause)
     if not match:
@@ -251,7 +251,7 @@ def _text(value: object, allowed: Allowed) -> str:
             raise ValueError
     elif allowed.clause == "a date or time":
         _moment(text)
-    elif allowed.clause == "NAME=COLUMN pairs" and text:
+    elif allowed.clause == "pairs of names" and text:
         pairs = [[part.strip() for part in pair.partition("=")] for pair in text.split(",") if pair.strip()]
         if not all(name and equals for name, equals, _ in pairs) or len({name for name, _, _ in pairs}) < len(pairs):
             raise ValueError
