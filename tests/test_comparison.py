@@ -207,6 +207,15 @@ def test_what_a_sweep_refuses(notebooks, tmp_path):  # noqa: F811
     assert not (tmp_path / "x").exists()
 
 
+def test_a_sweep_leaves_the_users_folders_alone(notebooks, tmp_path):  # noqa: F811
+    mine = tmp_path / "sweep" / "factor=3" / "first.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(ValueError, match="factor=3 is not empty and was not written by Shelfspace"):
+        sweep(notebooks, tmp_path / "sweep", "factor", ["2", "3"])
+    assert mine.read_text() == "mine" and not (tmp_path / "sweep" / "factor=2").exists()
+
+
 def test_sweep_on_the_command_line(monkeypatch, tmp_path, capsys):
     asked = []
     monkeypatch.setattr(comparison, "sweep", lambda *words, **options: asked.append((words, options)) or tmp_path / "compare.html")
