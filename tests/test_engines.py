@@ -205,7 +205,8 @@ def test_sql_of_an_unknown_engine_is_refused():
 
 @pytest.mark.parametrize("name", ["q\"u'o", "no\u00a0break", "%s{seed}", "back\\slash", "a;--"])
 def test_a_query_can_be_written_to_any_path(duckdb, tmp_path, name):
-    engines.write(duckdb.create_table("one_row", pa.table({"x": [1]}), overwrite=True), tmp_path / name / f"{name}.parquet")
+    duckdb.raw_sql("CREATE OR REPLACE TABLE one_row AS SELECT 1 AS x")
+    engines.write(duckdb.table("one_row"), tmp_path / name / f"{name}.parquet")
     assert pq.read_table(pa.BufferReader((tmp_path / name / f"{name}.parquet").read_bytes())).to_pydict() == {"x": [1]}
     assert [path.name for path in (tmp_path / name).iterdir()] == [f"{name}.parquet"]
 

@@ -37,6 +37,7 @@ def test_what_the_settings_name_is_allowed(roots):
         ({"data": "{}/logs*/log.csv"}, "SHELFSPACE_DATA"),
         ({"data": "{}/logs/link/log.csv"}, "SHELFSPACE_DATA"),
         ({"data": "{}/logs/*/log.csv"}, "SHELFSPACE_DATA"),
+        ({"data": "{}/more"}, "SHELFSPACE_DATA"),
         ({"data": "/etc/passwd"}, "SHELFSPACE_DATA"),
         ({"data": ""}, "SHELFSPACE_DATA"),
         ({"data": "https://host/log.csv"}, "SHELFSPACE_DATA"),
@@ -50,6 +51,7 @@ def test_what_the_settings_name_is_allowed(roots):
 )
 def test_what_they_do_not_name_is_refused(roots, given, sentence):
     (roots / "logs" / "link").symlink_to(roots / "secret")
+    (roots / "more" / "link.csv").symlink_to(roots / "secret" / "log.csv")
     asked = {"data": "shop", "out": f"{roots}/runs/a"} | {name: value.format(roots) for name, value in given.items()}
     with pytest.raises(ValueError, match=sentence) as caught:
         triggers.check(**asked)

@@ -75,14 +75,16 @@ def notebooks(run_dir: str | Path) -> list[Path]:
 
 def claim(run_dir: str | Path, names: Iterable[str]) -> None:
     """Put names on the list of what is ours, which makes the folder a run's; several processes may do so at once."""
-    head = "" if is_run(run_dir) else f"{HEAD}\n"
-    new = [name for name in dict.fromkeys(names) if head or name not in listed(run_dir)]
-    if not head and not new:
-        return
-    path = Path(run_dir) / LIST
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if head and path.exists():
-        path.unlink()  # cut short, or of something else
+    path, known = Path(run_dir) / LIST, listed(run_dir)
+    new = [name for name in dict.fromkeys(names) if name not in known]
+    if is_run(run_dir):
+        if not new:
+            return
+        head = "" if path.read_bytes().endswith(b"\n") else "\n"  # it was cut short
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # of something else
+        head = f"{HEAD}\n"
     with open(path, "a", encoding="utf-8") as file:  # one write, at the end of the file whatever others append
         file.write(head + "".join(f"{name}\n" for name in new))
 
@@ -104,7 +106,7 @@ def remove_unfinished(run_dir: str | Path) -> None:
 
 def inside(name: object) -> bool:
     """Whether a name is that of a file below a run folder."""
-    return isinstance(name, str) and bool(name) and not name.startswith("/") and not {"", ".", ".."} & set(name.split("/")) and "\0" not in name and "\n" not in name
+    return isinstance(name, str) and not {"", ".", ".."} & set(name.split("/")) and not {"\0", "\n"} & set(name)
 
 
 @contextmanager

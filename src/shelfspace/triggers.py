@@ -53,6 +53,7 @@ def _check_path(name: str, given: str, setting: str, default: str) -> None:
     fixed = next((place for place, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts)) if name == "data" else len(parts)
     if ".." not in parts and "\0" not in given and given:
         places = [Path(*parts[:fixed]), *map(Path, glob.glob(str(ROOT / given), recursive=True) if fixed < len(parts) else ())]
+        places += [file for place in places if name != "out" and place.is_dir() for file in place.iterdir()]
         if all(_inside(place.resolve(), roots, name != "out") for place in places):
             return
     raise ValueError(f"{name} is {given!r}, which {setting} does not allow; it must be in {' or '.join(map(str, roots))}.")
