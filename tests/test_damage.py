@@ -16,7 +16,7 @@ from test_pipeline import HEADER, contents
 from test_pipeline import FIRST as FIRST_STAGE
 from test_pipeline import SECOND as SECOND_STAGE
 
-from shelfspace import cli, pipeline, report, runs
+from shelfspace import cli, execution, pipeline, report, runs
 
 RECORDS = (".stages/01_first.json", ".stages/02_second.json", ".stages/report.json", ".stages/made/first.json.json", ".stages/files")
 FILES = ("first.json", "metrics.json", "params.json", "report.html", "notebooks/01_first.ipynb", "notebooks/02_second.ipynb")
@@ -61,7 +61,7 @@ def whole(tmp_path_factory):
     (notebooks / "02_second.py").write_text(HEADER + SECOND_STAGE)
     known = pipeline.stages(notebooks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "_papermill", in_process)
+        patch.setattr(execution, "run", in_process)
         patch.setattr(pipeline, "_commit", lambda: None)
         patch.setattr(pipeline, "stages", lambda folder: known)
         patch.setattr(report, "render", page)

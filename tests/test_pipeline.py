@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import make_run
 
-from shelfspace import embeddings, pipeline, runs, sequences, variants
+from shelfspace import embeddings, execution, pipeline, runs, sequences, variants
 
 HEADER = """# ---
 # jupyter:
@@ -312,7 +312,7 @@ def test_a_full_disk_names_the_run_where_the_system_names_no_file(notebooks, tmp
     def full(*_, **__):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(pipeline, "_papermill", full)
+    monkeypatch.setattr(execution, "run", full)
     with pytest.raises(OSError) as caught:
         run(notebooks, tmp_path / "run")
     assert caught.value.filename == str(tmp_path / "run")

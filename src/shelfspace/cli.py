@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -234,6 +235,7 @@ def main() -> None:
     except SystemExit as end:
         if end.code != INTERRUPTED:
             raise
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # which else tells at the end of the kernel that was stopped
         _stop("stopped; the next call picks up where this one was.", INTERRUPTED)
     except MemoryError:
         if os.environ.get("SHELFSPACE_DEBUG"):
