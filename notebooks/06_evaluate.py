@@ -28,9 +28,9 @@
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
-sweep_users = 2000  # try the decays on at most so many valid users
+sweep_users = 2000  # try the decays on at most so many valid users; from 1 to 10000000
 matrix_factorisation = False  # also fit matrix factorisation; needs the extra mf: pip install 'shelfspace[mf]'
-seed = 0  # of everything random
+seed = 0  # of everything random; from 0 to 4294967295
 
 # %%
 from functools import partial

@@ -28,19 +28,19 @@
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
 data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
-columns = ""  # names of the columns in the log, where they are unusual; see --columns
-since = ""  # use only events from this date or time (UTC) on, as 2024-03-04; empty: from the first
-until = ""  # use only events before this date or time (UTC); empty: to the last
-last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all
-dim = 50  # length of the product embeddings
-next_users = 30000  # users drawn at random who take part in these trials; 0: all
-sg_visits = 1250000  # visits on which each word2vec variant trains in all (3 to 100 passes)
-ss_examples = 500000  # examples on which each StarSpace variant trains in all (3 to 100 passes)
-event_counts = "1, 3, 5"  # how often a view, an add to cart and a purchase count, where that is given
-market = 3  # negatives of the product's own category, where there are any
-cold_share = 0.1  # share of the products that are hidden to see how new ones fare
+columns = ""  # names of the columns in the log, where they are unusual, as --columns takes them; pairs of names
+since = ""  # use only events from then on (UTC), as 2024-03-04; empty: from the first; a date or time
+until = ""  # use only events before then (UTC); empty: to the last; a date or time
+last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all; from 0 to 100000
+dim = 50  # length of the product embeddings; from 1 to 4096
+next_users = 30000  # users drawn at random who take part in these trials; 0: all; from 0 to 10000000
+sg_visits = 1250000  # visits on which each word2vec variant trains in all (3 to 100 passes); from 1 to 1000000000000
+ss_examples = 500000  # examples on which each StarSpace variant trains in all (3 to 100 passes); from 1 to 1000000000000
+event_counts = "1, 3, 5"  # how often a view, an add to cart and a purchase count, where that is given; 3 numbers, each above 0 and at most 1000
+market = 3  # negatives of the product's own category, where there are any; from 1 to 50
+cold_share = 0.1  # share of the products that are hidden to see how new ones fare; above 0 and at most 0.5
 images = ""  # folder with a picture of each product, named by its id; empty: none
-seed = 0  # of everything random
+seed = 0  # of everything random; from 0 to 4294967295
 
 # %%
 import keras

@@ -288,6 +288,15 @@ def test_what_a_sweep_refuses(notebooks, tmp_path):  # noqa: F811
     assert not (tmp_path / "x").exists()
 
 
+def test_a_sweep_leaves_the_users_folders_alone(notebooks, tmp_path):  # noqa: F811
+    mine = tmp_path / "sweep" / "factor=3" / "first.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(ValueError, match="factor=3 is not empty and was not written by Shelfspace"):
+        sweep(notebooks, tmp_path / "sweep", "factor", ["2", "3"])
+    assert mine.read_text() == "mine" and not (tmp_path / "sweep" / "factor=2").exists()
+
+
 def test_sweep_on_the_command_line(monkeypatch, tmp_path, capsys):
     asked = []
     monkeypatch.setattr(comparison, "sweep", lambda *words, **options: asked.append((words, options)) or tmp_path / "compare.html")
@@ -317,6 +326,6 @@ def test_stages_handed_on_are_the_first_runs(small_run, tmp_path):
     assert {p.name for p in (copy / ".stages").iterdir()} == {"01_prepare.json", "02_train_embeddings.json"}
     for stage in ("01_prepare", "02_train_embeddings"):
         record = runs.read_json(copy / ".stages" / f"{stage}.json")
-        assert pipeline._up_to_date(record, record["key"], copy)
+        assert pipeline._stale(stage, record["key"], copy) is None
     assert not (copy / "tsne.parquet").exists()
     shutil.rmtree(copy)

@@ -304,11 +304,14 @@ def sweep(
     if any((out / mark).exists() for mark in (".stages", ".lock")):
         raise ValueError(f"{out} is itself a run; name another folder for the sweep with --out.")
     folders = [out / _folder_name(name, value) for value in read_values]
+    for run_dir in folders:
+        pipeline.check_folder(run_dir, folder)
     todo = pipeline.stages(folder)
     shared = todo[: next((place for place, stage in enumerate(todo) if name in stage.parameters), 0)]
     for run_dir, value in zip(folders, read_values):
         say(f"\n{name} = {value}\n")
         if run_dir != folders[0]:
+            pipeline.take_folder(run_dir, folder)
             _hand_on(folders[0], run_dir, [stage.name for stage in shared])
         own = given | {name: value}
         pipeline.run(data, run_dir, columns=columns, given=own, command=command(run_dir, own), folder=folder, say=say)
@@ -319,8 +322,8 @@ def _hand_on(source: Path, out: Path, stages: Sequence[str]) -> None:
     """Copy what some stages of a run wrote, and their records, to another run; what is there as it should be stays."""
     for stage in stages:
         record_path = Path(".stages") / f"{stage}.json"
-        record = runs.read_json(source / record_path)
-        if pipeline._read(out / record_path) == record:
+        record = runs.read_record(source, stage)
+        if runs.read_record(out, stage) == record:
             continue
         for name in (*record["outputs"], f"notebooks/{stage}.ipynb", record_path):
             with runs.atomic(out / name) as temporary:
