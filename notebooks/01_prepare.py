@@ -30,23 +30,23 @@
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
 data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
-columns = ""  # names of the columns in the log, where they are unusual; see --columns
-shop_users = 30000  # customers of the simulated shop
-shop_products = 3000  # products of the simulated shop
-shop_days = 28  # days that the simulated shop is open
-since = ""  # use only events from this date or time (UTC) on, as 2024-03-04; empty: from the first
-until = ""  # use only events before this date or time (UTC); empty: to the last
-last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all
-min_products = 5  # drop users with fewer distinct products
-session_gap = 30.0  # minutes of silence that end a session, where the log has no session of its own
+columns = ""  # names of the columns in the log, where they are unusual, as --columns takes them; pairs of names
+shop_users = 30000  # customers of the simulated shop; from 1 to 10000000
+shop_products = 3000  # products of the simulated shop; from 52 to 1000000
+shop_days = 28  # days that the simulated shop is open; from 1 to 3650
+since = ""  # use only events from then on (UTC), as 2024-03-04; empty: from the first; a date or time
+until = ""  # use only events before then (UTC); empty: to the last; a date or time
+last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all; from 0 to 100000
+min_products = 5  # drop users with fewer distinct products; from 2 to 1000
+session_gap = 30.0  # minutes of silence that end a session, where the log has no session of its own; above 0 and at most 525600
 protocol = "last-product"  # what is a target, and what trains; one of: last-product, time
 target_event = ""  # only such visits are targets; one of: , view, add_to_cart, purchase
-test_share = 0.3  # share of users whose target tests (protocol last-product)
-valid_share = 0.1  # share of users whose target chooses settings
-test_days = 7.0  # length of the test period in days (protocol time)
+test_share = 0.3  # share of users whose target tests (protocol last-product); above 0 and below 1
+valid_share = 0.1  # share of users whose target chooses settings; above 0 and below 1
+test_days = 7.0  # length of the test period in days (protocol time); above 0 and at most 100000
 engine = "duckdb"  # where the relational work runs; one of: duckdb, spark, bigquery
 engine_url = ""  # spark: its master, this machine by default; bigquery: PROJECT or PROJECT/DATASET
-seed = 0  # of everything random
+seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown]
 # ## The log
@@ -149,14 +149,15 @@ rows = engines.read(connection, run / "sequences.parquet")
 sequences.check(rows, clicks, min_products, target_event)
 
 # %% [markdown]
-# Each row says what it may be used for. Embeddings train on the rows that are *history* and *train*, and on no others.
+# Each row says what it may be used for. What is *train* may train, and nothing else: all that is counted is counted in these
+# rows, and the networks learn from them. The embeddings take those of them that are *history*.
 
 # %%
 uses = rows.group_by("role", "split").agg(visits=rows.count(), users=rows.user_id.nunique()).order_by("role", "split").to_pandas()
 plots.table(
     uses,
     caption="What the visits are used for. Under last-product, the history of every user trains, and targets are "
-    "split by user.",
+    "split by user; those of the train users train, too.",
 )
 
 # %%

@@ -25,9 +25,9 @@
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
-tsne_products = 3000  # draw at most so many products, the most visited ones
-perplexity = 30.0  # t-SNE: about how many neighbours each product keeps
-seed = 0  # of everything random
+tsne_products = 3000  # draw at most so many products, the most visited ones; from 10 to 100000
+perplexity = 30.0  # t-SNE: about how many neighbours each product keeps; from 1 to 1000
+seed = 0  # of everything random; from 0 to 4294967295
 
 # %%
 import numpy as np

@@ -28,23 +28,23 @@
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
-hidden = "128"  # units of each Dense layer, as "128" or "256, 128"
-dropout = 0.3  # share of units left out at random while training
-prefixes = 20  # also learn from so many of each user's last history visits; 0: from the target alone, as in the article
-epochs = 20  # passes of the dense network at most
-batch = 1024  # examples per step of the dense network
-learning_rate = 0.004  # Adam's step size in the dense network
+hidden = "128"  # units of each Dense layer, as "128" or "256, 128"; whole numbers, each from 1 to 16384
+dropout = 0.3  # share of units left out at random while training; 0 or more and below 1
+prefixes = 1000  # also learn from so many of each user's last history visits; 0: from the target alone, as in the article; from 0 to 10000
+epochs = 20  # passes of the dense network at most; from 1 to 10000
+batch = 1024  # examples per step of the dense network; from 1 to 1000000
+learning_rate = 0.004  # Adam's step size in the dense network; above 0 and at most 10
 distribute = ""  # who shares the dense network's training: GPUs, or the machines of TF_CONFIG; one of: , mirrored, workers
-examples = 400000  # examples that a pass of either network takes at most, drawn anew each time
-patience = 2  # passes of the dense network without a gain on the valid users before stopping
+examples = 400000  # examples that a pass of either network takes at most, drawn anew each time; from 1 to 1000000000
+patience = 2  # passes of the dense network without a gain on the valid users before stopping; from 0 to 10000
 model = "best"  # whose recommendations leave the pipeline; best: of ranked and tied, by the valid users; one of: best, ranked, tied, dense
-tied_epochs = 0  # passes of the tied recommender; 0: by the size of the log
-tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last
-tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training
 seen = True  # whether products that a user saw already may be recommended
-rank_examples = 20000  # targets of train users that the ranker learns from, at most; the tied recommender learns from the others
-rank_top = 40  # candidates that each source of the ranker names
-seed = 0  # of everything random
+tied_epochs = 0  # passes of the tied recommender; 0: by the size of the log; from 0 to 10000
+tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last; from 0 to 100
+tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training; 0 or more and below 1
+rank_examples = 20000  # targets of train users that the ranker learns from, at most; the tied recommender learns from the others; from 1 to 1000000
+rank_top = 40  # candidates that each source of the ranker names; from 1 to 1000
+seed = 0  # of everything random; from 0 to 4294967295
 
 # %%
 import numpy as np
@@ -157,8 +157,9 @@ plots.show(
 #   what came of it (what lies in the cart is still wanted), from the user's habits so far (who went back to products before,
 #   goes back again), and from how popular the product is.
 # - $n_1(a \to j)$ is how often $j$ came right after $a$, $n_2$ how often two visits after. A cosine is symmetric: it
-#   cannot say that the case follows the phone but not the phone the case. While training, the counts leave out what the
-#   user's own sequence added to them; otherwise the model would learn to trust a count that holds its own target.
+#   cannot say that the case follows the phone but not the phone the case. The counts leave out what the user's own sequence
+#   added to them, in training as in use: otherwise the model would learn to trust a count that holds its own target, and
+#   would then put first what nobody but the user did.
 # - $s_j = \sum_i \tilde w_i\, n(p_i, j) / \sqrt{n(p_i)\, n(j)}$ is the co-occurrence baseline, where $n(a, b)$ is how many
 #   sequences hold both and $\tilde w$ are the weights of a plain decay: rare products are known better by whom they were seen
 #   with than by a vector. Its weight is fixed, as the past is always more like itself than like what comes.

@@ -213,6 +213,14 @@ def test_sql_of_an_unknown_engine_is_refused():
         engines.sql(ibis.table(LOG, name="log"), "mysql")
 
 
+@pytest.mark.parametrize("name", ["q\"u'o", "no\u00a0break", "%s{seed}", "back\\slash", "a;--"])
+def test_a_query_can_be_written_to_any_path(duckdb, tmp_path, name):
+    duckdb.raw_sql("CREATE OR REPLACE TABLE one_row AS SELECT 1 AS x")
+    engines.write(duckdb.table("one_row"), tmp_path / name / f"{name}.parquet")
+    assert pq.read_table(pa.BufferReader((tmp_path / name / f"{name}.parquet").read_bytes())).to_pydict() == {"x": [1]}
+    assert [path.name for path in (tmp_path / name).iterdir()] == [f"{name}.parquet"]
+
+
 def test_a_table_of_duckdb_stays_where_it_is(duckdb, tables):
     table = engines.read(duckdb, tables / "log.parquet")
     assert engines.move(table, duckdb) is table

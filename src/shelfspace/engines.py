@@ -186,7 +186,9 @@ def write(query: ibis.Table, path: str | Path, schema: pa.Schema | None = None) 
     connection = query.get_backend()
     if connection.name == "duckdb" and schema is None:
         with runs.atomic(path) as temporary:
-            query.to_parquet(temporary)
+            connection._run_pre_execute_hooks(query)  # as Ibis's to_parquet, which quotes the path as Python does, not as SQL
+            quoted = str(temporary).replace("'", "''")
+            connection.raw_sql(f"COPY ({connection.compile(query)}) TO '{quoted}' (FORMAT 'parquet')")
         return
     schema = schema or query.schema().to_pyarrow()
     with tempfile.TemporaryDirectory(prefix="shelfspace-") as folder, runs.atomic(path) as temporary:
