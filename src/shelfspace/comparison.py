@@ -344,10 +344,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _targets(run: Run) -> str | None:
     """The hash of the run's sequences: equal where the same users have the same targets."""
-    record = pipeline._read(run.folder / ".stages" / "01_prepare.json")
-    outputs = record.get("outputs") if isinstance(record, dict) else None
-    digest = outputs.get("sequences.parquet") if isinstance(outputs, dict) else None
-    return digest if isinstance(digest, str) else None
+    record = runs.read_record(run.folder, "01_prepare")
+    return record["outputs"].get("sequences.parquet") if record else None
 
 
 def _swept(found: Sequence[Run], differing: Sequence[tuple[str, list[str]]]) -> str:
