@@ -40,7 +40,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from shelfspace import baselines, ceiling, embeddings, metrics, plots, recommender, runs, sequences, tied
+from shelfspace import baselines, ceiling, embeddings, metrics, plots, ranked, recommender, runs, sequences, tied
 
 plots.theme()
 run = runs.run_folder(run_dir)
@@ -123,6 +123,7 @@ plots.table(
 files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
 aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
 vectors, known = aligned[choice["embedding"]]
+leaving = runs.read_json(run / "recommender.json")
 network, learned = (keras.saving.load_model(run / f"recommender_{name}.keras") for name in ("dense", "tied"))
 makers |= {
     "popular": partial(baselines.popular, counts),
@@ -131,10 +132,14 @@ makers |= {
 near = {f"{name}_last": baselines.nearest_to_last(*pair) for name, pair in aligned.items()} | {
     f"{name}_user": baselines.nearest_to_user(*pair, **settings[f"{name}_user"]) for name, pair in aligned.items()
 }
-networks = {
+softmaxes = {
     "dense": recommender.recommend(network, vectors, choice["decay"], choice["decay_time"], known),
     "tied": tied.recommend(learned),
 }
+sources = ranked.sources(softmaxes["tied"], corpus, product_ids, aligned, choice["best"])
+facts = ranked.facts(corpus, products, vectors)
+ranker = ranked.load(run / "recommender_ranked.txt", sources, facts, leaving["top"])
+networks = softmaxes | {"ranked": ranked.recommend(ranker)}
 models = {name: make(**settings.get(name, {})) for name, make in makers.items()} | near | networks
 kinds = dict.fromkeys(makers, "baseline") | dict.fromkeys(near, "embedding") | dict.fromkeys(networks, "recommender")
 
@@ -147,7 +152,7 @@ valid_figures = {name: metrics.figures(metrics.evaluate(model, valid), valid) fo
 ordered = metrics.chosen(valid_figures, list(models))
 first, second = ordered[:2]
 evaluations = {
-    name: metrics.evaluate(model, test, probabilities=name in networks) for name, model in tqdm(models.items(), desc="test")
+    name: metrics.evaluate(model, test, probabilities=name in softmaxes) for name, model in tqdm(models.items(), desc="test")
 }
 three = {name: metrics.columns(found, test, seed) for name, found in evaluations.items()}
 results = {name: of["all"] | {key: of[key] for key in ("seen", "discovery")} | {"valid": valid_figures[name]} for name, of in three.items()}
@@ -297,7 +302,7 @@ plots.show(
 # did look at it next. The expected calibration error is the mean distance from that.
 
 # %%
-calibrated = {name: metrics.calibration(evaluations[name], test.target) for name in networks}
+calibrated = {name: metrics.calibration(evaluations[name], test.target) for name in softmaxes}
 for name, (_, error) in calibrated.items():
     results[name]["calibration_error"] = error
 told = "; ".join(f"{plots.label_of(name)} is off by {100 * error:.1f} points" for name, (_, error) in calibrated.items())
@@ -415,7 +420,7 @@ if cuts:
 
 # %%
 checks = runs.read_json(run / "embeddings.json")
-chosen = learned.findings() if first == "tied" else choice  # whose decay the winner uses
+chosen = learned.findings() if first in ("tied", "ranked") else choice  # whose decay the winner uses
 best = {
     "model": first,
     "runner_up": second,
