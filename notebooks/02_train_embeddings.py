@@ -243,8 +243,8 @@ plots.table(
 # %%
 best = {name: max((key for key in hits if key[0] == name), key=lambda key: hits[key].mean()) for name in trained}
 gain = hits[best["starspace"]] - hits[best["word2vec"]]
-low, high = metrics.interval(gain, seed)
-verdict = "level" if low <= 0 <= high else "StarSpace ahead" if low > 0 else "word2vec ahead"
+low, high = metrics.interval(gain, judges.user_ids, seed)
+verdict = "not shown to differ" if low <= 0 <= high else "StarSpace ahead" if low > 0 else "word2vec ahead"
 plots.note(
     f"Each at its best on these users, the difference in HR@20, StarSpace less word2vec, is {gain.mean():+.1%} "
     f"({low:+.1%} to {high:+.1%}): {verdict}."
