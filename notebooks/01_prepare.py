@@ -142,14 +142,15 @@ rows = engines.read(connection, run / "sequences.parquet")
 sequences.check(rows, clicks, min_products, target_event)
 
 # %% [markdown]
-# Each row says what it may be used for. Embeddings train on the rows that are *history* and *train*, and on no others.
+# Each row says what it may be used for. What is *train* may train, and nothing else: all that is counted is counted in these
+# rows, and the networks learn from them. The embeddings take those of them that are *history*.
 
 # %%
 uses = rows.group_by("role", "split").agg(visits=rows.count(), users=rows.user_id.nunique()).order_by("role", "split").to_pandas()
 plots.table(
     uses,
     caption="What the visits are used for. Under last-product, the history of every user trains, and targets are "
-    "split by user.",
+    "split by user; those of the train users train, too.",
 )
 
 # %%

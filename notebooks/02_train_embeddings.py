@@ -65,6 +65,13 @@ files = {name: f"product_embeddings/{name}.parquet" for name in ("word2vec", "st
 seconds = {}
 
 # %% [markdown]
+# ## What they learn from
+#
+# The embeddings learn from the histories and not from the train users' targets, from which the counts and the networks of
+# later notebooks do learn. A network that is to find a target, given vectors that had already seen it, could come to trust
+# them more than it may for the valid and test users, whose targets no vector has seen. Both ways were tried: on the valid
+# users, neither was better for all models.
+#
 # ## Skip-gram: predict the neighbours
 #
 # word2vec slides along a sequence. Each product $p$ should make the products $c$ near it likely, and $K$ products

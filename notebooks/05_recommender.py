@@ -153,8 +153,9 @@ plots.show(
 #   what came of it (what lies in the cart is still wanted), from the user's habits so far (who went back to products before,
 #   goes back again), and from how popular the product is.
 # - $n_1(a \to j)$ is how often $j$ came right after $a$, $n_2$ how often two visits after. A cosine is symmetric: it
-#   cannot say that the case follows the phone but not the phone the case. While training, the counts leave out what the
-#   user's own sequence added to them; otherwise the model would learn to trust a count that holds its own target.
+#   cannot say that the case follows the phone but not the phone the case. The counts leave out what the user's own sequence
+#   added to them, in training as in use: otherwise the model would learn to trust a count that holds its own target, and
+#   would then put first what nobody but the user did.
 # - $s_j = \sum_i \tilde w_i\, n(p_i, j) / \sqrt{n(p_i)\, n(j)}$ is the co-occurrence baseline, where $n(a, b)$ is how many
 #   sequences hold both and $\tilde w$ are the weights of a plain decay: rare products are known better by whom they were seen
 #   with than by a vector. Its weight is fixed, as the past is always more like itself than like what comes.

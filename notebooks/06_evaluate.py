@@ -86,11 +86,13 @@ makers = {
     "recently_popular": partial(baselines.recently_popular, corpus, product_ids),
     "markov": partial(baselines.markov, corpus, product_ids),
     "session_knn": partial(baselines.session_knn, corpus, product_ids),
+    "cooccurrence": partial(baselines.item_to_item, baselines.cooccurrence(corpus, product_ids)),
 }
 grids = {
     "recently_popular": {"decay": [0.03, 0.1, 0.3, 1.0]},
-    "markov": {"steps": [1, 2, 4, 8, 16]},
-    "session_knn": {"neighbours": [100, 300, 1000], "decay": [None, 0.0, 0.03, 0.1, 0.3, 1.0]},
+    "markov": {"steps": [1, 2, 4, 8, 16], "own": [False, True]},
+    "cooccurrence": {name: [value] for name, value in choice["best"]["cooccurrence"].items()} | {"own": [False, True]},
+    "session_knn": {"neighbours": [100, 300, 1000], "decay": [None, 0.0, 0.03, 0.1, 0.3, 1.0], "own": [False, True]},
 }
 if matrix_factorisation:
     makers["matrix_factorisation"] = partial(baselines.matrix_factorisation, corpus, product_ids, seed=seed)
@@ -110,7 +112,7 @@ plots.table(
     }),
     formats={"worst MRR@20": ".1%", "best MRR@20": ".1%"},
     caption=f"What {len(judges):,} valid users chose for the baselines. A decay of None weighs the history linearly, as "
-    "in the paper of session-KNN.",
+    "in the paper of session-KNN; own says whether the user's own sequence stays in the counts.",
 )  # fmt: skip
 
 # %% [markdown]
@@ -121,11 +123,9 @@ files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word
 aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
 vectors, known = aligned[choice["embedding"]]
 network, learned = (keras.saving.load_model(run / f"recommender_{name}.keras") for name in ("dense", "tied"))
-pairs = baselines.cooccurrence(corpus, product_ids)
 makers |= {
     "popular": partial(baselines.popular, counts),
     "own_products": partial(baselines.own_products, counts),
-    "cooccurrence": partial(baselines.item_to_item, pairs),
 }
 near = {f"{name}_last": baselines.nearest_to_last(*pair) for name, pair in aligned.items()} | {
     f"{name}_user": baselines.nearest_to_user(*pair, **settings[f"{name}_user"]) for name, pair in aligned.items()

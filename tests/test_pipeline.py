@@ -506,8 +506,13 @@ def test_papermill_by_hand_on_a_finished_run(small_run, tmp_path):
         [Path(sys.executable).parent / "papermill", notebook, tmp_path / "out.ipynb", "-p", "run_dir", copy, "-p", "decay", "0.2"],
         check=True, capture_output=True, cwd=pipeline.ROOT,
     )  # fmt: skip
-    assert runs.read_json(copy / "decay.json")["decay"] == 0.2
+    choice, sweep = runs.read_json(copy / "decay.json"), pd.read_parquet(copy / "decay_sweep.parquet")
+    assert choice["decay"] == 0.2 and set(sweep[sweep.model == "word2vec_user"].decay) == {0.2}
+    before = runs.read_json(small_run.folder / "decay.json")["best"]
+    for name in ("own_products", "cooccurrence"):  # the baselines choose theirs all the same
+        assert choice["best"][name] == before[name] and sweep[sweep.model == name].decay.nunique() > 5
     assert (out := nbformat.read(tmp_path / "out.ipynb", as_version=4)).cells and out.metadata.papermill.exception is None
+    assert "Against the plain mean" not in str(out.cells[-1].outputs)  # which was not tried
     # What was made by hand is not taken for the pipeline's own: the stage is run again.
     users = np.abs(embeddings.load(small_run.folder / "user_embeddings.parquet", key="user_id").vectors)
     assert not np.array_equal(users, np.abs(embeddings.load(copy / "user_embeddings.parquet", key="user_id").vectors))

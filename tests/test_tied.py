@@ -243,6 +243,19 @@ def test_examples_without_a_chance_teach_nothing():
     assert ahead.mean() > 0.8 and behind.mean() < 0.05
 
 
+def test_relabelling_the_products_changes_no_figures():
+    """Trained on the same sequences whose products have other numbers, it ranks their targets alike."""
+    found, rng = [], np.random.default_rng(0)
+    vectors = rng.normal(size=(30, 8)).astype(np.float32)
+    for place in (np.arange(30), rng.permutation(30)):
+        train, test = (made([place[s] for s in np.split(e.items, np.unique(e.start)[1:])]) for e in (ring(n=100), ring(n=50, seed=1)))
+        recommender.deterministic(0)
+        model = tied.start(vectors[np.argsort(place)], np.ones(30, bool), *counted(train, 30))
+        tied.train(model, train, epochs=2, batch=64, progress=False)
+        found.append(metrics.evaluate(tied.recommend(model), replace(test, trained=test.start)).ranks)
+    assert (found[0] == found[1]).mean() > 0.98 and len(np.unique(found[0])) > 3
+
+
 def test_a_sample_of_everything_is_the_full_softmax():
     whole, _ = trained(ring(n=60), epochs=1)
     sampled, _ = trained(ring(n=60), epochs=1, full_below=0, negatives=1000)

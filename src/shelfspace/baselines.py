@@ -5,12 +5,17 @@ table. Own products: the identity. Co-occurrence: how often two products were se
 followed the other. Nearest products: the cosine of their embeddings. Popular products look at no history, and
 session-KNN at the training sequences that are like it. Each model function returns a `shelfspace.metrics.Model`; none
 needs the times of visits but `recently_popular` and a decay counted in days.
+
+Co-occurrence, Markov and session-KNN leave the user's own sequence out of what they counted, or they would count what the user
+did as what people do. Nothing is fitted in them, so that what stays is no cheat either (`own`): on a log whose products few
+customers share, it leads back to the user's own products. The valid users can choose.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numba as nb
 import numpy as np
@@ -130,11 +135,9 @@ def cooccurrence(corpus: Corpus, product_ids: np.ndarray) -> tuple[sp.csr_matrix
 
 
 def item_to_item(
-    counts: tuple[sp.csr_matrix, np.ndarray], decay: float, decay_time: str = "days", power: float = 0.5
+    counts: tuple[sp.csr_matrix, np.ndarray], decay: float, decay_time: str = "days", power: float = 0.5, own: bool = False
 ) -> Model:
     """Products that go with what the user saw (item-KNN), by n(a, b) / (n(a) n(b)) ** power; then the most visited ones.
-
-    The user's own sequence is left out of the counts.
 
     Parameters
     ----------
@@ -144,6 +147,8 @@ def item_to_item(
         How visits fade; see `shelfspace.users.history_weights`.
     power : float
         0.5 is the cosine of the two products' user sets (Sarwar et al. 2001); 0 counts only.
+    own : bool
+        Leave the user's own sequence in the counts, so that what nobody else saw together leads back to what the user saw.
     """
     pairs, alone = counts
     scale, everything = scales(alone, power), np.ones(len(alone), dtype=bool)
@@ -151,6 +156,7 @@ def item_to_item(
 
     def scores(examples: Examples) -> np.ndarray:
         weights = history_weights(examples, len(alone), decay, decay_time)
+        examples = replace(examples, trained=examples.start) if own else examples
         row, product, value = companions(
             weights.indices, weights.data, weights.indptr, pairs, scale, everything, examples
         )
@@ -161,10 +167,10 @@ def item_to_item(
     return scores
 
 
-def markov(corpus: Corpus, product_ids: np.ndarray, steps: int = 1) -> Model:
+def markov(corpus: Corpus, product_ids: np.ndarray, steps: int = 1, own: bool = False) -> Model:
     """What came most often after the last product seen; the most visited products break ties and follow.
 
-    What came k visits later counts 1 / k. The user's own sequence is left out of the counts.
+    What came k visits later counts 1 / k.
 
     Parameters
     ----------
@@ -174,6 +180,8 @@ def markov(corpus: Corpus, product_ids: np.ndarray, steps: int = 1) -> Model:
         The product table, sorted.
     steps : int
         The largest k. 1 is the first-order Markov chain; more are the sequential rules of Ludewig & Jannach (2018).
+    own : bool
+        Leave the user's own sequence in the counts.
 
     Raises
     ------
@@ -187,6 +195,7 @@ def markov(corpus: Corpus, product_ids: np.ndarray, steps: int = 1) -> Model:
 
     def scores(examples: Examples) -> np.ndarray:
         found = np.tile(row, (len(examples), 1))
+        examples = replace(examples, trained=examples.start) if own else examples
         for step, table in enumerate(tables, 1):
             history, product, count = followers(table, examples, step, examples.end - 1)
             found[history, product] += count / np.float32(step)
@@ -309,14 +318,15 @@ def session_knn(
     sample: int = 5000,
     decay: float | None = None,
     decay_time: str = "rank",
+    own: bool = False,
 ) -> Model:
     """What the training sequences most like the history hold: V-SKNN of Ludewig & Jannach (2018).
 
     The history is a vector of weights that grow with recency; a training sequence is a vector of ones. Their dot product
     is the similarity. Of the training sequences that share a product with the history, the `sample` most recent are
     compared and the `neighbours` most similar add their similarity to the score of each of their products. Ties
-    go to the more recent sequence; the most visited products follow. Nobody is their own neighbour: where the corpus says
-    whose its sequences are, the user's own is left out.
+    go to the more recent sequence; the most visited products follow. Nobody is their own neighbour where the corpus
+    says whose its sequences are.
 
     Parameters
     ----------
@@ -331,6 +341,8 @@ def session_knn(
         by i / n.
     decay_time : {"days", "log_days", "rank"}
         How `decay` counts age.
+    own : bool
+        Let the user's own sequence be a neighbour.
     """
     if neighbours < 1 or sample < 1:
         raise ValueError(f"neighbours is {neighbours} and sample is {sample}; both must be 1 or more.")
@@ -339,7 +351,7 @@ def session_knn(
     if corpus.times is not None:  # sequences in order of their newest visit
         order = np.argsort(np.maximum.reduceat(corpus.times, corpus.offsets[:-1]), kind="stable")
         seen = seen[order]
-    users = pd.Index([] if corpus.user_ids is None else corpus.user_ids[order])
+    users = pd.Index([] if own or corpus.user_ids is None else corpus.user_ids[order])
     holders = seen.T.tocsr()
     holders.sort_indices()
     row = 1e-6 * _tie_break(visit_counts(corpus, product_ids))

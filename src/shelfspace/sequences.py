@@ -1,7 +1,7 @@
 """Shopping sequences: from the events of a log to one time-ordered sequence of products per user.
 
 A product is a word, a user's shopping sequence is a sentence. This module decides, once and for everybody, which
-visits are history (what a model may see) and which are targets (what it must find), and which visits train.
+visits are history (what a model may see) and which are targets (what it must find), and which visits may train.
 """
 
 from __future__ import annotations
@@ -436,8 +436,8 @@ def corpus(table: pa.Table, targets: bool = False) -> Corpus:
     table : pyarrow.Table
         ``sequences.parquet`` as `load` gives it.
     targets : bool
-        Whether the targets of the train users are among them. All that counts takes them; product embeddings do not, as
-        their users' histories are what the networks learn to find these targets from.
+        Whether the targets of the train users are among them. All that counts takes them; product embeddings do not, as the
+        networks learn to find these targets from the embeddings.
     """
     keep = pc.equal(table["split"], "train")
     keep = keep if targets else pc.and_(keep, pc.equal(table["role"], "history"))
