@@ -24,6 +24,7 @@ def make(folder: Path, factor: float = 1.0, **changed) -> Path:
         for name in ("hit_rate@20", "mrr@20"):
             values[name] *= factor
             values["ci95"][name] = [bound * factor for bound in values["ci95"][name]]
+        values["valid"] = {"all": {name: values[name] for name in ("hit_rate@20", "mrr@20")}}
     about["parameters"] |= changed
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(found))
@@ -43,13 +44,14 @@ def test_page_of_two_runs(tmp_path):
     soup = BeautifulSoup(comparison.render([one, two], tmp_path / "pages" / "x.html").read_text(encoding="utf-8"), "html.parser")
     assert soup.h1.get_text() == "Which run is best?" and soup.find("img") is None
     said = soup.find(class_="answer").get_text()
-    assert "two is best: its Recommender has an MRR@20 of 10.5% (10.0% to 11.0%) and an HR@20 of 34.9%" in said
-    assert "one follows with Recommender at 8.7%" in said and "do not overlap" in said
+    assert "The valid users choose two: its Recommender has an MRR@20 of 10.5% there." in said
+    assert "On the test users it has 10.5% (10.0% to 11.0%), and an HR@20 of 34.9%" in said
+    assert "one follows with Recommender, 8.7% on the valid users" in said and "nothing is chosen by that" not in said
     mrr = soup.select("#table-1 tbody tr")
     assert len(mrr) == 8 and mrr[0].th.get_text() == "Recommender"
     assert [" ".join(cell.get_text().split()) for cell in mrr[0].select("td")] == ["8.7% 8.3–9.2%", "10.5% 10.0–11.0%"]
     assert [cell.get("class") for cell in mrr[0].select("td")] == [None, ["best"]]
-    edit(two, "metrics.json", lambda m: m["models"].update(popular=metrics()["models"]["popular"]))
+    edit(two, "metrics.json", lambda m: m["models"].update(popular=runs.read_json(one / "metrics.json")["models"]["popular"]))
     again = BeautifulSoup(comparison.render([one, two], tmp_path / "y.html").read_text(encoding="utf-8"), "html.parser")
     assert [cell.get("class") for cell in again.select("#table-1 tbody tr")[-1].select("td")] == [None, None]  # alike: none is best
     differing = {row.th.get_text(): [c.get_text() for c in row.select("td")] for row in soup.select("#differences tbody tr")}
@@ -63,14 +65,30 @@ def test_one_differing_parameter_gives_a_curve_in_order(tmp_path):
     soup = BeautifulSoup(comparison.render(folders, tmp_path / "x.html").read_text(encoding="utf-8"), "html.parser")
     assert soup.h1.get_text() == "Which decay is best?"
     assert [th.get_text() for th in soup.select("#table-1 thead th")] == ["Model", "d0.0", "d0.1", "d1.0"]
-    assert "decay = 0.1 is best" in soup.find(class_="answer").get_text()
-    assert "goes from 7.0% to 8.8%" in soup.find(class_="answer").get_text()
-    assert "Recommender (dense)'s at decay = 0.1" in soup.figcaption.get_text() and soup.img["alt"]
+    assert "The valid users choose decay = 0.1" in soup.find(class_="answer").get_text()
+    assert "on the valid users goes from 7.0% to 8.8%" in soup.find(class_="answer").get_text()
+    assert "The valid users choose Recommender at decay = 0.1" in soup.figcaption.get_text() and soup.img["alt"]
 
 
-def test_what_the_noise_may_have_done_is_not_called_best(tmp_path):
-    said = comparison.answer(comparison.read([make(tmp_path / "one", 1.02), make(tmp_path / "two", 1.0)]))
-    assert said[0].startswith("one is ahead: its Recommender") and said[1].endswith("so which is better is not settled.")
+def test_the_valid_users_choose_though_the_test_users_disagree(tmp_path):
+    one, two = make(tmp_path / "one", 1.2, decay=0.0), make(tmp_path / "two", 1.0, decay=0.1)
+    edit(two, "metrics.json", lambda m: m["models"]["dense"]["valid"]["all"].update({"mrr@20": 0.2}))
+    found = comparison.read([one, two])
+    said = comparison.answer(found, "decay")
+    assert said[0].startswith("The valid users choose decay = 0.1: its Recommender has an MRR@20 of 20.0% there.")
+    assert "On the test users decay = 0.0 is ahead, at 10.5%" in said[2] and "nothing is chosen by that" in said[2]
+    assert [cell["best"] for cell in comparison._table(found, "mrr@20")[0]["cells"]] == [False, True]
+    edit(two, "metrics.json", lambda m: m["models"]["dense"].update(kind="ceiling"))  # what can be known is no model
+    assert comparison.answer(comparison.read([one, two]))[0].startswith("The valid users choose one")
+
+
+def test_runs_without_figures_of_the_valid_users_choose_nothing(tmp_path):
+    one, two = make(tmp_path / "one", 1.2), make(tmp_path / "two")
+    edit(two, "metrics.json", lambda m: [values.pop("valid") for values in m["models"].values()])
+    said = comparison.answer(comparison.read([one, two]))
+    assert said[0].startswith("No best run is named: two holds no figures of the valid users")
+    assert "On the test users, one: the highest MRR@20 is 10.5%" in said[1] and len(said) == 3
+    assert not any(cell["best"] for row in comparison._table(comparison.read([one, two]), "mrr@20") for cell in row["cells"])
 
 
 def test_values_without_an_order_keep_theirs(tmp_path):
@@ -183,7 +201,7 @@ def test_a_sweep_runs_only_what_its_parameter_touches(notebooks, tmp_path):  # n
     assert ran == [["01_first", False], ["02_second", False], *[["01_first", True], ["02_second", False]] * 2]
     rates = [runs.read_json(out / f"factor={f}" / "metrics.json")["models"]["popular"]["hit_rate@20"] for f in (2, 3, 5)]
     assert rates == [0.08, 0.12, 0.2]
-    assert page == out / "compare.html" and "factor = 5 is ahead" in page.read_text(encoding="utf-8")
+    assert page == out / "compare.html" and "No best run is named" in page.read_text(encoding="utf-8")
     _, ran = sweep(notebooks, out, "factor", ["2", "3", "5", "7"], given={"size": "4"})  # one more value
     assert [reused for _, reused in ran] == [True] * 7 + [False]
     _, ran = sweep(notebooks, tmp_path / "sizes", "size", ["1", "2"])  # the first stage has it: nothing to hand on

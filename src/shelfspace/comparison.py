@@ -19,7 +19,7 @@ import pandas as pd
 
 from shelfspace import exhibits, pipeline, plots, report, runs
 from shelfspace.exhibits import clean
-from shelfspace.palette import label_of, metric_label
+from shelfspace.palette import metric_label
 
 METRICS = ("mrr@20", "hit_rate@20")
 UNFINISHED = "it is no finished run; make one with `shelfspace report --out`"
@@ -128,30 +128,64 @@ def cautions(found: Sequence[Run]) -> list[str]:
 
 
 def answer(found: Sequence[Run], swept: str = "") -> list[str]:
-    """Which run has the best model, and whether beyond its interval; then, for a sweep, what it says."""
-    tops = [report.ranking(run.metrics)[0] for run in found]
-    order = sorted(range(len(found)), key=lambda i: (-tops[i]["mrr"]["value"], i))
-    first, second = order[:2]
-    bounds = tops[first]["mrr"]["low"], tops[second]["mrr"]["high"]
-    clear = None not in bounds and bounds[0] > bounds[1]
+    """Which run is to be kept, by its model's MRR@20 on the valid users, with the test figure beside it; then the runner-up.
+
+    The test users do not choose: the best of many runs on them is best in part by luck. Where a run has no valid figures, as
+    those of an older version, nothing is chosen, and the sentences say so.
+    """
+    tops = [_top(run) for run in found]
+    if not all(tops):
+        lacking = ", ".join(_called(run, swept) for run, top in zip(found, tops) if not top)
+        sentences = [
+            f"No best run is named: {lacking} holds no figures of the valid users, as runs of older versions do not; make it again to choose by these.",
+            *(
+                f"On the test users, {_called(run, swept)}: the highest MRR@20 is {_told(row['mrr'])}, of {row['label']}."
+                for run in found
+                for row in _models(run)[:1]
+            ),
+        ]
+        return [clean(sentence) for sentence in sentences]
+    order = sorted(range(len(found)), key=lambda i: (-tops[i][0], i))
+    (valid, first), (other_valid, second) = tops[order[0]], tops[order[1]]
     sentences = [
-        f"{_called(found[first], swept)} is {'best' if clear else 'ahead'}: its {tops[first]['label']} has an MRR@20 of "
-        f"{_told(tops[first]['mrr'])} and an HR@20 of {_told(tops[first]['hr'])}."
+        f"The valid users choose {_called(found[order[0]], swept)}: its {first['label']} has an MRR@20 of {report.percent(valid)} there. On "
+        f"the test users it has {_told(first['mrr'])}, and an HR@20 of {_told(first['hr'])}.",
+        f"{_called(found[order[1]], swept)} follows with {second['label']}, {report.percent(other_valid)} on the valid users and "
+        f"{_told(second['mrr'])} on the test users.",
     ]
-    runner_up = f"{_called(found[second], swept)} follows with {tops[second]['label']} at {_told(tops[second]['mrr'])}"
-    if None in bounds:
-        sentences.append(f"{runner_up}.")
-    elif clear:
-        sentences.append(f"{runner_up}; their intervals do not overlap.")
-    else:
-        sentences.append(f"{runner_up}; their intervals overlap, so which is better is not settled.")
-    if swept:
-        worst = min(top["mrr"]["value"] for top in tops)
+    ahead = max(range(len(found)), key=lambda i: tops[i][1]["mrr"]["value"])
+    if tops[ahead][1]["mrr"]["value"] > first["mrr"]["value"]:
         sentences.append(
-            f"Over the values of {swept} tried, the best model's MRR@20 goes from {report.percent(worst)} to "
-            f"{report.percent(tops[first]['mrr']['value'])}."
+            f"On the test users {_called(found[ahead], swept)} is ahead, at {_told(tops[ahead][1]['mrr'])}; nothing is chosen by that."
+        )
+    if None not in (first["mrr"]["low"], second["mrr"]["low"]):
+        sentences.append(
+            "Each interval is that of one run by itself. The runs were asked about the same customers, so neither overlap nor a gap tells "
+            "whether two differ beyond chance."
+        )
+    if swept:
+        values = [top[0] for top in tops]
+        sentences.append(
+            f"Over the values of {swept} tried, the chosen model's MRR@20 on the valid users goes from {report.percent(min(values))} to "
+            f"{report.percent(max(values))}."
         )
     return [clean(sentence) for sentence in sentences]
+
+
+def _models(run: Run) -> list[dict]:
+    """The rows of the run's models, the best MRR@20 on test first; a ceiling is no model."""
+    return [row for row in report.ranking(run.metrics) if row["kind"] != "ceiling"]
+
+
+def _valid(run: Run, name: str, metric: str = METRICS[0]) -> float | None:
+    """A model's figure on the valid users; None where metrics.json has none."""
+    return ((run.metrics["models"].get(name, {}).get("valid") or {}).get("all") or {}).get(metric)
+
+
+def _top(run: Run) -> tuple[float, dict] | None:
+    """The model with the run's highest MRR@20 on the valid users: that figure and its row; None where one model has none."""
+    rows = [(_valid(run, row["name"]), row) for row in _models(run)]
+    return None if any(value is None for value, _ in rows) else max(rows, key=lambda one: one[0])
 
 
 def sweep(
@@ -282,7 +316,8 @@ def _about(run: Run, out: Path) -> dict:
 
 
 def _table(found: Sequence[Run], metric: str) -> list[dict]:
-    """One row a model, best first: its value in each run, with interval and place on a shared scale."""
+    """One row a model, best first: its value in each run on test, with interval and place on a shared scale; "best" in the run that the
+    valid users choose for it."""
     key = {"mrr@20": "mrr", "hit_rate@20": "hr"}[metric]
     ranked = [{row["name"]: row for row in report.ranking(run.metrics)} for run in found]
     names = dict.fromkeys(name for rows in ranked for name in rows)
@@ -290,16 +325,17 @@ def _table(found: Sequence[Run], metric: str) -> list[dict]:
     top = max((max(c["value"], c["high"] or 0) for row in cells.values() for c in row if c), default=0) or 1
     table = []
     for name, row in cells.items():
-        best = max(c["value"] for c in row if c)
-        alike = len({c["value"] for c in row if c}) == 1
+        judged = [_valid(run, name, metric) for run in found]
+        alike = None in judged or len(set(judged)) == 1
+        best = None if alike else max(judged)
         scaled = [
             c and {end: c[end] for end in ("value", "low", "high")}
             | {"at" if end == "value" else f"{end}_at": round(100 * c[end] / top, 1) for end in ("value", "low", "high") if c[end] is not None}
-            | {"best": c["value"] == best and not alike}
-            for c in row
+            | {"best": not alike and value == best, "valid": value}
+            for c, value in zip(row, judged)
         ]  # fmt: skip
         label = next(rows[name]["label"] for rows in ranked if name in rows)
-        table.append({"name": name, "label": label, "cells": scaled, "top": best})
+        table.append({"name": name, "label": label, "cells": scaled, "top": max(c["value"] for c in row if c)})
     return sorted(table, key=lambda row: -row["top"])
 
 
@@ -318,10 +354,14 @@ def _figure(found: Sequence[Run], swept: str) -> str:
                     row |= {metric: values[metric], f"{metric}_lo": low, f"{metric}_hi": high}
                 rows.append(row)
     table = pd.DataFrame(rows)
-    top = table.loc[table[METRICS[0]].idxmax()]
+    told = f"MRR@20 and HR@20 on the test users against {swept}, with 95 % intervals."
+    if all(map(_top, found)):
+        run, (value, row) = max(((run, _top(run)) for run in found), key=lambda one: one[1][0])
+        told += f" The valid users choose {row['label']} at {swept} = {run.parameters[swept]}, with an MRR@20 of {report.percent(value)} there."
+    else:
+        told += " Nothing is chosen: not all runs hold figures of the valid users."
     return exhibits.figure_html(
         plots.parameter_sweep(table, swept, metrics=METRICS),
-        caption=f"MRR@20 and HR@20 on the test users against {swept}, with 95 % intervals. The highest MRR@20, "
-        f"{report.percent(top[METRICS[0]])}, is {label_of(top['model'])}'s at {swept} = {top[swept]}.",
+        caption=told,
         alt=f"Two panels, MRR@20 and HR@20 against {swept}, one line per model with an interval.",
     )
