@@ -41,6 +41,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from shelfspace import baselines, embeddings, metrics, plots, recommender, runs, sequences, tied
+from shelfspace.ceiling import of_run
 
 plots.theme()
 run = runs.run_folder(run_dir)
@@ -165,11 +166,14 @@ for name, found in evaluations.items():
     }
 
 # %% [markdown]
-# What nobody could know sets a limit to all of them. The simulated shop knows the chances that it draws from; where its ranks
-# are at hand they are a row of their own, *what can be known*. It is no model: never chosen, no baseline, and never tested.
+# What nobody could know sets a limit to all of them. The simulated shop knows the chances that it draws from, and ranked by them
+# it gets a row of its own, *what can be known*: nobody can do better in *all* and *discovery*. It knows each customer's true
+# tastes and decay, and when the target was visited, which no history tells in full, so perhaps nobody can do as well. It is no
+# model: never chosen, no baseline, and never tested.
 
 # %%
-ceiling = {}  # evaluations of kind "ceiling" by name, to stand beside the models in tables
+chances = of_run(run, product_ids, data)
+ceiling = {"ceiling": metrics.evaluate(chances, test)} if chances else {}
 
 # %% [markdown]
 # ## All, seen before, discovery
@@ -423,7 +427,7 @@ best = {
 }
 runs.write_json(run / "metrics.json", {
     "protocol": data["protocol"], "target_event": data["target_event"], "best": best, "models": results, "slices": cuts,
-    "columns": by_column, "embeddings": checks,
+    "columns": by_column, "ceiling": {name: beside[name] for name in ceiling}, "embeddings": checks,
     "data": data | {"coverage": checks[choice["embedding"]]["coverage"]}, "timings": {"latency": seconds},
 })  # fmt: skip
 
