@@ -167,9 +167,10 @@ for name, found in evaluations.items():
     }
 
 # %% [markdown]
-# What nobody could know sets a limit to all of them. The simulated shop knows the chances that it draws from, and so the
-# best order that there is, given a customer's history and true traits, at the time of the target: a row of its own, *what can
-# be known*. It is no model: never chosen, no baseline, and never tested; it is perhaps out of reach, as no history tells all traits.
+# What nobody could know sets a limit to all of them. The simulated shop knows the chances that it draws from, and ranked by them
+# it gets a row of its own, *what can be known*: nobody can do better in *all* and *discovery*. It knows each customer's true
+# tastes and decay, and when the target was visited, which no history tells in full, so perhaps nobody can do as well. It is no
+# model: never chosen, no baseline, and never tested.
 
 # %%
 by_chance = ceiling.of_run(run, product_ids, data)
