@@ -545,6 +545,15 @@ def test_a_run_writes_what_the_design_promises(small_run):
             for k in (5, 10, 20):
                 low, high = model["ci95"][f"{name}@{k}"]
                 assert 0 <= low <= model[f"{name}@{k}"] <= high <= 1
+    assert set(metrics["columns"]) == {"all", "seen", "discovery"} and not {"unseen", "paired"} & set(metrics)
+    models, best = metrics["models"], metrics["best"]
+    assert best["model"] == max(models, key=lambda name: models[name]["valid"]["all"]["mrr@20"])  # not by what test says
+    assert best["regret"] == models[best["test_best"]]["mrr@20"] - models[best["model"]]["mrr@20"] >= 0
+    for key, column in metrics["columns"].items():
+        baselines = [name for name in models if models[name]["kind"] == "baseline"]
+        assert column["baseline"] == max(baselines, key=lambda name: models[name]["valid"][key]["mrr@20"])
+        assert set(column["paired"]) == set(models) - {column["baseline"]}
+        assert all(one["p"] <= one["p_holm"] <= 1 for pair in column["paired"].values() for one in pair.values())
     assert set(metrics["timings"]) == {stage.name for stage in pipeline.stages()} | {"latency"}
     params = runs.read_json(out / "params.json")
     assert params["seed"] == 0 and params["parameters"]["shop_users"] == 600 and params["versions"]["gensim"]

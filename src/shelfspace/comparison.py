@@ -201,7 +201,8 @@ def answer(found: Sequence[Run], swept: str = "") -> list[str]:
     if not all(tops):
         lacking = ", ".join(_called(run, swept) for run, top in zip(found, tops) if not top)
         sentences = [
-            f"No best run is named: {lacking} holds no figures of the valid users, as runs of older versions do not; make it again to choose by these.",
+            f"No best run is named: {lacking} holds no figures of the valid users, as runs of older versions do not; make it again to "
+            "choose by these.",
             *(
                 f"On the test users, {_called(run, swept)}: the highest MRR@20 is {_told(row['mrr'])}, of {row['label']}."
                 for run in found
@@ -212,20 +213,21 @@ def answer(found: Sequence[Run], swept: str = "") -> list[str]:
     order = sorted(range(len(found)), key=lambda i: (-tops[i][0], i))
     (valid, first), (other_valid, second) = tops[order[0]], tops[order[1]]
     sentences = [
-        f"The valid users choose {_called(found[order[0]], swept)}: its {first['label']} has an MRR@20 of {report.percent(valid)} there. On "
-        f"the test users it has {_told(first['mrr'])}, and an HR@20 of {_told(first['hr'])}.",
+        f"The valid users choose {_called(found[order[0]], swept)}: its {first['label']} has an MRR@20 of {report.percent(valid)} "
+        f"there. On the test users it has {_told(first['mrr'])}, and an HR@20 of {_told(first['hr'])}.",
         f"{_called(found[order[1]], swept)} follows with {second['label']}, {report.percent(other_valid)} on the valid users and "
         f"{_told(second['mrr'])} on the test users.",
     ]
     ahead = max(range(len(found)), key=lambda i: tops[i][1]["mrr"]["value"])
     if tops[ahead][1]["mrr"]["value"] > first["mrr"]["value"]:
         sentences.append(
-            f"On the test users {_called(found[ahead], swept)} is ahead, at {_told(tops[ahead][1]['mrr'])}; nothing is chosen by that."
+            f"On the test users {_called(found[ahead], swept)} is ahead, at {_told(tops[ahead][1]['mrr'])}; nothing is chosen by "
+            "that."
         )
     if None not in (first["mrr"]["low"], second["mrr"]["low"]):
         sentences.append(
-            "Each interval is that of one run by itself. The runs were asked about the same customers, so neither overlap nor a gap tells "
-            "whether two differ beyond chance."
+            "Each interval is that of one run by itself. The runs were asked about the same customers, so an overlap does not show "
+            "that two are equal."
         )
     if swept:
         values = [top[0] for top in tops]
@@ -383,8 +385,8 @@ def _about(run: Run, out: Path) -> dict:
 
 
 def _table(found: Sequence[Run], metric: str) -> list[dict]:
-    """One row a model, best first: its value in each run on test, with interval and place on a shared scale; "best" in the run that the
-    valid users choose for it."""
+    """One row a model, the highest on test first: its value in each run, with interval and place on a shared scale; "best" is
+    the run that the valid users choose for it."""
     key = {"mrr@20": "mrr", "hit_rate@20": "hr"}[metric]
     ranked = [{row["name"]: row for row in report.ranking(run.metrics)} for run in found]
     names = dict.fromkeys(name for rows in ranked for name in rows)
@@ -424,7 +426,9 @@ def _figure(found: Sequence[Run], swept: str) -> str:
     told = f"MRR@20 and HR@20 on the test users against {swept}, with 95 % intervals."
     if all(map(_top, found)):
         run, (value, row) = max(((run, _top(run)) for run in found), key=lambda one: one[1][0])
-        told += f" The valid users choose {row['label']} at {swept} = {run.parameters[swept]}, with an MRR@20 of {report.percent(value)} there."
+        told += (
+            f" The valid users choose {row['label']} at {swept} = {run.parameters[swept]}, with an MRR@20 of {report.percent(value)} there."
+        )
     else:
         told += " Nothing is chosen: not all runs hold figures of the valid users."
     return exhibits.figure_html(

@@ -6,7 +6,7 @@ visits are history (what a model may see) and which are targets (what it must fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -505,7 +505,10 @@ def without(given: Corpus, product_ids: np.ndarray) -> Corpus:
     keep = ~np.isin(given.product_ids, product_ids)[given.items]
     used, items = np.unique(given.items[keep], return_inverse=True)
     kept_before = np.concatenate([[0], np.cumsum(keep)])
-    return Corpus(given.product_ids[used], items.astype(np.int32), kept_before[given.offsets], user_ids=given.user_ids)
+    visits = {name: None if (of := getattr(given, name)) is None else of[keep] for name in ("times", "events", "sessions")}
+    return replace(
+        given, product_ids=given.product_ids[used], items=items.astype(np.int32), offsets=kept_before[given.offsets], **visits
+    )
 
 
 def of_split(table: pa.Table, split: str) -> pa.Table:
