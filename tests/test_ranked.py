@@ -95,7 +95,7 @@ def test_descriptions_do_not_depend_on_who_else_is_described():
 
 def test_candidates_are_the_first_of_each_source_and_what_was_seen():
     examples, _ = shop(20)
-    product, offsets, said = ranked.candidates(following(30), examples, top=3)
+    product, offsets, said, _ = ranked.candidates(following(30), examples, top=3)
     for i in range(20):
         mine = product[offsets[i] : offsets[i + 1]]
         history = examples.items[examples.start[i] : examples.end[i]]
@@ -124,7 +124,7 @@ def test_the_parts_of_a_score_sum_to_it(trained):
 
 def test_what_is_no_candidate_comes_after_all_candidates(trained):
     model, test = trained
-    product, offsets, _ = model.look(test[:10])
+    product, offsets, _ = ranked.look(model.sources, model.facts, test[:10], model.top)
     scores = ranked.recommend(model)(test[:10])
     for row in range(10):
         inside = np.isin(np.arange(30), product[offsets[row] : offsets[row + 1]])

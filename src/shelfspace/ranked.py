@@ -125,7 +125,9 @@ def sources(
     } | {f"{name}_user": baselines.nearest_to_user(*pair, **settings[f"{name}_user"]) for name, pair in vectors.items()}
 
 
-def candidates(sources: Mapping[str, Model], examples: Examples, top: int = TOP) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def candidates(
+    sources: Mapping[str, Model], examples: Examples, top: int = TOP
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The best products by each source, and those that the user saw, with what every source says of them.
 
     Parameters
@@ -144,6 +146,8 @@ def candidates(sources: Mapping[str, Model], examples: Examples, top: int = TOP)
         Where each history's begin.
     said : ndarray of float32, shape (k, 2 * number of sources)
         Score of each source, then the place that each source gives it, from 0; `top` where it is not among its first.
+    rest : ndarray of float32, shape (n, n_products)
+        Scores of all products by the first source.
     """
     n = len(examples)
     scores = [np.asarray(model(examples), dtype=np.float32) for model in sources.values()]
@@ -158,7 +162,7 @@ def candidates(sources: Mapping[str, Model], examples: Examples, top: int = TOP)
         there = np.searchsorted(key, (np.arange(n)[:, None] * n_products + named).ravel())
         place[there, column] = np.tile(np.arange(named.shape[1]), n)
     said = np.column_stack([each[row, product] for each in scores] + [place])
-    return product.astype(np.int32), np.searchsorted(row, np.arange(n + 1)), said
+    return product.astype(np.int32), np.searchsorted(row, np.arange(n + 1)), said, scores[0]
 
 
 def describe(facts: Facts, examples: Examples, product: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -283,10 +287,6 @@ class Ranked:
     trees: lgb.Booster
     top: int = TOP
 
-    def look(self, examples: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Candidates, where each history's begin, and all features of them; see `look`."""
-        return look(self.sources, self.facts, examples, self.top)
-
 
 def features(sources: Sequence[str]) -> list[str]:
     """Names of the ranker's features, in order, the group before the stroke."""
@@ -296,15 +296,20 @@ def features(sources: Sequence[str]) -> list[str]:
 def look(
     sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int = TOP, block: int = 64
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Candidates (see `candidates`), and the table of `features` of each: float32, shape (k, n_features)."""
+    """Candidates and where each history's begin (see `candidates`), and their `features`: float32, shape (k, n_features)."""
     parts, lengths = [], [np.zeros(1, np.int64)]
     for first in range(0, len(examples), block):
-        part = examples[first : first + block]
-        product, offsets, said = candidates(sources, part, top)
-        parts.append((product, np.column_stack([said, describe(facts, part, product, offsets)])))
+        product, offsets, table, _ = _look(sources, facts, examples[first : first + block], top)
+        parts.append((product, table))
         lengths.append(np.diff(offsets))
     product, table = (np.concatenate(column) for column in zip(*parts))
     return product, np.cumsum(np.concatenate(lengths)), table
+
+
+def _look(sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int):
+    """As `look`, of one block, and the scores of all products by the first source."""
+    product, offsets, said, rest = candidates(sources, examples, top)
+    return product, offsets, np.column_stack([said, describe(facts, examples, product, offsets)]), rest
 
 
 def train(
@@ -376,14 +381,12 @@ def _questions(product, offsets, table, examples: Examples) -> tuple[np.ndarray,
 
 def recommend(ranked: Ranked) -> Model:
     """The ranker as a `shelfspace.metrics.Model`; what is no candidate follows in the order of the first source."""
-    first = next(iter(ranked.sources.values()))
 
     def scores(examples: Examples) -> np.ndarray:
-        product, offsets, table = ranked.look(examples)
-        row = np.repeat(np.arange(len(examples)), np.diff(offsets))
-        found = np.array(first(examples), dtype=np.float32) - np.float32(BELOW)
-        found[row, product] = ranked.trees.predict(table, num_threads=1)
-        return found
+        product, offsets, table, rest = _look(ranked.sources, ranked.facts, examples, ranked.top)
+        products = rest - np.float32(BELOW)
+        products[np.repeat(np.arange(len(examples)), np.diff(offsets)), product] = ranked.trees.predict(table, num_threads=1)
+        return products
 
     return scores
 
@@ -404,7 +407,7 @@ def explain(ranked: Ranked, example: Examples, k: int = 20) -> pd.DataFrame:
         product, score, and a column for each group of features: what it adds to the score (Lundberg et al. 2020, exact for
         trees). The columns but product and score, "base" among them, sum to the score.
     """
-    product, _, table = ranked.look(example)
+    product, _, table = look(ranked.sources, ranked.facts, example, ranked.top)
     score = ranked.trees.predict(table, num_threads=1)
     best = np.argsort(-score, kind="stable")[:k]
     shares = ranked.trees.predict(table[best], pred_contrib=True, num_threads=1)
