@@ -30,23 +30,23 @@
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
 data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
-columns = ""  # names of the columns in the log, where they are unusual; see --columns
-shop_users = 30000  # customers of the simulated shop
-shop_products = 3000  # products of the simulated shop
-shop_days = 28  # days that the simulated shop is open
-since = ""  # use only events from this date or time (UTC) on, as 2024-03-04; empty: from the first
-until = ""  # use only events before this date or time (UTC); empty: to the last
-last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all
-min_products = 5  # drop users with fewer distinct products
-session_gap = 30.0  # minutes of silence that end a session, where the log has no session of its own
+columns = ""  # names of the columns in the log, where they are unusual, as --columns takes them; pairs of names
+shop_users = 30000  # customers of the simulated shop; from 1 to 10000000
+shop_products = 3000  # products of the simulated shop; from 52 to 1000000
+shop_days = 28  # days that the simulated shop is open; from 1 to 3650
+since = ""  # use only events from then on (UTC), as 2024-03-04; empty: from the first; a date or time
+until = ""  # use only events before then (UTC); empty: to the last; a date or time
+last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all; from 0 to 100000
+min_products = 5  # drop users with fewer distinct products; from 2 to 1000
+session_gap = 30.0  # minutes of silence that end a session, where the log has no session of its own; above 0 and at most 525600
 protocol = "last-product"  # what is a target, and what trains; one of: last-product, time
 target_event = ""  # only such visits are targets; one of: , view, add_to_cart, purchase
-test_share = 0.3  # share of users whose target tests (protocol last-product)
-valid_share = 0.1  # share of users whose target chooses settings
-test_days = 7.0  # length of the test period in days (protocol time)
+test_share = 0.3  # share of users whose target tests (protocol last-product); above 0 and below 1
+valid_share = 0.1  # share of users whose target chooses settings; above 0 and below 1
+test_days = 7.0  # length of the test period in days (protocol time); above 0 and at most 100000
 engine = "duckdb"  # where the relational work runs; one of: duckdb, spark, bigquery
 engine_url = ""  # spark: its master, this machine by default; bigquery: PROJECT or PROJECT/DATASET
-seed = 0  # of everything random
+seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown]
 # ## The log
@@ -74,7 +74,9 @@ if data == "shop":
     shop.write(simulated, source)
     shop.write_truth(simulated, run / "shop")
 
-log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair))
+log = events.read(
+    source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair), expected=events.announced(run, data)
+)
 connection = log.connection if engine == "duckdb" else engines.connect(engine, engine_url)
 clicks = sequences.last_days(engines.move(sequences.window(log.table, since, until), connection), last_days)
 
@@ -88,13 +90,18 @@ shown = [
 plots.table(first_rows[shown], caption="The first rows of the log, in the one form that all logs are brought to.")
 
 # %% [markdown]
-# What does not fit is not mended silently. These rows were left out:
+# What does not fit is not mended silently. Rows that cannot be used are left out; a price that cannot be read is left
+# empty, and its row is kept.
 
 # %%
-dropped = pd.DataFrame({"reason": list(log.dropped), "rows": list(log.dropped.values())})
+odd = pd.DataFrame(
+    [(reason, rows, "left out") for reason, rows in log.dropped.items()]
+    + [(reason, rows, "kept") for reason, rows in log.noted.items()],
+    columns=["reason", "rows", "what became of them"],
+)
 kept = clicks.count().execute()
-if len(dropped):
-    plots.table(dropped, caption=f"Rows left out of {log.rows:,}, by reason; {kept:,} are used.")
+if len(odd):
+    plots.table(odd, caption=f"Rows that do not fit, of {log.rows:,} read, by reason; {kept:,} are used.")
 else:
     plots.note(f"None: all {log.rows:,} rows could be read, and {kept:,} are used.")
 
@@ -255,9 +262,10 @@ targets = uses[uses.role == "target"].set_index("split").visits
 facts = {
     "rows_read": log.rows, "events": int(kept), "users": int(overview.users), "products": len(products),
     "sessions": int(counted.sessions.sum()), "first": overview["first"].isoformat(),
-    "last": overview["last"].isoformat(), "dropped": log.dropped,
+    "last": overview["last"].isoformat(), "dropped": log.dropped, "noted": log.noted, "fingerprint": log.fingerprint,
     "events_by_type": per_day.groupby("event")["count"].sum().astype(int).to_dict(), "layout": log.layout,
     "users_kept": len(lengths), "repeat_share": repeats, "protocol": protocol, "target_event": target_event,
+    "min_products": min_products,
 } | {split: int(targets.get(split, 0)) for split in ("train", "valid", "test")}  # fmt: skip
 runs.write_json(run / "data.json", facts)
 

@@ -26,14 +26,14 @@
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
-decay = None  # d of the user embedding alone; None: the best on the valid users
+decay = None  # d of the user embedding alone; None: the best on the valid users; from 0 to 1000
 decay_time = ""  # how age is counted in the user embedding alone; empty: the best on the valid users; one of: , days, log_days, rank
 embedding = ""  # product embedding of the users; empty: the better on valid users; one of: , word2vec, starspace
-decays = "0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10"  # decays to try on the valid users
-sweep_users = 2000  # try the decays on at most so many valid users
+decays = "0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10"  # decays to try on the valid users; numbers, each from 0 to 1000
+sweep_users = 2000  # try the decays on at most so many valid users; from 1 to 10000000
 engine = "duckdb"  # where the relational work runs; one of: duckdb, spark, bigquery
 engine_url = ""  # spark: its master, this machine by default; bigquery: PROJECT or PROJECT/DATASET
-seed = 0  # of everything random
+seed = 0  # of everything random; from 0 to 4294967295
 
 # %% tags=["setup"]
 from functools import partial

@@ -199,3 +199,21 @@ def test_recommendations_are_ranked_rows_per_user(tmp_path):
         ("v", 2, "b"),
     ]
     assert rows[0]["score"] == pytest.approx(0.9)
+    recommender.write_recommendations(model, seen, np.array(["a", "b", "c"]), tmp_path / "new.parquet", k=2, seen=False)
+    rows = pq.read_table(tmp_path / "new.parquet").to_pylist()
+    history = {user: {"abc"[i] for i in seen.items[s:e]} for user, s, e in zip(seen.user_ids, seen.start, seen.end)}
+    assert rows and not any(row["product_id"] in history[row["user_id"]] for row in rows)
+    assert [row["rank"] for row in rows if row["user_id"] == "u"] == [1, 2][: 3 - len(history["u"])]
+
+
+def test_without_valid_users_every_epoch_is_run_and_the_last_weights_stay():
+    rng = np.random.default_rng(0)
+    users, targets = rng.normal(size=(300, 8)).astype(np.float32), rng.integers(20, size=300)
+    weights = []
+    for epochs in (2, 4):
+        recommender.deterministic(0)
+        network = recommender.dense(users, 20)
+        history = recommender.train(network, users, targets, epochs=epochs, progress=False)
+        assert [list(epoch) for epoch in history] == [["loss"]] * epochs
+        weights.append(network.layers[-1].get_weights()[0])
+    assert not np.array_equal(*weights)

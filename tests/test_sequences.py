@@ -151,8 +151,18 @@ def test_protocol_time_trains_before_the_cut_and_tests_every_later_visit_of_a_se
     assert (rows[rows.split == "test"].timestamp >= cut).all()
     tested = rows[rows.split == "test"].groupby(["user_id", "session"]).role.agg(list)
     assert all(roles == ["history"] + ["target"] * (len(roles) - 1) for roles in tested)
-    assert (rows[rows.split == "train"].role == "history").all()
     assert (rows.role == "target").sum() > 50
+
+
+def test_protocol_time_gives_training_targets_from_the_last_session_before_the_cut():
+    rows = sequences.sequences(random_log(days=20), protocol="time", test_days=5, session_gap=4000).to_pandas()
+    train = rows[rows.split == "train"]
+    asked = train[train.role == "target"].user_id.unique()
+    assert 0.1 < len(asked) / train.user_id.nunique() < 0.4  # not all last sessions have a second visit
+    for _, visits in train[train.user_id.isin(asked)].groupby("user_id"):
+        last = visits[visits.session == visits.session.max()]
+        assert last.role.tolist() == ["history"] + ["target"] * (len(last) - 1)
+        assert (visits[visits.session < visits.session.max()].role == "history").all()
 
 
 @pytest.mark.parametrize("protocol", sequences.PROTOCOLS)
@@ -177,7 +187,7 @@ def test_no_target_reaches_the_corpus_a_history_or_a_prefix_example(protocol):
         assert (product_ids[chosen.target] == part.product_id.to_numpy()[chosen.end]).all()
         assert (part.user_id.to_numpy()[chosen.start] == chosen.user_ids).all()
         for start, end in zip(chosen.start, chosen.end):
-            if split == "train" or protocol == "last-product":
+            if protocol == "last-product" or split == "train" and end not in target_rows:
                 assert not target_rows.intersection(range(start, end))
             assert not {"test", "valid"} & set(part.split[start:end]) or split != "train"
 

@@ -65,7 +65,7 @@ def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
     params = runs.needed(run_dir, "params.json", "no report can be made; the pipeline writes it")
     if not metrics.get("models"):
         raise ValueError(f"{run_dir / 'metrics.json'} holds no models, so there is nothing to report.")
-    paths = sorted((run_dir / "notebooks").glob("*.ipynb"))
+    paths = runs.notebooks(run_dir)
     if not paths:
         raise ValueError(f"{run_dir / 'notebooks'} holds no executed notebook; run the pipeline first.")
     stems = [path.stem for path in paths]

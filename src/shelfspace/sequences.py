@@ -6,7 +6,7 @@ visits are history (what a model may see) and which are targets (what it must fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 PROTOCOLS = ("last-product", "time")
+ASKED = 0.3  # share of users whose last session before the cut gives training targets (protocol "time")
 EVENT_LEVELS = ("view", "add_to_cart", "purchase")  # weakest first; a visit carries its strongest
 
 
@@ -154,7 +155,8 @@ def sequences(
         (with `target_event`) is left out. Users are put to train, valid and test by a hash of their id.
         "time": sessions that start in the last `test_days` days are for testing, and every visit of such a session
         but its first is a target. What came before the cut trains, except for a share of users that is for
-        validation in the same way. Of a session that runs over the cut, no event after it counts, not even as what a visit
+        validation in the same way. For 30 % of the others the last session before it gives training targets, again at each
+        visit but the first, so that what learns to find targets has some that no embedding saw. Of a session that runs over the cut, no event after it counts, not even as what a visit
         before it led to.
     target_event : {"", "view", "add_to_cart", "purchase"}
         Only visits with such an event can be targets; "" allows all.
@@ -222,9 +224,14 @@ def _by_time(rows: ibis.Table, cut: ibis.Value, valid_share: float, seed: int) -
         session_start=rows.timestamp.min().over(per_session), session_position=rows.position.min().over(per_session)
     )
     # Whole users validate: were it single sessions, a user's later training visits would have them in their history.
-    split = (rows.session_start >= cut).ifelse("test", _split(rows.user_id, {"valid": valid_share}, seed))
-    rows = rows.mutate(split=split)
-    is_target = (rows.split != "train") & (rows.position > rows.session_position) & rows.can_be_target
+    before = rows.session_start < cut
+    group = _split(rows.user_id, {"valid": valid_share, "asked": ASKED}, seed)
+    rows = rows.mutate(
+        asked=(group == "asked") & before, split=before.ifelse((group == "valid").ifelse("valid", "train"), "test"),
+        newest=rows.session_start.max(where=before).over(ibis.window(group_by="user_id")),
+    )  # fmt: skip
+    gives_targets = (rows.split != "train") | (rows.asked & (rows.session_start == rows.newest))
+    is_target = gives_targets & (rows.position > rows.session_position) & rows.can_be_target
     return rows.mutate(role=is_target.ifelse("target", "history"))
 
 
@@ -498,7 +505,10 @@ def without(given: Corpus, product_ids: np.ndarray) -> Corpus:
     keep = ~np.isin(given.product_ids, product_ids)[given.items]
     used, items = np.unique(given.items[keep], return_inverse=True)
     kept_before = np.concatenate([[0], np.cumsum(keep)])
-    return Corpus(given.product_ids[used], items.astype(np.int32), kept_before[given.offsets], user_ids=given.user_ids)
+    visits = {name: None if (of := getattr(given, name)) is None else of[keep] for name in ("times", "events", "sessions")}
+    return replace(
+        given, product_ids=given.product_ids[used], items=items.astype(np.int32), offsets=kept_before[given.offsets], **visits
+    )
 
 
 def of_split(table: pa.Table, split: str) -> pa.Table:

@@ -489,7 +489,7 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
     moments = [(tf.Variable(tf.zeros_like(v)), tf.Variable(tf.zeros_like(v))) for v in small]
 
     def spec(names, kind, *width):
-        return {name: tf.TensorSpec((None, *width), kind) for name in names.split()}
+        return {name: _spec(name, kind, *width) for name in names.split()}
 
     batches = (
         spec("items event place row newest target repeat_place repeat_event link_kind", tf.int32)
@@ -534,15 +534,32 @@ def recommend(model: Tied) -> Model:
     unit, bias, everything = normalise(table[:, :-1]), table[:, -1], np.ones(len(table), dtype=bool)
     temperature = model.settings["temperature"]
 
+    @tf.function(input_signature=[_spec("v", tf.float32, model.settings["dim"]), _spec("age", tf.float32)] + [
+        _spec(name, tf.int32) for name in ("event", "place", "row", "newest", "repeat_place", "repeat_event")
+    ] + [_spec("habits", tf.float32, len(HABITS)), _spec("popularity", tf.float32, len(POPULARITY))])  # fmt: skip
+    def query(v, age, event, place, row, newest, repeat_place, repeat_event, habits, popularity):
+        q = model.users(v, age, event, place, row, newest)
+        return tf.math.l2_normalize(q, 1, 1e-8) / temperature, model.repeat_bonus(repeat_place, repeat_event, habits, popularity)
+
+    @tf.function(input_signature=[_spec("kind", tf.int32), _spec("value", tf.float32)])
+    def link(kind, value):
+        return model.link_bonus(kind, value)
+
     def scores(examples: Examples) -> np.ndarray:
         h = histories(examples, model.settings["visits"], model.settings["decay_time"])
-        q = model.users(table[h.items, :-1], h.age, h.event, h.place, h.row, h.newest).numpy()
-        found = (normalise(q) / np.float32(temperature)) @ unit.T + bias
         owner, again = h.row[h.repeats], h.items[h.repeats]
         popularity = bias[np.stack([again, h.items[h.newest[owner]]], axis=1)]
-        found[owner, again] += model.repeat_bonus(h.place[h.repeats], h.event[h.repeats], h.habits, popularity).numpy()
+        v = table[h.items, :-1]
+        q, repeated = query(v, h.age, h.event, h.place, h.row, h.newest, h.place[h.repeats], h.event[h.repeats], h.habits, popularity)
+        products = q.numpy() @ unit.T + bias
+        products[owner, again] += repeated.numpy()
         for row, product, kind, value in (links.after(examples), _alike(model, links, examples, h, everything)):
-            np.add.at(found, (row, product), model.link_bonus(kind, value).numpy())  # several kinds may meet in one product
-        return found
+            np.add.at(products, (row, product), link(kind, value).numpy())  # several kinds may meet in one product
+        return products
 
     return scores
+
+
+def _spec(name: str, kind: tf.DType, *width: int) -> tf.TensorSpec:
+    """Of an argument with any number of rows."""
+    return tf.TensorSpec((None, *width), kind, name)
