@@ -5,11 +5,12 @@ import pkgutil
 
 import numba
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from numba.core.dispatcher import Dispatcher
 
 import shelfspace
-from shelfspace import baselines, metrics, skipgram, starspace
+from shelfspace import baselines, ceiling, metrics, ranked, shop, skipgram, starspace
 from shelfspace.features import Features
 from shelfspace.sequences import Corpus, Examples
 from shelfspace.transitions import Links, companions, scales
@@ -65,6 +66,10 @@ def call(products: int, visits: int, users: int) -> None:
         history.indptr, history.indices, history.data, holders.indptr, holders.indices, held.indptr, held.indices,
         np.full(len(examples), -1), 3, 5, np.zeros((len(examples), products), np.float32),
     )  # fmt: skip
+    vectors = np.ones((products, 4), np.float32)
+    facts = ranked.facts(corpus, pd.DataFrame({"product_id": ids, "category": "all"}), vectors)
+    named = np.tile(np.arange(min(products, 30), dtype=np.int32), len(examples))
+    ranked.describe(facts, examples, named, np.arange(0, len(named) + 1, min(products, 30)))
     groups, goals = np.arange(n) % 3 - 1, np.where(np.arange(len(corpus.items)) % 4, -1, np.arange(len(corpus.items)))
     of = Features(corpus.product_ids, np.array(["x", "y"]), sp.csr_matrix(np.eye(2, dtype=np.float32)[np.arange(n) % 2]))
     switches = {"weights": np.ones(len(corpus.items), np.int64), "goals": goals, "groups": groups, "market": 2}
@@ -75,6 +80,14 @@ def call(products: int, visits: int, users: int) -> None:
                 starspace.train(
                     corpus, dim=5, epochs=1, negatives=4, max_kept=2, loss=loss, window=window, features=features, progress=False, **given
                 )  # fmt: skip
+
+
+def call_the_ceiling(products: int, users: int) -> None:
+    """The kernel that knows what the simulated shop draws by."""
+    rng = np.random.default_rng(0)
+    catalogue = shop._catalogue(products, rng)
+    truth = shop._truth(catalogue, shop._traits(catalogue, users, rng))
+    ceiling._taste(truth["products"], truth["users"])(np.arange(users))
 
 
 @numba.njit
@@ -91,6 +104,8 @@ if __name__ == "__main__":
         raise SystemExit("Bounds checks are off; set NUMBA_BOUNDSCHECK=1.")
     for shape in ((3, 2, 4), (3, 60, 12), (40, 50, 20), (700, 50, 20), (3000, 2, 30)):
         call(*shape)
+    for shape in ((60, 2), (800, 20)):
+        call_the_ceiling(*shape)
     called = {name: bool(kernel.signatures) for name, kernel in kernels().items()}
     print("\n".join(sorted(name for name, was in called.items() if was)))
     if not all(called.values()):

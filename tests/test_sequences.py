@@ -314,6 +314,26 @@ def test_goals_by_hand():
     assert sequences.goals(given).tolist() == [3, 3, 3, 3, -1, 6, 6]  # the second user's session 2 is not the first's
 
 
+@pytest.mark.parametrize("protocol", sequences.PROTOCOLS)
+def test_what_may_train_is_one_thing_for_all(protocol):
+    """All rows of split train; and the examples of every split say which part of their own sequence stands in it."""
+    rows = table(sequences.sequences(random_log(), protocol=protocol, min_products=3, test_days=5, session_gap=600))
+    frame, ids = rows.to_pandas(), np.array([f"p{p:02d}" for p in range(30)])
+    trains = frame[frame.split == "train"]
+    corpus = sequences.corpus(rows, targets=True)
+    assert corpus.product_ids[corpus.items].tolist() == trains.product_id.tolist()
+    assert corpus.user_ids.tolist() == list(dict.fromkeys(trains.user_id))
+    assert not protocol == "last-product" or len(sequences.corpus(rows).items) < len(trains)
+    of_user = dict(zip(corpus.user_ids, corpus))
+    parts = [sequences.examples(rows, ids, split, prefixes=3) for split in ("train", "valid", "test")] + [sequences.latest(rows, ids)]
+    for part in parts:
+        assert len(part)
+        for i in range(len(part)):
+            counted = ids[part.items[part.start[i] : part.trained[i]]].tolist()
+            assert counted == of_user.get(part.user_ids[i], [])
+            assert np.array_equal(part[i : i + 1].trained, part.trained[i : i + 1])
+
+
 def test_the_corpus_carries_events_and_sessions():
     events = log([("u", "a", 0, "view"), ("u", "b", 1, "purchase"), ("u", "c", 90, "view"), ("u", "d", 91, "view")])
     found = sequences.corpus(table(sequences.sequences(events, min_products=2)))

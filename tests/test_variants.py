@@ -94,7 +94,7 @@ def test_queries_are_never_recommended(made, material):
 
 def test_products_without_a_click_are_found_by_information_alone(material, made):
     """The targets of the train users are asked, which are many: the hidden ones among them were in no training here."""
-    hidden = np.arange(0, len(PRODUCTS), 5)
+    hidden = np.arange(0, len(PRODUCTS), 4)
     asked = replace(material, test=sequences.examples(TABLE, material.product_ids, "train"))
     found = variants.cold(asked, SETTINGS, made, hidden)
     is_cold = np.isin(asked.test.target, hidden)
