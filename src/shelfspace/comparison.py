@@ -61,6 +61,7 @@ def read(folders: Sequence[str | Path]) -> list[Run]:
         metrics, params = (runs.needed(path, file, UNFINISHED) for file in ("metrics.json", "params.json"))
         if not isinstance(metrics.get("models"), dict) or not metrics["models"]:
             raise ValueError(f"{path / 'metrics.json'} holds no models, so there is nothing to compare.")
+        report.refuse_older(path, metrics)
         found.append(Run(name, path, metrics, params))
     return found
 
