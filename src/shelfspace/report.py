@@ -158,7 +158,7 @@ def summary(metrics: Mapping, params: Mapping, told: Sequence[chapters.Chapter])
         "question": question(metrics, params),
         "source": source(params.get("data", "")),
         "days": days(data),
-        "answer": answer(metrics),
+        "answer": answer(metrics, params.get("parameters", {}).get("model", "")),
         "table": key_table(metrics),
         "facts": [
             (name, _decay(best) if key == "decay" else labels.get(best[key]) or label_of(str(best[key])))
@@ -297,8 +297,14 @@ def key_table(metrics: Mapping) -> dict:
 VERBS = {"": "look at", "view": "look at", "add_to_cart": "put in the cart", "purchase": "buy"}
 
 
-def answer(metrics: Mapping) -> dict:
+def answer(metrics: Mapping, model: str = "") -> dict:
     """The first screen in words: of 100 customers, how many are served, against what, for known and for new products, how sure.
+
+    Parameters
+    ----------
+    metrics : mapping
+    model : str
+        The recommender whose recommendations the run wrote, the parameter `model`; "" where that is not known.
 
     Returns
     -------
@@ -319,7 +325,7 @@ def answer(metrics: Mapping) -> dict:
     if others:
         against = " and ".join(f"{_of_100(models[name]['hit_rate@20'], digits)} with {what}" for what, name in others)
         lead.append(f"It would be {against}.")
-    points = []
+    parts = []
     for key, (_, what) in COLUMNS.items():
         column = told.get(key)
         mine = models[chosen] if key == "all" else models[chosen].get(key)
@@ -337,14 +343,12 @@ def answer(metrics: Mapping) -> dict:
                 f"such are {column['n']:,} of the {everyone.get('n', column['n']):,} targets."
             )
         sentences.append(_verdict(metrics, key, label, chosen))
-        points.append((what or "All together", sentences))
-    product = f"The twenty products of {label} for each customer, the embeddings and the model are files of the run's folder."
-    if best.get("embedding") and best.get("decay") is not None:
-        product += " " + _made_of(best)
-    points.append(("What leaves the pipeline", [f"{label}, chosen on other customers than it is measured on. {product}" if best.get("model") else product]))
+        parts.append((what or "All together", sentences))
+    parts.append(("What leaves the pipeline", [_product(metrics, model), _made_of(best)]))
+    paragraphs = [(head, clean(" ".join(text for text in sentences if text))) for head, sentences in parts]
     return {
         "lead": [clean(text) for text in lead],
-        "points": [(head, clean(" ".join(text for text in sentences if text))) for head, sentences in points],
+        "points": [(head, text) for head, text in paragraphs if text],
     }
 
 
@@ -397,13 +401,28 @@ def _sure(value: Mapping) -> str:
     return "" if value["low"] is None else f" (with 95 % confidence {100 * value['low']:.1f} to {100 * value['high']:.1f})"
 
 
+def _product(metrics: Mapping, model: str) -> str:
+    """Whose recommendations a run wrote, and how that model was chosen to be the one reported."""
+    models, chosen = metrics["models"], winner(metrics)
+    label = models[chosen].get("label") or label_of(chosen)
+    if not model:
+        return ""
+    text = "A table of twenty products for each customer, recommendations.parquet, and the embeddings of products and customers."
+    if model == chosen:
+        return f"{text} It is {label}'s, which was chosen on other customers than those it is measured on."
+    other = models.get(model, {}).get("label") or label_of(model)
+    return f"{text} It is {other}'s, as the parameter model says, although {label} was chosen."
+
+
 def _made_of(best: Mapping) -> str:
-    """Which embeddings a model uses, and how fast what a customer saw fades."""
+    """Which embeddings a model uses, and how fast what a customer saw fades; "" where metrics.json does not say."""
+    if not best.get("embedding") or best.get("decay") is None:
+        return ""
     space, decay = label_of(str(best["embedding"])), _decay(best)
     if best.get("model") == "tied":
-        return f"It starts from the {space} embeddings and learned a decay of {decay}."
+        return f"The model starts from the {space} embeddings and learned a decay of {decay}."
     if best.get("model") == "dense":
-        return f"It uses the {space} user embedding with a decay of {decay}."
+        return f"The model uses the {space} user embedding with a decay of {decay}."
     return f"User embeddings are averages in the {space} space, with a decay of {decay}."
 
 
