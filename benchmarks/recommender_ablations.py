@@ -73,7 +73,7 @@ def main() -> None:
             recommender.train(network, inputs, train.target, judged, valid.target, progress=False)
             model, half_life = recommender.recommend(network, start, *settings), "–"
         else:
-            learned = tied.start(start, known, train, **change)
+            learned = tied.start(start, known, sequences.corpus(table, targets=True), product_ids, **change)
             tied.train(learned, train, valid, epochs=given.epochs, progress=False)
             found = learned.findings()
             unit = "visits" if found["decay_time"] == "rank" else "days"
@@ -81,7 +81,7 @@ def main() -> None:
         seconds = time.perf_counter() - begun
         rank = metrics.evaluate(model, test).ranks
         full = rank if full is None else full
-        lead = metrics.difference(rank, full)
+        lead = metrics.difference(rank, full, test.user_ids)
         gain = "" if name == "full" else "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * x for x in (lead["gain"], *lead["ci95"])))
         hit, mrr = (100 * kind(rank, 20).mean() for kind in (metrics.hit_rate, metrics.reciprocal_rank))
         print(f"| {name} | {hit:.2f} | {mrr:.2f} | {gain} | {half_life} | {seconds:.0f} |", flush=True)

@@ -15,11 +15,11 @@ from functools import partial
 import numpy as np
 
 from shelfspace import recommender, shop, tied, users
-from shelfspace.sequences import Examples
+from shelfspace.sequences import Corpus, Examples
 
 
-def examples(n_users: int, n_products: int) -> Examples:
-    """All prefixes of the simulated users' visits."""
+def examples(n_users: int, n_products: int) -> tuple[Examples, Corpus]:
+    """All prefixes of the simulated users' visits, and these visits."""
     events = shop.simulate(n_users, n_products).events
     clicks = events[events["event"] != "search"]
     clicks = clicks.assign(
@@ -30,7 +30,10 @@ def examples(n_users: int, n_products: int) -> Examples:
     rows = np.flatnonzero(np.arange(len(clicks)) > start)
     items, nothing = clicks["item"].to_numpy(np.int32), np.zeros(len(clicks), np.int8)
     ids = start[rows].astype(str)
-    return Examples(items, clicks["days"].to_numpy(), nothing, start[rows], rows, items[rows], nothing[rows], ids)
+    offsets = np.append(first, len(clicks))
+    end = np.repeat(offsets[1:], np.diff(offsets))
+    given = Examples(items, clicks["days"].to_numpy(), nothing, start[rows], rows, items[rows], nothing[rows], ids, end[rows])
+    return given, Corpus(np.arange(n_products), items, offsets)
 
 
 def per_epoch(fit, epochs: int) -> float:
@@ -50,7 +53,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=3)
     given = parser.parse_args()
-    train = examples(given.users, given.products)
+    train, corpus = examples(given.users, given.products)
     vectors, known = np.random.default_rng(0).normal(size=(given.products, 50)).astype(np.float32), np.ones(given.products, bool)
 
     def dense(epochs: int, **softmax) -> None:
@@ -62,7 +65,7 @@ def main() -> None:
         )
 
     def ours(epochs: int) -> None:
-        tied.train(tied.start(vectors, known, train), train, epochs=epochs, progress=False)
+        tied.train(tied.start(vectors, known, corpus, corpus.product_ids), train, epochs=epochs, progress=False)
 
     fits = {
         "dense, softmax over all products (the article's)": partial(dense, full_below=given.products),

@@ -12,7 +12,10 @@ is not made twice. Airflow's own operator for papermill writes its notebook in p
 The window: a run learns from the `window_days` days that end with its data interval, and writes to a folder of that day.
 
     airflow dags test product_embeddings 2024-04-01         # the simulated shop, whose log ends on that day
-    airflow dags test product_embeddings 2024-04-01 --conf '{"data": "/data/clicks/*.parquet", "dim": 64}'
+    airflow dags test product_embeddings 2024-04-01 --conf '{"data": "data/clicks/*.parquet", "dim": 64}'
+
+Whoever may trigger a run names its log, its folder and its engine. SHELFSPACE_DATA, SHELFSPACE_OUT and SHELFSPACE_ENGINES, in the
+environment of the tasks, say which of them are allowed (`shelfspace.triggers`).
 """
 
 from __future__ import annotations
@@ -22,20 +25,30 @@ from pathlib import Path
 
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task, task_group
 
-from shelfspace import pipeline
+from shelfspace import pipeline, triggers
 
 WINDOW = {"since", "until", "last_days"}  # said by the data interval and window_days
 NOTEBOOKS = [p for p in pipeline.parameters() if p.name not in pipeline.PLUMBING | WINDOW]
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): ["null", "number"]}
+
+
+def schema(parameter: pipeline.Parameter) -> dict:
+    """What a parameter may be, in JSON Schema."""
+    allowed = parameter.allowed
+    found = {"type": TYPES[type(parameter.default)]} | ({"enum": list(allowed.choices)} if allowed.choices else {})
+    if not allowed.items:
+        found |= {"exclusiveMinimum" if allowed.above else "minimum": allowed.low} if allowed.low is not None else {}
+        found |= {"exclusiveMaximum" if allowed.below else "maximum": allowed.high} if allowed.high is not None else {}
+    return found
+
+
 PARAMS = {
-    "data": Param("shop", "The log: a file, folder or pattern of CSV, Parquet or JSON Lines; shop simulates one.", type="string"),
+    "data": Param("shop", "The log: a file, folder or pattern of CSV, Parquet or JSON Lines, from the project's root; shop simulates one.", type="string"),
     "columns": Param("", "The log's own names: user_id=visitorid,product_id=itemid,…", type="string"),
     "out": Param("reports/airflow", "Folder of the runs, each in a folder of its day; from the project's root.", type="string"),
     "window_days": Param(7, "Days of events, up to the end of the data interval; 1: the interval alone; 0: all before.", type="number", minimum=0),
 } | {
-    p.name: Param(
-        p.default, p.help, type=TYPES[type(p.default)], section=p.notebooks[0], **({"enum": list(p.choices)} if p.choices else {})
-    )
+    p.name: Param(p.default, p.help, section=p.notebooks[0], **schema(p))
     for p in NOTEBOOKS
 }  # fmt: skip
 
@@ -55,7 +68,9 @@ def asked() -> dict:
         window = {"since": since.isoformat() if params["window_days"] else "", "until": end.isoformat()}
     given |= {name: value for name, value in window.items() if value}
     out = pipeline.ROOT / params["out"] / (f"{end:%Y-%m-%d}" if end else context["run_id"])
-    opening = {"data": params["data"], "out": out, "columns": params["columns"], "given": given}
+    triggers.check(params["data"], out, params["engine_url"], params["images"])
+    data = params["data"] if params["data"] == "shop" else str(pipeline.ROOT / params["data"])
+    opening = {"data": data, "out": out, "columns": params["columns"], "given": given}
     return opening | {"command": cli.command(**opening)}
 
 

@@ -30,23 +30,23 @@
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
 data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
-columns = ""  # names of the columns in the log, where they are unusual; see --columns
-shop_users = 30000  # customers of the simulated shop
-shop_products = 3000  # products of the simulated shop
-shop_days = 28  # days that the simulated shop is open
-since = ""  # use only events from this date or time (UTC) on, as 2024-03-04; empty: from the first
-until = ""  # use only events before this date or time (UTC); empty: to the last
-last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all
-min_products = 5  # drop users with fewer distinct products
-session_gap = 30.0  # minutes of silence that end a session, where the log has no session of its own
+columns = ""  # names of the columns in the log, where they are unusual, as --columns takes them; pairs of names
+shop_users = 30000  # customers of the simulated shop; from 1 to 10000000
+shop_products = 3000  # products of the simulated shop; from 52 to 1000000
+shop_days = 28  # days that the simulated shop is open; from 1 to 3650
+since = ""  # use only events from then on (UTC), as 2024-03-04; empty: from the first; a date or time
+until = ""  # use only events before then (UTC); empty: to the last; a date or time
+last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all; from 0 to 100000
+min_products = 5  # drop users with fewer distinct products; from 2 to 1000
+session_gap = 30.0  # minutes of silence that end a session, where the log has no session of its own; above 0 and at most 525600
 protocol = "last-product"  # what is a target, and what trains; one of: last-product, time
 target_event = ""  # only such visits are targets; one of: , view, add_to_cart, purchase
-test_share = 0.3  # share of users whose target tests (protocol last-product)
-valid_share = 0.1  # share of users whose target chooses settings
-test_days = 7.0  # length of the test period in days (protocol time)
+test_share = 0.3  # share of users whose target tests (protocol last-product); above 0 and below 1
+valid_share = 0.1  # share of users whose target chooses settings; above 0 and below 1
+test_days = 7.0  # length of the test period in days (protocol time); above 0 and at most 100000
 engine = "duckdb"  # where the relational work runs; one of: duckdb, spark, bigquery
 engine_url = ""  # spark: its master, this machine by default; bigquery: PROJECT or PROJECT/DATASET
-seed = 0  # of everything random
+seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown]
 # ## The log
@@ -74,7 +74,9 @@ if data == "shop":
     shop.write(simulated, source)
     shop.write_truth(simulated, run / "shop")
 
-log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair))
+log = events.read(
+    source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair), expected=events.announced(run, data)
+)
 connection = log.connection if engine == "duckdb" else engines.connect(engine, engine_url)
 clicks = sequences.last_days(engines.move(sequences.window(log.table, since, until), connection), last_days)
 
@@ -88,13 +90,18 @@ shown = [
 plots.table(first_rows[shown], caption="The first rows of the log, in the one form that all logs are brought to.")
 
 # %% [markdown]
-# What does not fit is not mended silently. These rows were left out:
+# What does not fit is not mended silently. Rows that cannot be used are left out; a price that cannot be read is left
+# empty, and its row is kept.
 
 # %%
-dropped = pd.DataFrame({"reason": list(log.dropped), "rows": list(log.dropped.values())})
+odd = pd.DataFrame(
+    [(reason, rows, "left out") for reason, rows in log.dropped.items()]
+    + [(reason, rows, "kept") for reason, rows in log.noted.items()],
+    columns=["reason", "rows", "what became of them"],
+)
 kept = clicks.count().execute()
-if len(dropped):
-    plots.table(dropped, caption=f"Rows left out of {log.rows:,}, by reason; {kept:,} are used.")
+if len(odd):
+    plots.table(odd, caption=f"Rows that do not fit, of {log.rows:,} read, by reason; {kept:,} are used.")
 else:
     plots.note(f"None: all {log.rows:,} rows could be read, and {kept:,} are used.")
 
@@ -102,21 +109,22 @@ else:
 # ## From clicks to visits
 #
 # Customers reload pages, look twice, and click "add to cart" on the page they are on. So a product that follows
-# itself is **one visit**: it has the time of its first event and the strongest event it led to. A session ends after
-# a long silence. Here are seven clicks of one customer, by hand:
+# itself within a session is **one visit**: it has the time of its first event and the strongest event it led to. A session
+# ends after a long silence, and a visit with it. Here are eight clicks of one customer, by hand:
 
 # %%
 tiny = pd.DataFrame({
     "user_id": "Ada",
-    "product_id": ["phone A", "phone A", "phone B", "phone A", "case A", "case A", "chair"],
-    "timestamp": pd.Timestamp("2019-05-06 18:00") + pd.to_timedelta([0, 2, 5, 9, 12, 13, 1500], unit="min"),
-    "event": ["view", "view", "view", "add_to_cart", "view", "purchase", "view"],
-    "row": range(7),
+    "product_id": ["phone A", "phone A", "phone B", "phone A", "case A", "case A", "case A", "chair"],
+    "timestamp": pd.Timestamp("2019-05-06 18:00") + pd.to_timedelta([0, 2, 5, 9, 12, 13, 1500, 1502], unit="min"),
+    "event": ["view", "view", "view", "add_to_cart", "view", "purchase", "view", "view"],
+    "row": range(8),
 })  # fmt: skip
 tiny_visits = sequences.visits(ibis.memtable(tiny), session_gap).order_by("position").to_pandas()
 plots.table(
     tiny_visits[["position", "product_id", "timestamp", "event", "session"]],
-    caption="Seven clicks are five visits in two sessions. Ada's purchase of the case is one visit with its view.",
+    caption="Eight clicks are six visits in two sessions. Ada's purchase of the case is one visit with its view; that she comes "
+    "back to it the next day is another.",
 )
 
 # %% [markdown]
@@ -124,11 +132,12 @@ plots.table(
 #
 # The last visit is what a recommender should have foreseen: the **target**. Everything before it is **history**, and
 # nothing of the target may reach the training of embeddings or the user's own embedding. With Ada's visits, the chair
-# is the target, and a model sees phone A, phone B, phone A, case A.
+# is the target, and a model sees phone A, phone B, phone A, case A, case A.
 #
 # Two protocols are built in. `last-product` is the article's: every user has one target, their most recent product.
 # `time` cuts the log at a date: sessions before it train, and every visit of a later session, except its first, is a
-# target. It is the stricter one, as no model can know a later day's fashion.
+# target. It is the stricter one, as no model can know a later day's fashion. Of a session that runs over the date, what
+# comes after it is left out.
 
 # %%
 expression = sequences.sequences(
@@ -140,14 +149,15 @@ rows = engines.read(connection, run / "sequences.parquet")
 sequences.check(rows, clicks, min_products, target_event)
 
 # %% [markdown]
-# Each row says what it may be used for. Embeddings train on the rows that are *history* and *train*, and on no others.
+# Each row says what it may be used for. What is *train* may train, and nothing else: all that is counted is counted in these
+# rows, and the networks learn from them. The embeddings take those of them that are *history*.
 
 # %%
 uses = rows.group_by("role", "split").agg(visits=rows.count(), users=rows.user_id.nunique()).order_by("role", "split").to_pandas()
 plots.table(
     uses,
     caption="What the visits are used for. Under last-product, the history of every user trains, and targets are "
-    "split by user.",
+    "split by user; those of the train users train, too.",
 )
 
 # %%
@@ -252,9 +262,10 @@ targets = uses[uses.role == "target"].set_index("split").visits
 facts = {
     "rows_read": log.rows, "events": int(kept), "users": int(overview.users), "products": len(products),
     "sessions": int(counted.sessions.sum()), "first": overview["first"].isoformat(),
-    "last": overview["last"].isoformat(), "dropped": log.dropped,
+    "last": overview["last"].isoformat(), "dropped": log.dropped, "noted": log.noted, "fingerprint": log.fingerprint,
     "events_by_type": per_day.groupby("event")["count"].sum().astype(int).to_dict(), "layout": log.layout,
     "users_kept": len(lengths), "repeat_share": repeats, "protocol": protocol, "target_event": target_event,
+    "min_products": min_products,
 } | {split: int(targets.get(split, 0)) for split in ("train", "valid", "test")}  # fmt: skip
 runs.write_json(run / "data.json", facts)
 

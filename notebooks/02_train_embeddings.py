@@ -26,25 +26,25 @@
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
-dim = 50  # length of the product embeddings
-w2v_window = 5  # word2vec: products before and after that are context
-w2v_negatives = 20  # word2vec: noise products per pair
-w2v_ns_exponent = 0.5  # word2vec: noise products are drawn by count to this power
-w2v_subsample = 0.0  # word2vec: thin out products with a larger share of all visits; 0 keeps all
-w2v_epochs = 0  # word2vec: passes over the sequences; 0: by the size of the log
-w2v_learning_rate = 0.1  # word2vec: step size at the start
+dim = 50  # length of the product embeddings; from 1 to 4096
+w2v_window = 5  # word2vec: products before and after that are context; from 1 to 1000
+w2v_negatives = 20  # word2vec: noise products per pair; from 1 to 1000
+w2v_ns_exponent = 0.5  # word2vec: noise products are drawn by count to this power; from -2 to 2
+w2v_subsample = 0.0  # word2vec: thin out products with a larger share of all visits; 0 keeps all; from 0 to 1
+w2v_epochs = 0  # word2vec: passes over the sequences; 0: by the size of the log; from 0 to 10000
+w2v_learning_rate = 0.1  # word2vec: step size at the start; above 0 and at most 1
 ss_similarity = "cosine"  # StarSpace; one of: cosine, dot
 ss_loss = "hinge"  # StarSpace; one of: hinge, softmax
-ss_margin = 0.2  # StarSpace, hinge: by how much the label must be nearer than a negative
-ss_temperature = 0.1  # StarSpace, softmax: what similarities are divided by
-ss_negatives = 50  # StarSpace: negatives per batch of ten examples
-ss_window = 0  # StarSpace: products around the label that make up its bag; 0: the whole sequence
-ss_epochs = 0  # StarSpace: passes over the sequences; 0: by the size of the log
-ss_learning_rate = 0.05  # StarSpace: step size of Adagrad at the start
-ss_patience = 0  # StarSpace: stop after so many passes without a better hit rate on valid users; 0: never
-compare_users = 1000  # valid users on whom the two are compared
-feature_epochs = 10  # StarSpace with features: passes over the sequences; 0 leaves that part out
-seed = 0  # of everything random
+ss_margin = 0.2  # StarSpace, hinge: by how much the label must be nearer than a negative; from 0 to 100
+ss_temperature = 0.1  # StarSpace, softmax: what similarities are divided by; above 0 and at most 100
+ss_negatives = 50  # StarSpace: negatives per batch of ten examples; from 1 to 10000
+ss_window = 0  # StarSpace: products around the label that make up its bag; 0: the whole sequence; from 0 to 1000
+ss_epochs = 0  # StarSpace: passes over the sequences; 0: by the size of the log; from 0 to 10000
+ss_learning_rate = 0.05  # StarSpace: step size of Adagrad at the start; above 0 and at most 10
+ss_patience = 0  # StarSpace: stop after so many passes without a better hit rate on valid users; 0: never; from 0 to 10000
+compare_users = 1000  # valid users on whom the two are compared; from 1 to 10000000
+feature_epochs = 10  # StarSpace with features: passes over the sequences; 0 leaves that part out; from 0 to 10000
+seed = 0  # of everything random; from 0 to 4294967295
 
 # %% tags=["setup"]
 import numpy as np
@@ -65,6 +65,13 @@ files = {name: f"product_embeddings/{name}.parquet" for name in ("word2vec", "st
 seconds = {}
 
 # %% [markdown]
+# ## What they learn from
+#
+# The embeddings learn from the histories and not from the train users' targets, from which the counts and the networks of
+# later notebooks do learn. A network that is to find a target, given vectors that had already seen it, could come to trust
+# them more than it may for the valid and test users, whose targets no vector has seen. Both ways were tried: on the valid
+# users, neither was better for all models.
+#
 # ## Skip-gram: predict the neighbours
 #
 # word2vec slides along a sequence. Each product $p$ should make the products $c$ near it likely, and $K$ products
@@ -236,8 +243,8 @@ plots.table(
 # %%
 best = {name: max((key for key in hits if key[0] == name), key=lambda key: hits[key].mean()) for name in trained}
 gain = hits[best["starspace"]] - hits[best["word2vec"]]
-low, high = metrics.interval(gain, seed)
-verdict = "level" if low <= 0 <= high else "StarSpace ahead" if low > 0 else "word2vec ahead"
+low, high = metrics.interval(gain, judges.user_ids, seed)
+verdict = "not shown to differ" if low <= 0 <= high else "StarSpace ahead" if low > 0 else "word2vec ahead"
 plots.note(
     f"Each at its best on these users, the difference in HR@20, StarSpace less word2vec, is {gain.mean():+.1%} "
     f"({low:+.1%} to {high:+.1%}): {verdict}."

@@ -23,30 +23,34 @@
 # - train it until the valid users stop gaining;
 # - build a second one that keeps the article's idea and learns all of it: the embeddings, the decay, the weights;
 # - read the decay that it learned beside the truth;
+# - let several models name candidates, and train a ranker that puts these in order;
 # - write twenty recommendations for every user.
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
-hidden = "128"  # units of each Dense layer, as "128" or "256, 128"
-dropout = 0.3  # share of units left out at random while training
-prefixes = 20  # also learn from so many of each user's last history visits; 0: from the target alone, as in the article
-epochs = 20  # passes of the dense network at most
-batch = 1024  # examples per step of the dense network
-learning_rate = 0.004  # Adam's step size in the dense network
+hidden = "128"  # units of each Dense layer, as "128" or "256, 128"; whole numbers, each from 1 to 16384
+dropout = 0.3  # share of units left out at random while training; 0 or more and below 1
+prefixes = 1000  # also learn from so many of each user's last history visits; 0: from the target alone, as in the article; from 0 to 10000
+epochs = 20  # passes of the dense network at most; from 1 to 10000
+batch = 1024  # examples per step of the dense network; from 1 to 1000000
+learning_rate = 0.004  # Adam's step size in the dense network; above 0 and at most 10
 distribute = ""  # who shares the dense network's training: GPUs, or the machines of TF_CONFIG; one of: , mirrored, workers
-examples = 400000  # examples that a pass of either network takes at most, drawn anew each time
-patience = 2  # passes of the dense network without a gain on the valid users before stopping
-model = "tied"  # whose recommendations leave the pipeline; one of: tied, dense
-tied_epochs = 0  # passes of the tied recommender; 0: by the size of the log
-tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last
-tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training
-seed = 0  # of everything random
+examples = 400000  # examples that a pass of either network takes at most, drawn anew each time; from 1 to 1000000000
+patience = 2  # passes of the dense network without a gain on the valid users before stopping; from 0 to 10000
+model = "best"  # whose recommendations leave the pipeline; best: of ranked and tied, by the valid users; one of: best, ranked, tied, dense
+seen = True  # whether products that a user saw already may be recommended
+tied_epochs = 0  # passes of the tied recommender; 0: by the size of the log; from 0 to 10000
+tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last; from 0 to 100
+tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training; 0 or more and below 1
+rank_examples = 20000  # targets of train users that the ranker learns from, at most; the tied recommender learns from the others; from 1 to 1000000
+rank_top = 40  # candidates that each source of the ranker names; from 1 to 1000
+seed = 0  # of everything random; from 0 to 4294967295
 
 # %%
 import numpy as np
 import pandas as pd
 
-from shelfspace import embeddings, metrics, plots, recommender, runs, sequences, tied, transitions, users
+from shelfspace import embeddings, metrics, plots, ranked, recommender, runs, sequences, tied, transitions, users
 
 plots.theme()
 run = runs.run_folder(run_dir)
@@ -153,8 +157,9 @@ plots.show(
 #   what came of it (what lies in the cart is still wanted), from the user's habits so far (who went back to products before,
 #   goes back again), and from how popular the product is.
 # - $n_1(a \to j)$ is how often $j$ came right after $a$, $n_2$ how often two visits after. A cosine is symmetric: it
-#   cannot say that the case follows the phone but not the phone the case. While training, the counts leave out what the
-#   user's own sequence added to them; otherwise the model would learn to trust a count that holds its own target.
+#   cannot say that the case follows the phone but not the phone the case. The counts leave out what the user's own sequence
+#   added to them, in training as in use: otherwise the model would learn to trust a count that holds its own target, and
+#   would then put first what nobody but the user did.
 # - $s_j = \sum_i \tilde w_i\, n(p_i, j) / \sqrt{n(p_i)\, n(j)}$ is the co-occurrence baseline, where $n(a, b)$ is how many
 #   sequences hold both and $\tilde w$ are the weights of a plain decay: rare products are known better by whom they were seen
 #   with than by a vector. Its weight is fixed, as the past is always more like itself than like what comes.
@@ -173,11 +178,23 @@ two = pd.DataFrame(
 )
 plots.table(two, caption="Only what other users did can help to predict a user's next product, in training as in use.")
 
+# %% [markdown]
+# Some of the train users' targets are kept back: a ranker further down learns from them when to believe this recommender, and
+# would believe it too much if it had seen them.
+
+# %%
+asked = sequences.examples(table, product_ids, "train")  # the train users' targets
+owner = np.unique(asked.user_ids, return_inverse=True)[1]
+drawn = np.random.default_rng(seed).permutation(len(asked))[owner]  # a place in the queue for each of the users
+asked = asked[np.sort(np.argsort(drawn, kind="stable")[:rank_examples])]
+rest = train[~np.isin(train.end, asked.end)]
+
 # %%
 recommender.deterministic(seed)
-learned = tied.start(vectors, known, train, decay_time="days", seed=seed)
+corpus = sequences.corpus(table, targets=True)
+learned = tied.start(vectors, known, corpus, product_ids, decay_time="days", seed=seed)
 tied_history = tied.train(
-    learned, train, valid, epochs=tied_epochs, dropout=tied_dropout, chances=tied.recency(train, tied_recency), limit=examples,
+    learned, rest, valid, epochs=tied_epochs, dropout=tied_dropout, chances=tied.recency(rest, tied_recency), limit=examples,
     seed=seed,
 )  # fmt: skip
 with runs.atomic(run / "recommender_tied.keras") as temporary:
@@ -225,6 +242,69 @@ else:
     plots.note("There is no true half-life to compare with; the simulated shop (`data=shop`) has one.")
 
 # %% [markdown]
+# ## Retrieve, then rank
+#
+# Each of these models knows something that the others do not. Large shops put them together in two steps. *Retrieve*: every
+# source names its first products, which makes a few hundred candidates of many thousands. *Rank*: a ranker looks closely at
+# each candidate $j$, at what every source says of it, and at what none of them can say: how it stands to the history in
+# category, brand and price, what became of it in the cart, and what kind of customer asks. It adds up many small decision
+# trees,
+#
+# $$\mathrm{score}(u, j) = \sum_{m} \mathrm{tree}_m(\mathrm{features}(u, j))$$
+#
+# each grown to mend the order that those before it gave (LambdaRank: a pair of products in the wrong order counts by what
+# swapping them would gain). What does each source bring by itself?
+
+# %%
+aligned = {
+    name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), product_ids)
+    for name in ("word2vec", "starspace")
+}
+sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"])
+facts = ranked.facts(corpus, products, vectors)
+product, offsets, _ = ranked.look(sources, facts, valid, rank_top)
+
+# %%
+row = np.repeat(np.arange(len(valid)), np.diff(offsets))
+among = np.bincount(row, product == valid.target[row], minlength=len(valid)) > 0
+alone = {name: metrics.evaluate(source, valid) for name, source in sources.items()}
+plots.table(
+    pd.DataFrame({
+        "source": [plots.label_of(name) for name in alone],
+        "names the target": [np.mean(each.ranks <= rank_top) for each in alone.values()],
+        "names a new target": [np.mean(each.ranks[~valid.seen()] <= rank_top) for each in alone.values()],
+        "MRR@20 by itself": [metrics.reciprocal_rank(each.ranks, 20).mean() for each in alone.values()],
+    }),
+    formats={"names the target": ".1%", "names a new target": ".1%", "MRR@20 by itself": ".1%"},
+    caption=f"What each source brings with its first {rank_top} products for the valid users. Together they name {among.mean():.1%} of the "
+    f"targets, and {among[~valid.seen()].mean():.1%} of the new ones, with {len(product) / len(valid):.0f} candidates for each user.",
+)  # fmt: skip
+
+# %% [markdown]
+# The ranker learns from the targets that were kept back. Each is asked for twice: among all candidates and, where it was new to
+# the user, among the new ones. So the same ranker serves a list of new products alone.
+
+# %%
+ranker = ranked.train(sources, facts, asked, valid, top=rank_top, seed=seed)
+with runs.atomic(run / "recommender_ranked.txt") as temporary:
+    ranked.save(ranker, temporary)
+
+# %%
+gain = pd.Series(ranker.trees.feature_importance("gain"), ranker.trees.feature_name())
+share = gain.groupby(lambda name: name.partition("/")[0], sort=False).sum().sort_values(ascending=False) / max(gain.sum(), 1e-12)
+plots.table(
+    pd.DataFrame({"what it looks at": [plots.label_of(name) for name in share.index], "share": share.to_numpy()}),
+    formats={"share": ".1%"},
+    caption=f"What the ranker's {ranker.trees.num_trees()} trees go by: each group's share of all that their splits gained.",
+)
+
+# %%
+final = {"ranked": ranked.recommend(ranker), "tied": tied.recommend(learned), "dense": recommender.recommend(network, vectors, *settings)}
+on_valid = {name: metrics.evaluate(each, valid) for name, each in final.items()}
+mrr = {name: metrics.reciprocal_rank(each.ranks, 20).mean() for name, each in on_valid.items()}
+leaves = max(("ranked", "tied"), key=mrr.get) if model == "best" else model
+
+# %% [markdown]
 # ## Twenty products for everybody
 #
 # What leaves the pipeline is a table: user, rank, product, score. Here it is written for every user, from all that
@@ -232,22 +312,32 @@ else:
 
 # %%
 everybody = sequences.latest(table, product_ids)
-scores_of = {"dense": recommender.recommend(network, vectors, *settings), "tied": tied.recommend(learned)}[model]
-recommender.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet")
+scores_of = final[leaves]
+recommender.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet", seen=seen)
 with runs.atomic(run / "recommender.keras") as temporary:
-    {"dense": network, "tied": learned}[model].save(temporary)
+    (network if leaves == "dense" else learned).save(temporary)
+runs.write_json(run / "recommender.json", {"model": leaves, "top": rank_top, "valid_mrr@20": {name: float(each) for name, each in mrr.items()}})
 
 # %%
-labels = plots.product_labels(products)
 example = valid[np.flatnonzero(valid.lengths <= 8)[:1]] if (valid.lengths <= 8).any() else valid[:1]
+parts = ranked.explain(ranker, example, 5)
+labels = plots.product_labels(products)
+parts.insert(1, "recommended", [labels[i] for i in parts["product"]])
+plots.table(
+    parts.drop(columns="product").rename(columns=plots.label_of),
+    formats=dict.fromkeys(map(plots.label_of, parts.columns[2:]), ".2f"),
+    caption="Why these: the first five products of the ranker for a valid user, and what each group of features adds to the score.",
+)
+
+# %%
 top, scores = metrics.top_k(scores_of(example), 5)
-seen = [labels[i] for i in example.items[example.start[0] : example.end[0]][-5:]]
+saw = [labels[i] for i in example.items[example.start[0] : example.end[0]][-5:]]
 shown = pd.DataFrame(
-    {"saw (newest last)": pd.Series(seen), "recommended": pd.Series([labels[i] for i in top[0]])}
+    {"saw (newest last)": pd.Series(saw), "recommended": pd.Series([labels[i] for i in top[0]])}
 ).fillna("")
 plots.table(
     shown,
-    caption=f"A valid user: the last {len(seen)} products seen, and the first five recommended. What came next was: "
+    caption=f"A valid user: the last {len(saw)} products seen, and the first five recommended. What came next was: "
     f"{labels[example.target[0]]}.",
 )
 
@@ -320,5 +410,6 @@ plots.takeaways([
     f"The tied recommender scores against the table it averages. On the valid users its MRR@20 is "
     f"{tied_kept['valid_mrr@20']:.1%}, the dense network's {kept['valid_mrr@20']:.1%}.",
     f"The half-life it learned is {found['half_life']:.1f} days.",
-    f"Recommendations of {plots.label_of(model)} for {len(everybody):,} users are in recommendations.parquet.",
+    f"The ranker over {len(sources)} sources reaches {mrr['ranked']:.1%}.",
+    f"Recommendations of {plots.label_of(leaves)} for {len(everybody):,} users are in recommendations.parquet.",
 ])  # fmt: skip

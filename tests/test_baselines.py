@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shelfspace import baselines
+from shelfspace import baselines, metrics
 from shelfspace.sequences import Corpus, Examples
 
 IDS = np.array(["a", "b", "c", "d"])
@@ -41,11 +41,16 @@ def test_own_products_come_first_by_recency_then_the_popular_ones():
     assert np.argsort(-scores[0]).tolist() == [1, 0, 2, 3]
 
 
-@pytest.mark.parametrize("power, expected", [(0.0, [2, 2, 1]), (0.5, [2 / 6**0.5, 2 / 6**0.5, 1 / 2])])
-def test_cooccurrence_by_hand(power, expected):
-    table = baselines.cooccurrence(CORPUS, IDS, power).toarray()
-    np.testing.assert_allclose([table[0, 1], table[0, 2], table[1, 2]], expected, rtol=1e-6)
-    assert np.array_equal(table, table.T) and not table.diagonal().any() and not table[3].any()
+def test_cooccurrence_by_hand():
+    pairs, alone = baselines.cooccurrence(CORPUS, IDS)
+    assert pairs.toarray().tolist() == [[0, 2, 2, 0], [2, 0, 1, 0], [2, 1, 0, 0], [0] * 4] and alone.tolist() == [3, 2, 2, 0]
+
+
+@pytest.mark.parametrize("power, expected", [(0.0, [2, 2]), (0.5, [2 / 6**0.5, 2 / 6**0.5])])
+def test_cooccurrence_scores_by_hand(power, expected):
+    scores = baselines.item_to_item(baselines.cooccurrence(CORPUS, IDS), decay=0.0, power=power)(one_history([0], [0]))[0]
+    np.testing.assert_allclose(scores[1:3], expected, rtol=1e-6)
+    assert scores[3] < scores[0] < 0  # not seen together with it; the more visited before the other
 
 
 def test_cooccurrence_of_a_large_catalogue_keeps_the_most_alike(monkeypatch):
@@ -53,17 +58,18 @@ def test_cooccurrence_of_a_large_catalogue_keeps_the_most_alike(monkeypatch):
     corpus = Corpus(np.arange(300).astype("U3"), rng.integers(300, size=6000).astype(np.int32), np.arange(0, 6001, 20))
     ids = np.sort(corpus.product_ids)
     corpus = Corpus(ids, corpus.items, corpus.offsets)
-    whole = baselines.cooccurrence(corpus, ids).toarray()
+    whole, alone = baselines.cooccurrence(corpus, ids)
     monkeypatch.setattr(baselines, "ENTRIES", 300 * 7)
-    few = baselines.cooccurrence(corpus, ids)
-    assert (np.diff(few.indptr) == 7).all() and (few.toarray()[few.nonzero()] == whole[few.nonzero()]).all()
-    np.testing.assert_allclose(np.sort(few.data.reshape(300, 7), axis=1), np.sort(whole, axis=1)[:, -7:])
+    few, _ = baselines.cooccurrence(corpus, ids)
+    assert (np.diff(few.indptr) == 7).all() and (few.toarray()[few.nonzero()] == whole.toarray()[few.nonzero()]).all()
+    likeness = [pairs.toarray() / np.sqrt(alone) for pairs in (few, whole)]
+    np.testing.assert_allclose(*(np.sort(each, axis=1)[:, -7:] for each in likeness))
 
 
 def test_item_to_item_adds_up_the_decayed_history():
-    table = baselines.cooccurrence(CORPUS, IDS, power=0)
-    scores = baselines.item_to_item(table, decay=np.log(2))(SEEN)  # weights 1/3 on a, 2/3 on b
-    np.testing.assert_allclose(scores, [[4 / 3, 2 / 3, 4 / 3, 0]], rtol=1e-6)
+    pairs = baselines.cooccurrence(CORPUS, IDS)
+    scores = baselines.item_to_item(pairs, decay=np.log(2), power=0)(SEEN)  # weights 1/3 on a, 2/3 on b
+    np.testing.assert_allclose(scores, [[4 / 3, 2 / 3, 4 / 3, -1]], rtol=1e-6)
 
 
 def test_nearest_models_rank_products_without_embedding_last():
@@ -95,17 +101,16 @@ def test_recently_popular_needs_times():
         baselines.recently_popular(CORPUS, IDS, 0.1)
 
 
-def test_transitions_by_hand():
-    one = baselines.transitions(CORPUS, IDS).toarray()
-    assert one.tolist() == [[0, 2, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
-    two = baselines.transitions(CORPUS, IDS, steps=2).toarray()
-    assert (two - one).tolist() == [[0, 0, 0.5, 0]] + [[0] * 4] * 3  # a, then c two visits later
+def test_markov_by_hand():
+    for steps, expected in (1, [0, 2, 1, 0]), (2, [0, 2, 1.5, 0]):  # a, then b twice and c once; c once two visits later
+        found = baselines.markov(CORPUS, IDS, steps)(one_history([0], [0]))[0]
+        np.testing.assert_allclose(found, expected, atol=0.011)  # the rest tells ties apart
     with pytest.raises(ValueError, match="1 .the next product. or more"):
-        baselines.transitions(CORPUS, IDS, steps=0)
+        baselines.markov(CORPUS, IDS, steps=0)
 
 
 def test_markov_follows_the_last_product_and_breaks_ties_by_popularity():
-    model = baselines.markov(baselines.transitions(CORPUS, IDS), baselines.visit_counts(CORPUS, IDS))
+    model = baselines.markov(CORPUS, IDS)
     assert np.argsort(-model(SEEN)[0], kind="stable").tolist() == [2, 0, 1, 3]  # after b came c; then a, b, d by visits
     assert (np.argsort(-model(one_history([3], [0]))[0], kind="stable") == [0, 1, 2, 3]).all()  # nothing came after d
 
@@ -174,6 +179,89 @@ def two_tastes(n=200, seed=0) -> Corpus:
     return Corpus(np.array(list("abcdefghij")), items.reshape(-1).astype(np.int32), np.arange(0, 3 * n + 1, 3))
 
 
+def of_users(corpus, history=slice(None)):
+    """The training sequences' own histories, without their newest visit."""
+    start, end = corpus.offsets[:-1], corpus.offsets[1:] - 1
+    n, visits = len(corpus), len(corpus.items)
+    return Examples(
+        corpus.items, np.zeros(visits), np.zeros(visits, np.int8), start, end, corpus.items[end], np.zeros(n, np.int8),
+        corpus.user_ids, corpus.offsets[1:],
+    )  # fmt: skip
+
+
+MODELS = {
+    "cooccurrence": lambda corpus, ids, **own: baselines.item_to_item(baselines.cooccurrence(corpus, ids), decay=0.0, **own),
+    "markov": lambda corpus, ids, **own: baselines.markov(corpus, ids, steps=3, **own),
+    "session_knn": lambda corpus, ids, **own: baselines.session_knn(corpus, ids, neighbours=5, **own),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_who_was_counted_is_scored_as_if_they_were_not(name):
+    """Each user's scores are those of a model that was made without the user; but for the most visited products' order."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, 7, size=40)
+    ids, offsets = np.array([f"p{p:02d}" for p in range(12)]), np.concatenate([[0], np.cumsum(lengths)])
+    items = np.concatenate([np.arange(12), rng.integers(12, size=offsets[-1] - 12)]).astype(np.int32)
+    corpus = Corpus(ids, items, offsets, user_ids=np.array([f"u{u:02d}" for u in rng.permutation(40)]))
+    examples, model = of_users(corpus), MODELS[name](corpus, ids)
+    for user in range(0, 40, 3):
+        keep = np.arange(40) != user
+        visits = np.repeat(keep, lengths)
+        used, places = np.unique(items[visits], return_inverse=True)
+        others = Corpus(ids[used], places.astype(np.int32), np.append(0, np.cumsum(lengths[keep])), user_ids=corpus.user_ids[keep])
+        one = examples[user : user + 1]
+        expected = MODELS[name](others, ids)(replace(one, trained=one.start))[0]
+        scores = model(one)[0]
+        assert np.array_equal(MODELS[name](corpus, ids, own=True)(one), MODELS[name](replace(corpus, user_ids=None), ids)(replace(one, trained=one.start)))
+        known = expected > 0.02
+        np.testing.assert_allclose(scores[known], expected[known], rtol=1e-4, atol=0.02 if name == "markov" else 1e-5)
+        assert (scores[~known] <= 0.02).all()
+
+
+def relabelled(corpus, examples, vectors, names):
+    """The same log whose product p is called ``names[p]``, with its product table."""
+    used = np.argsort(names)  # the vocabulary is sorted
+    place = np.argsort(used).astype(np.int32)
+    moved = replace(examples, items=place[examples.items], target=place[examples.target])
+    return replace(corpus, product_ids=names[used], items=place[corpus.items]), moved, vectors[used]
+
+
+ALL = MODELS | {
+    "popular": lambda corpus, ids: baselines.popular(baselines.visit_counts(corpus, ids)),
+    "recently_popular": lambda corpus, ids: baselines.recently_popular(corpus, ids, 0.1),
+    "own_products": lambda corpus, ids: baselines.own_products(baselines.visit_counts(corpus, ids), 0.3),
+    "session_knn": lambda corpus, ids: baselines.session_knn(corpus, ids, 20, decay=0.3, decay_time="days"),  # no ties
+}
+
+
+@pytest.mark.parametrize("name", [*ALL, "nearest_to_last", "nearest_to_user"])
+def test_relabelling_the_products_changes_no_figures(name):
+    rng = np.random.default_rng(0)
+    names, n = np.array([f"p{p:03d}" for p in range(60)]), 300
+    lengths = rng.integers(3, 12, size=n)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    items = np.minimum(rng.exponential(15, size=offsets[-1]), 59).astype(np.int32)
+    items[rng.permutation(len(items))[:60]] = np.arange(60)  # each occurs
+    times, user_ids = np.concatenate([np.sort(rng.uniform(0, 60, size=k)) for k in lengths]), np.arange(n).astype("U4")
+    corpus = Corpus(names, items, offsets, times, user_ids=user_ids)
+    examples = replace(of_users(corpus), times=times)
+    vectors = rng.normal(size=(60, 5)).astype(np.float32)
+    found = []
+    for called in (names, rng.permutation(names), names[::-1]):
+        one, asked, table = relabelled(corpus, examples, vectors, called)
+        if name in ALL:
+            model = ALL[name](one, one.product_ids)
+        else:
+            known = np.ones(60, bool)
+            model = baselines.nearest_to_last(table, known) if name.endswith("last") else baselines.nearest_to_user(table, known, 0.3)
+        found.append(metrics.evaluate(model, asked, threads=1).ranks)
+    assert len(np.unique(found[0])) > 10
+    for other in found[1:]:
+        np.testing.assert_allclose([(other <= 20).mean(), (1 / other).mean()], [(found[0] <= 20).mean(), (1 / found[0]).mean()], atol=1e-3)
+        assert (other == found[0]).mean() > 0.98  # but for what rounding does to equal scores
+
+
 def test_matrix_factorisation_tells_two_tastes_apart():
     pytest.importorskip("implicit", reason="the extra mf is not installed")
     corpus = two_tastes()
@@ -182,6 +270,46 @@ def test_matrix_factorisation_tells_two_tastes_apart():
         assert set(np.argsort(-model(one_history(history, range(len(history))))[0])[:5]) == set(taste)
     again = baselines.matrix_factorisation(corpus, corpus.product_ids, decay=0.0, dim=2)
     assert np.array_equal(model(SEEN), again(SEEN))
+
+
+def of_users(corpus, history=slice(None)):
+    """The training sequences' own histories, without their newest visit."""
+    start, end = corpus.offsets[:-1], corpus.offsets[1:] - 1
+    n, visits = len(corpus), len(corpus.items)
+    return Examples(
+        corpus.items, np.zeros(visits), np.zeros(visits, np.int8), start, end, corpus.items[end], np.zeros(n, np.int8),
+        corpus.user_ids, corpus.offsets[1:],
+    )  # fmt: skip
+
+
+MODELS = {
+    "cooccurrence": lambda corpus, ids, **own: baselines.item_to_item(baselines.cooccurrence(corpus, ids), decay=0.0, **own),
+    "markov": lambda corpus, ids, **own: baselines.markov(corpus, ids, steps=3, **own),
+    "session_knn": lambda corpus, ids, **own: baselines.session_knn(corpus, ids, neighbours=5, **own),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_who_was_counted_is_scored_as_if_they_were_not(name):
+    """Each user's scores are those of a model that was made without the user; but for the most visited products' order."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, 7, size=40)
+    ids, offsets = np.array([f"p{p:02d}" for p in range(12)]), np.concatenate([[0], np.cumsum(lengths)])
+    items = np.concatenate([np.arange(12), rng.integers(12, size=offsets[-1] - 12)]).astype(np.int32)
+    corpus = Corpus(ids, items, offsets, user_ids=np.array([f"u{u:02d}" for u in rng.permutation(40)]))
+    examples, model = of_users(corpus), MODELS[name](corpus, ids)
+    for user in range(0, 40, 3):
+        keep = np.arange(40) != user
+        visits = np.repeat(keep, lengths)
+        used, places = np.unique(items[visits], return_inverse=True)
+        others = Corpus(ids[used], places.astype(np.int32), np.append(0, np.cumsum(lengths[keep])), user_ids=corpus.user_ids[keep])
+        one = examples[user : user + 1]
+        expected = MODELS[name](others, ids)(replace(one, trained=one.start))[0]
+        scores = model(one)[0]
+        assert np.array_equal(MODELS[name](corpus, ids, own=True)(one), MODELS[name](replace(corpus, user_ids=None), ids)(replace(one, trained=one.start)))
+        known = expected > 0.02
+        np.testing.assert_allclose(scores[known], expected[known], rtol=1e-4, atol=0.02 if name == "markov" else 1e-5)
+        assert (scores[~known] <= 0.02).all()
 
 
 def test_matrix_factorisation_says_what_is_missing(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,62 @@ def test_what_will_not_do_is_one_sentence(monkeypatch, tmp_path, capsys, words, 
     assert not (tmp_path / "run").exists()
 
 
+BOMB = "a: &a [1, 1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghijklmnopqrstuvwxy", "bcdefghijklmnopqrstuvwxyz"))
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        (BOMB, "uses an alias (*name), which a file of parameters may not; write the value out."),
+        ("dim: 1\n" * 20_000, "is larger than 100,000 bytes, so it is no file of parameters."),
+        ("a: " + "[" * 20_000, "is nested too deeply"),
+        ("dim: 2024-13-45\n", "is not YAML"),
+        ("dim: !!python/object/apply:os.getcwd []\n", "is not YAML"),
+        ("? [1]\n: 2\n", "is not YAML"),
+        ("dim: {a: 1}\n", "dim is {'a': 1}; it must be a whole number"),
+        ("[1]: 2\ndim: 3\n", "is not YAML"),
+    ],
+)
+def test_a_parameter_file_that_will_not_do_is_one_sentence(monkeypatch, tmp_path, capsys, text, sentence):
+    (tmp_path / "p.yaml").write_text(text)
+    assert call(monkeypatch, "report", "--out", tmp_path / "run", "-f", tmp_path / "p.yaml") == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("shelfspace: ") and sentence in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_parameter_file_is_a_regular_one(monkeypatch, tmp_path, capsys):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "pipe")
+    for path, sentence in (("/dev/zero", "is no file"), (tmp_path / "pipe", "is no file"), (tmp_path, "is no file"), (tmp_path / "loop", "cannot be read")):
+        assert call(monkeypatch, "report", "--out", tmp_path / "run", "-f", path) == 2
+        assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["--out", "/"], "/ is the root of the file system; name a folder of its own"),
+        (["--out", "loop"], "loop is a link that leads back to itself; name another folder"),
+        (["--out", "loop/run"], "loop/run is a link that leads back to itself"),
+        (["--out", "a\udcffb"], "is not Unicode text"),
+        (["--data", ""], "--data is empty; it takes shop, or a file, folder or pattern"),
+        (["--data", "loop"], "loop"),
+        (["--data", "a\udcffb"], "data is"),
+        (["--columns", "user_id"], "columns is 'user_id'; it must be pairs of NAME=COLUMN"),
+        (["-p", "images=nowhere"], "images is 'nowhere', which is no folder"),
+    ],
+)
+def test_paths_that_will_not_do_are_one_sentence(monkeypatch, tmp_path, capsys, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    Path("log.csv").write_text("user_id,product_id,timestamp\nu,p,2024-01-01\n")
+    assert call(monkeypatch, "report", *words, *([] if "--out" in words else ["--out", "run"])) == 2
+    said = capsys.readouterr().err.strip()
+    assert sentence in said and len(said.splitlines()) == 1 and "Traceback" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "loop"]
+
+
 def test_an_empty_parameter_file_changes_nothing(asked, monkeypatch, tmp_path):
     (tmp_path / "empty.yaml").write_text("# nothing yet\n")
     assert call(monkeypatch, "report", "-f", tmp_path / "empty.yaml") == 0
@@ -105,6 +162,8 @@ def test_errors_of_a_stage_and_of_the_disk_are_told_apart_from_wrong_input(asked
 
     assert fail(pipeline.StageError("02 stopped.")) == (1, "shelfspace: 02 stopped.")
     assert fail(OSError(28, "No space left on device", "x.parquet")) == (1, "shelfspace: No space left on device: x.parquet")
+    assert fail(OSError(28, "No space left on device")) == (1, "shelfspace: No space left on device.")
+    assert fail(MemoryError())[1].startswith("shelfspace: there is not enough memory")
     assert fail(KeyboardInterrupt()) == (130, "shelfspace: stopped; the next call picks up where this one was.")
     assert fail(ValueError("No.")) == (2, "shelfspace: No.")
     monkeypatch.setenv("SHELFSPACE_DEBUG", "1")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
 from conftest import violations
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_cli import call
 from test_pipeline import notebooks  # noqa: F401  (two notebooks that take no time)
 from test_report import HOSTILE, metrics, params
@@ -24,6 +27,7 @@ def make(folder: Path, factor: float = 1.0, **changed) -> Path:
         for name in ("hit_rate@20", "mrr@20"):
             values[name] *= factor
             values["ci95"][name] = [bound * factor for bound in values["ci95"][name]]
+        values["valid"] = {"all": {name: values[name] for name in ("hit_rate@20", "mrr@20")}}
     about["parameters"] |= changed
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(found))
@@ -43,13 +47,14 @@ def test_page_of_two_runs(tmp_path):
     soup = BeautifulSoup(comparison.render([one, two], tmp_path / "pages" / "x.html").read_text(encoding="utf-8"), "html.parser")
     assert soup.h1.get_text() == "Which run is best?" and soup.find("img") is None
     said = soup.find(class_="answer").get_text()
-    assert "two is best: its Recommender has an MRR@20 of 10.5% (10.0% to 11.0%) and an HR@20 of 34.9%" in said
-    assert "one follows with Recommender at 8.7%" in said and "do not overlap" in said
+    assert "The valid users choose two: its Recommender has an MRR@20 of 10.5% there." in said
+    assert "On the test users it has 10.5% (10.0% to 11.0%), and an HR@20 of 34.9%" in said
+    assert "one follows with Recommender, 8.7% on the valid users" in said and "nothing is chosen by that" not in said
     mrr = soup.select("#table-1 tbody tr")
     assert len(mrr) == 8 and mrr[0].th.get_text() == "Recommender"
     assert [" ".join(cell.get_text().split()) for cell in mrr[0].select("td")] == ["8.7% 8.3–9.2%", "10.5% 10.0–11.0%"]
     assert [cell.get("class") for cell in mrr[0].select("td")] == [None, ["best"]]
-    edit(two, "metrics.json", lambda m: m["models"].update(popular=metrics()["models"]["popular"]))
+    edit(two, "metrics.json", lambda m: m["models"].update(popular=runs.read_json(one / "metrics.json")["models"]["popular"]))
     again = BeautifulSoup(comparison.render([one, two], tmp_path / "y.html").read_text(encoding="utf-8"), "html.parser")
     assert [cell.get("class") for cell in again.select("#table-1 tbody tr")[-1].select("td")] == [None, None]  # alike: none is best
     differing = {row.th.get_text(): [c.get_text() for c in row.select("td")] for row in soup.select("#differences tbody tr")}
@@ -63,14 +68,30 @@ def test_one_differing_parameter_gives_a_curve_in_order(tmp_path):
     soup = BeautifulSoup(comparison.render(folders, tmp_path / "x.html").read_text(encoding="utf-8"), "html.parser")
     assert soup.h1.get_text() == "Which decay is best?"
     assert [th.get_text() for th in soup.select("#table-1 thead th")] == ["Model", "d0.0", "d0.1", "d1.0"]
-    assert "decay = 0.1 is best" in soup.find(class_="answer").get_text()
-    assert "goes from 7.0% to 8.8%" in soup.find(class_="answer").get_text()
-    assert "Recommender (dense)'s at decay = 0.1" in soup.figcaption.get_text() and soup.img["alt"]
+    assert "The valid users choose decay = 0.1" in soup.find(class_="answer").get_text()
+    assert "on the valid users goes from 7.0% to 8.8%" in soup.find(class_="answer").get_text()
+    assert "The valid users choose Recommender at decay = 0.1" in soup.figcaption.get_text() and soup.img["alt"]
 
 
-def test_what_the_noise_may_have_done_is_not_called_best(tmp_path):
-    said = comparison.answer(comparison.read([make(tmp_path / "one", 1.02), make(tmp_path / "two", 1.0)]))
-    assert said[0].startswith("one is ahead: its Recommender") and said[1].endswith("so which is better is not settled.")
+def test_the_valid_users_choose_though_the_test_users_disagree(tmp_path):
+    one, two = make(tmp_path / "one", 1.2, decay=0.0), make(tmp_path / "two", 1.0, decay=0.1)
+    edit(two, "metrics.json", lambda m: m["models"]["dense"]["valid"]["all"].update({"mrr@20": 0.2}))
+    found = comparison.read([one, two])
+    said = comparison.answer(found, "decay")
+    assert said[0].startswith("The valid users choose decay = 0.1: its Recommender has an MRR@20 of 20.0% there.")
+    assert "On the test users decay = 0.0 is ahead, at 10.5%" in said[2] and "nothing is chosen by that" in said[2]
+    assert [cell["best"] for cell in comparison._table(found, "mrr@20")[0]["cells"]] == [False, True]
+    edit(two, "metrics.json", lambda m: m["models"]["dense"].update(kind="ceiling"))  # what can be known is no model
+    assert comparison.answer(comparison.read([one, two]))[0].startswith("The valid users choose one")
+
+
+def test_runs_without_figures_of_the_valid_users_choose_nothing(tmp_path):
+    one, two = make(tmp_path / "one", 1.2), make(tmp_path / "two")
+    edit(two, "metrics.json", lambda m: [values.pop("valid") for values in m["models"].values()])
+    said = comparison.answer(comparison.read([one, two]))
+    assert said[0].startswith("No best run is named: two holds no figures of the valid users")
+    assert "On the test users, one: the highest MRR@20 is 10.5%" in said[1] and len(said) == 3
+    assert not any(cell["best"] for row in comparison._table(comparison.read([one, two]), "mrr@20") for cell in row["cells"])
 
 
 def test_values_without_an_order_keep_theirs(tmp_path):
@@ -109,6 +130,65 @@ def test_other_targets_of_the_same_log_are_told_by_the_records(tmp_path):
     assert said.startswith("Different targets: the runs' sequences differ (min_products)")
 
 
+def foreign(tmp_path):
+    """Runs whose JSON is not a run's, and what is said of them."""
+    nan, deep = float("nan"), "[" * 100_000
+    cases = (
+        ("metrics.json", lambda m: m.update(models=[1]), "models must be an object"),
+        ("metrics.json", lambda m: m["models"].update(dense=3), "models/dense must be an object"),
+        ("metrics.json", lambda m: m["models"]["dense"].pop("mrr@20"), "models/dense has no mrr@20"),
+        ("metrics.json", lambda m: m["models"]["dense"].update({"mrr@20": nan}), "models/dense/mrr@20 is NaN and must be a share from 0 to 1"),
+        ("metrics.json", lambda m: m["models"]["dense"].update({"hit_rate@20": "0.3"}), 'hit_rate@20 is "0.3" and must be a share'),
+        ("metrics.json", lambda m: m["models"]["dense"].update({"hit_rate@20": True}), "hit_rate@20 is true and must be a share"),
+        ("metrics.json", lambda m: m["models"]["dense"]["ci95"].update({"mrr@20": [0.1]}), "ci95/mrr@20 must be a list of 2"),
+        ("metrics.json", lambda m: m["models"]["dense"]["ci95"].update({"mrr@20": [0.1, nan]}), "mrr@20/2 is NaN"),
+        ("metrics.json", lambda m: m.update(protocol=[]), "protocol is [] and must be text"),
+        ("metrics.json", lambda m: m["data"].update(test="many"), 'data/test is "many" and must be a whole number'),
+        ("metrics.json", lambda m: m.update(timings={"01": None}), "timings/01 is null and must be a number of seconds"),
+        ("params.json", lambda p: p.update(parameters=[1]), "parameters must be an object"),
+        ("params.json", lambda p: p["parameters"].update(dim=float("inf")), "parameters/dim is Infinity and must be finite"),
+        ("params.json", lambda p: p["parameters"].update(dim=[10**400]), "and must be finite"),
+        ("params.json", lambda p: p.update(input="x"), "input must be an object"),
+        ("params.json", lambda p: p.update(git_commit={}), "git_commit is {} and must be text or null"),
+    )
+    for place, (name, change, sentence) in enumerate(cases):
+        edit(folder := make(tmp_path / f"foreign{place}"), name, change)
+        yield folder, sentence
+    (folder := make(tmp_path / "deep")).joinpath("metrics.json").write_text(deep)
+    yield folder, "is nested too deeply, so it is not a run's"
+
+
+def test_a_damaged_record_of_the_targets_is_no_record(tmp_path):
+    one, two = make(tmp_path / "one"), make(tmp_path / "two")
+    (one / ".stages").mkdir()
+    for text in ("{", "[]", "{}", '{"outputs": []}', '{"outputs": {"sequences.parquet": []}}'):
+        (one / ".stages" / "01_prepare.json").write_text(text)
+        assert comparison.cautions(comparison.read([one, two])) == []
+
+
+VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda of: st.lists(of, max_size=2) | st.dictionaries(st.text(max_size=5), of, max_size=2), max_leaves=3)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_file_holds_there_is_a_page_or_one_sentence(tmp_path, data):
+    one, two = (make(Path(tempfile.mkdtemp(dir=tmp_path)) / name, dim=dim) for name, dim in (("one", 1), ("two", 2)))
+    name = data.draw(st.sampled_from(["metrics.json", "params.json"]))
+    found = json.loads((two / name).read_text())
+    at, steps = found, data.draw(st.integers(1, 4))
+    for _ in range(steps):
+        if not isinstance(at, (dict, list)) or not at:
+            break
+        into, key = at, data.draw(st.sampled_from(sorted(at))) if isinstance(at, dict) else data.draw(st.integers(0, len(at) - 1))
+        at = at[key]
+    into[key] = data.draw(VALUES)
+    (two / name).write_text(json.dumps(found))
+    try:
+        assert comparison.render([one, two], tmp_path / "x.html").exists()
+    except ValueError as said:
+        assert type(said) is ValueError and len(str(said).splitlines()) == 1 and str(two) in str(said)
+
+
 def test_what_will_not_do_is_said(tmp_path, monkeypatch, capsys):
     one, two, empty = make(tmp_path / "one"), make(tmp_path / "two"), tmp_path / "empty"
     empty.mkdir()
@@ -124,6 +204,7 @@ def test_what_will_not_do_is_said(tmp_path, monkeypatch, capsys):
         ([one, broken], "cannot be read"),
         ([one, bare], "holds no models"),
         ([one, odd], "is not a run's"),
+        *(([one, folder], sentence) for folder, sentence in foreign(tmp_path)),
     ):
         assert call(monkeypatch, "compare", *folders, "--out", tmp_path / "x.html") == 2
         said = capsys.readouterr().err.strip()
@@ -183,7 +264,7 @@ def test_a_sweep_runs_only_what_its_parameter_touches(notebooks, tmp_path):  # n
     assert ran == [["01_first", False], ["02_second", False], *[["01_first", True], ["02_second", False]] * 2]
     rates = [runs.read_json(out / f"factor={f}" / "metrics.json")["models"]["popular"]["hit_rate@20"] for f in (2, 3, 5)]
     assert rates == [0.08, 0.12, 0.2]
-    assert page == out / "compare.html" and "factor = 5 is ahead" in page.read_text(encoding="utf-8")
+    assert page == out / "compare.html" and "No best run is named" in page.read_text(encoding="utf-8")
     _, ran = sweep(notebooks, out, "factor", ["2", "3", "5", "7"], given={"size": "4"})  # one more value
     assert [reused for _, reused in ran] == [True] * 7 + [False]
     _, ran = sweep(notebooks, tmp_path / "sizes", "size", ["1", "2"])  # the first stage has it: nothing to hand on
@@ -205,6 +286,15 @@ def test_what_a_sweep_refuses(notebooks, tmp_path):  # noqa: F811
         with pytest.raises(ValueError, match=re.escape(sentence)):
             sweep(notebooks, tmp_path / out, name, values)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_sweep_leaves_the_users_folders_alone(notebooks, tmp_path):  # noqa: F811
+    mine = tmp_path / "sweep" / "factor=3" / "first.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(ValueError, match="factor=3 is not empty and was not written by Shelfspace"):
+        sweep(notebooks, tmp_path / "sweep", "factor", ["2", "3"])
+    assert mine.read_text() == "mine" and not (tmp_path / "sweep" / "factor=2").exists()
 
 
 def test_sweep_on_the_command_line(monkeypatch, tmp_path, capsys):
@@ -236,6 +326,6 @@ def test_stages_handed_on_are_the_first_runs(small_run, tmp_path):
     assert {p.name for p in (copy / ".stages").iterdir()} == {"01_prepare.json", "02_train_embeddings.json"}
     for stage in ("01_prepare", "02_train_embeddings"):
         record = runs.read_json(copy / ".stages" / f"{stage}.json")
-        assert pipeline._up_to_date(record, record["key"], copy)
+        assert pipeline._stale(stage, record["key"], copy) is None
     assert not (copy / "tsne.parquet").exists()
     shutil.rmtree(copy)

@@ -57,6 +57,34 @@ def test_the_dag_has_the_articles_shape_and_says_what_can_be_set(tmp_path):
     assert found["params"]["out"] and found["params"]["window_days"]
 
 
+ASK = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import product_embeddings as dag
+for asked in json.loads(sys.argv[2]):
+    params = {name: param.value for name, param in dag.PARAMS.items()} | asked["params"]
+    dag.get_current_context = lambda: {"params": params, "run_id": asked["run_id"]}
+    try:
+        print("asked " + json.dumps(dag.asked(), default=str))
+    except ValueError as error:
+        print("asked " + json.dumps(str(error)))
+"""
+
+
+def test_a_trigger_names_only_what_the_settings_allow(tmp_path):
+    asked = [{"params": params, "run_id": run_id} for params, run_id in (
+        ({"data": "/etc/passwd"}, "a"), ({"out": "/tmp/x"}, "a"), ({"out": "reports"}, "../../src"), ({"engine": "spark", "engine_url": "spark://x:1"}, "a"),
+        ({"images": "/etc"}, "a"), ({"data": "data/log.csv"}, "a"),
+    )]  # fmt: skip
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("SHELFSPACE_")} | {"AIRFLOW_HOME": str(tmp_path)}
+    words = [sys.executable, "-c", ASK, pipeline.ROOT / "dags", json.dumps(asked)]
+    said = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+    *refused, allowed = [json.loads(line) for line in re.findall("^asked (.*)$", said, re.M)]
+    settings = ["SHELFSPACE_DATA", "SHELFSPACE_OUT", "SHELFSPACE_OUT", "SHELFSPACE_ENGINES", "SHELFSPACE_DATA"]
+    assert [setting in sentence for setting, sentence in zip(settings, refused, strict=True)] == [True] * 5
+    assert allowed["data"] == str(pipeline.ROOT / "data" / "log.csv") and allowed["out"] == str(pipeline.ROOT / "reports" / "airflow" / "a")
+
+
 def test_a_killed_dag_run_goes_on_where_it_stopped_and_ends(second_run):
     killed = (second_run.folder.parent / "killed").stat().st_mtime
     records = second_run.folder / ".stages"

@@ -30,7 +30,8 @@ def test_who_wrote_and_who_reads(tmp_path):
     }
     outputs = {"01_first": ["a.json"], "02_second": ["v/one.parquet", "v/two.parquet", "lonely.parquet"], "03_third": ["metrics.json"]}
     for stage, code in cells.items():
-        runs.write_json(tmp_path / ".stages" / f"{stage}.json", {"stage": stage, "outputs": dict.fromkeys(outputs[stage], "hash")})
+        record = {"stage": stage, "key": "0" * 64, "seconds": 1, "outputs": dict.fromkeys(outputs[stage], "0" * 64)}
+        runs.write_json(tmp_path / ".stages" / f"{stage}.json", record)
         (tmp_path / "notebooks").mkdir(exist_ok=True)
         nbformat.write(new_notebook(cells=[new_code_cell(code)]), tmp_path / "notebooks" / f"{stage}.ipynb")
     (tmp_path / "a.json").write_text("12345")

@@ -67,6 +67,13 @@ def test_triplet_check_needs_a_triplet():
         embeddings.triplet_check(np.ones((2, 2)), np.zeros((0, 2), int), np.zeros(0, int))
 
 
+def test_several_embeddings_are_asked_the_same_triplets_or_none():
+    aligned = {"right": (np.eye(3)[[0, 0, 1]], np.ones(3, bool)), "wrong": (np.eye(3)[[0, 1, 0]], np.ones(3, bool))}
+    found = embeddings.triplet_checks(aligned, np.array([[0, 1]]), np.array([2]))
+    assert {name: check.auc for name, check in found.items()} == {"right": 1.0, "wrong": 0.0}
+    assert embeddings.triplet_checks(aligned, np.zeros((0, 2), int), np.zeros(0, int)) == {}
+
+
 def test_tsne_keeps_neighbours_together_and_repeats_to_the_bit():
     vectors, categories = blobs(groups=3, size=20)
     one, two = embeddings.tsne(vectors, perplexity=10, seed=1), embeddings.tsne(vectors, perplexity=10, seed=1)
@@ -91,7 +98,7 @@ def test_complement_triplets_compare_within_the_complements_category():
     products = pd.DataFrame(
         {"product_id": list("abcdef"), "category": ["phone", "case", "case", "case", "phone", "chair"]}
     )
-    complements = pd.DataFrame({"product_id": ["a", "a", "e", "x"], "complement_id": ["b", "c", "d", "b"]})
+    complements = pd.DataFrame({"product_id": ["a", "a", "e", "x"], "complement_id": ["b", "c", "d", "b"], "chance": 0.5})
     pairs, others = embeddings.complement_triplets(complements, products, np.ones(6, bool))
     assert pairs.tolist() == [[0, 1], [0, 2], [4, 3]]
     assert others[:2].tolist() == [3, 3]  # the only case that does not go with phone a

@@ -68,6 +68,16 @@ def written(query: ibis.Table, path) -> pa.Table:
     return table.cast(pa.schema([(field.name, field.type) for field in table.schema]))
 
 
+@pytest.mark.parametrize("engine", ["duckdb", "spark"])
+@pytest.mark.parametrize("name", ["user_id=7", "role=x", "[ab]", "{a,b}", "*", "it's"])
+def test_a_path_says_nothing_of_what_is_in_the_file(tmp_path, request, engine, name):
+    for folder in (name, "a"):  # "a" is what a pattern would match
+        (tmp_path / folder).mkdir()
+        pd.DataFrame({"user_id": [f"{folder}1", f"{folder}2"]}).to_parquet(tmp_path / folder / "rows.parquet")
+    found = engines.read(request.getfixturevalue(engine), tmp_path / name / "rows.parquet").to_pandas()
+    assert found.to_dict("list") == {"user_id": [f"{name}1", f"{name}2"]}
+
+
 @pytest.mark.parametrize("target_event", ["", "add_to_cart"])
 @pytest.mark.parametrize("protocol", sequences.PROTOCOLS)
 def test_spark_writes_the_same_sequences_as_duckdb(spark, duckdb, tables, tmp_path, protocol, target_event):
@@ -201,6 +211,14 @@ def test_missing_java_is_one_sentence(monkeypatch, tmp_path):
 def test_sql_of_an_unknown_engine_is_refused():
     with pytest.raises(ValueError, match="one of duckdb, spark, bigquery"):
         engines.sql(ibis.table(LOG, name="log"), "mysql")
+
+
+@pytest.mark.parametrize("name", ["q\"u'o", "no\u00a0break", "%s{seed}", "back\\slash", "a;--"])
+def test_a_query_can_be_written_to_any_path(duckdb, tmp_path, name):
+    duckdb.raw_sql("CREATE OR REPLACE TABLE one_row AS SELECT 1 AS x")
+    engines.write(duckdb.table("one_row"), tmp_path / name / f"{name}.parquet")
+    assert pq.read_table(pa.BufferReader((tmp_path / name / f"{name}.parquet").read_bytes())).to_pydict() == {"x": [1]}
+    assert [path.name for path in (tmp_path / name).iterdir()] == [f"{name}.parquet"]
 
 
 def test_a_table_of_duckdb_stays_where_it_is(duckdb, tables):

@@ -1,5 +1,6 @@
 """Reading logs: what is recognised, what is dropped and counted, and one sentence for what does not fit."""
 
+import csv
 import datetime
 import gc
 import gzip
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import duckdb
 import ibis
+import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from shelfspace import events
+from shelfspace import events, runs
 
 LOGS = Path(os.environ.get("SHELFSPACE_LOGS", Path(__file__).parents[1].parent / "shared" / "data"))
 GOOD = "user_id,product_id,timestamp\nu1,p1,2024-05-01\nu1,p2,2024-05-02\nu2,p1,2024-05-03\n"
@@ -154,6 +158,66 @@ def test_few_unreadable_times_are_dropped_and_counted(tmp_path):
     assert log.table.count().execute() == 198
 
 
+PRICES = {
+    "$599": 599, "1,234.50": 1234.5, "1.234,50": 1234.5, "€ 12": 12, "12,00 EUR": 12, "US$ 5": 5, "1 234,50": 1234.5,
+    "1'234": 1234, "1\u00a0234": 1234, "1,234,567": 1_234_567, "1.234": 1.234, "3,9": 3.9, "-5": -5, "": None, "NaN": None,
+}  # fmt: skip
+NO_PRICES = ("1e309", "-inf", "free", "1,234", "€1.234", "$1$2", "12,34,5", "1,2345")  # or of two meanings
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_prices_are_read_where_they_mean_one_thing_and_counted_where_not(tmp_path, kind):
+    texts = [*PRICES, *NO_PRICES]
+    if kind == "csv":
+        lines = [f'u,p{i},2024-05-01,"{text}"' for i, text in enumerate(texts)]
+        content = "\n".join(["user_id,product_id,timestamp,price", *lines])
+    else:
+        content = "\n".join(
+            json.dumps({"user_id": "u", "product_id": f"p{i}", "timestamp": 1714521600, "price": t}) for i, t in enumerate(texts)
+        )
+    log = events.read(write(tmp_path, f"log.{kind}", content))
+    assert [price for (price,) in rows(log, "price")] == [*PRICES.values(), *[None] * len(NO_PRICES)]
+    assert log.noted == {events.UNREAD_PRICE: len(NO_PRICES)} and log.dropped == {}
+    assert "price_lost" not in log.table.columns
+
+
+def test_typed_prices_without_a_finite_number_are_counted_and_missing_ones_are_not(tmp_path):
+    path = parquet(
+        tmp_path / "log.parquet",
+        "SELECT 'u' AS user_id, 'p' || i AS product_id, now() AS ts, ['1.5', 'inf', 'nan', NULL][i]::DOUBLE AS price FROM range(1, 5) r(i)",
+    )
+    log = events.read(path)
+    assert [price for (price,) in rows(log, "price")] == [1.5, None, None, None] and log.noted == {events.UNREAD_PRICE: 1}
+    (tmp_path / "more").mkdir()
+    write(tmp_path / "more", "a.csv", GOOD.replace("timestamp", "timestamp,price").replace("-01\n", "-01,?\n").replace("-02\n", "-02,1\n").replace("-03\n", "-03,2\n"))
+    write(tmp_path / "more", "b.csv", GOOD)  # without prices
+    assert events.read(tmp_path / "more").noted == {events.UNREAD_PRICE: 1}
+
+
+def test_whole_floats_are_ids_up_to_where_floats_are_exact(tmp_path):
+    log = events.read(write(tmp_path, "log.csv", HEADER + "9007199254740991.0,p,2024-05-01\n-7.0,q,2024-05-01\n"))
+    assert rows(log, "user_id") == [("9007199254740991",), ("-7",)]
+
+
+def test_a_few_times_years_away_are_left_out_and_many_are_said(tmp_path):
+    near = [f"u{i},p{i % 7},2024-05-{1 + i % 28:02d}\n" for i in range(198)]
+    far = ["u,p1,1996-02-29\n", "u,p2,2099-01-01\n"]
+    log = events.read(write(tmp_path, "log.csv", HEADER + "".join([far[0], *near, far[1]])))
+    assert log.dropped == {events.FAR: 2} and log.noted == {} and log.rows == 200
+    assert log.table.timestamp.max().execute() == at(2024, 5, 28)
+    assert rows(log, "row") == [(i,) for i in range(1, 199)]  # the order in the file, as before
+    log = events.read(write(tmp_path, "log.csv", HEADER + "".join([*far, *near, far[0]])))  # more than 1 %
+    assert log.dropped == {} and log.noted == {events.FAR: 3} and log.table.count().execute() == 201
+    log = events.read(write(tmp_path, "log.csv", HEADER + "".join([*near[:9], far[1]])))  # one row, of however few
+    assert log.dropped == {events.FAR: 1}
+
+
+def test_years_of_events_are_no_strangers_to_each_other(tmp_path):
+    growing = "".join(f"u{i},p{i % 7},{2024 - int(8 * 0.98**i)}-05-01\n" for i in range(400))
+    log = events.read(write(tmp_path, "log.csv", HEADER + growing))
+    assert log.dropped == log.noted == {} and log.table.timestamp.min().execute() == at(2016, 5, 1)
+
+
 def test_columns_win_over_recognition_and_can_be_left_out(tmp_path):
     path = write(
         tmp_path,
@@ -227,6 +291,19 @@ def test_more_than_memory(tmp_path):
     )
     log = events.read(path, connection=connection)
     assert log.table.count().execute() == 1_500_000 and log.connection is connection
+
+
+@pytest.mark.parametrize("name", ["user_id=7", "c0=7", "shelfspace_file=7", "file=7"])
+def test_a_folder_named_as_a_partition_adds_no_column(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    lines = [{"user_id": f"u{i}", "product_id": f"p{i}", "timestamp": "2024-05-01"} for i in range(3)]
+    write(folder, "log.csv", HEADER + "".join(",".join(line.values()) + "\n" for line in lines))
+    write(folder, "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    parquet(folder / "log.parquet", f"SELECT * FROM read_csv('{folder}/log.csv', hive_partitioning=false)")
+    for ending in ("csv", "jsonl", "parquet"):
+        found = rows(events.read(folder / f"log.{ending}"), "user_id", "product_id")
+        assert found == [(f"u{i}", f"p{i}") for i in range(3)]
 
 
 # Several files
@@ -565,6 +642,31 @@ BAD = {
         {},
         "line 30,001 of .*log.jsonl is not a JSON object .it is '17'",
     ),
+    "rounded float ids": (
+        one("9007199254740993.0,p,2024-05-01\n8.0,q,2024-05-01\n"),
+        {},
+        "log.csv: 1 values of user_id were rounded to scientific notation or to floats that are too large to be exact",
+    ),
+    "rounded doubles": (
+        {"log.parquet": PARQUET.replace("'p' || i", "(9007199254740990 + i)::DOUBLE")},
+        {},
+        "1,998 values of product_id were rounded",
+    ),
+    "rounded floats": (
+        {"log.parquet": PARQUET.replace("'p' || i", "(16777200 + i)::FLOAT")},
+        {},
+        "1,984 values of product_id were rounded",
+    ),
+    "deep JSON": (
+        {"log.jsonl": JSONL + '{"user_id":1,"product_id":"a","timestamp":1714521600,"x":' + "[" * 3000 + "]" * 3000 + "}\n"},
+        {},
+        "log.jsonl has a line that is nested too deeply; flat objects would fit",
+    ),
+    "deep JSON without an end": (
+        {"log.jsonl": '{"a":' * 100_000},
+        {},
+        "line 1 of .*log.jsonl is not a JSON object .it is nested too deeply",
+    ),
     "same key twice": (
         {"log.jsonl": JSONL + '{"user_id":1,"user_id":2,"product_id":3,"timestamp":4}\n'},
         {},
@@ -671,6 +773,8 @@ def test_files_that_cannot_be_had(tmp_path, monkeypatch):
     write(tmp_path, "events.csv", GOOD)
     write(tmp_path, "events.xlsx", "x")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "pipes").mkdir()
+    os.mkfifo(tmp_path / "pipes" / "pipe.csv")
     for data, sentence in [
         (tmp_path / "event.csv", "event.csv does not exist .is 'events.csv' meant\\?."),
         (tmp_path / "no" / "event.csv", "event.csv does not exist$"),
@@ -681,6 +785,8 @@ def test_files_that_cannot_be_had(tmp_path, monkeypatch):
         ),
         (tmp_path / "empty", "holds no event log .*json.$"),
         ([], "the list of files is empty"),
+        (tmp_path / "pipes", "pipe.csv is a pipe or a device; a file would fit$"),
+        ("/dev/null", "null is a pipe or a device"),
         ([tmp_path], "is not a kind of file that can be read"),
     ]:
         with pytest.raises(ValueError, match=sentence):
@@ -695,6 +801,48 @@ def test_files_that_cannot_be_had(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", denied)
     with pytest.raises(ValueError, match="may not be read: permission denied"):
         events.read(tmp_path)
+
+
+CELLS = st.sampled_from([
+    "u", "7", "7.0", "9007199254740993.0", "1e5", "1.5E+07", "", "nan", " ", "2024-05-01", "1996-01-01", "2099-01-01T00:00:00Z", "1714521600",
+    "1714521600000", "-1", "1e309", "$599", "1,234", "view", "purchase", "search", "remove", "wish", "'", '"', "\n", ",", ";", "\\", "\0", "é",
+    "{", "[", "<script>", "NULL", "9" * 40, "2024-02-30", "10:00",
+]) | st.text(max_size=4)  # fmt: skip
+SPOILED = st.fixed_dictionaries(
+    {"user_id": CELLS, "product_id": CELLS, "timestamp": CELLS}, optional={"event": CELLS, "price": CELLS, "name": CELLS, "a/b": CELLS}
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    spoiled=st.lists(SPOILED, max_size=4), good=st.integers(0, 500), kind=st.sampled_from(["csv", "jsonl"]), cut=st.integers(0, 60),
+    noise=st.binary(max_size=6), quoted=st.booleans(),
+)  # fmt: skip
+def test_whatever_a_log_holds_its_rows_add_up_or_one_sentence_refuses_it(tmp_path, spoiled, good, kind, cut, noise, quoted):
+    lines = [{"user_id": f"u{i % 9}", "product_id": f"p{i % 7}", "timestamp": f"2024-05-{1 + i % 28:02d}"} for i in range(good)]
+    lines[good // 2 : good // 2] = spoiled
+    path = tmp_path / f"log.{kind}"
+    if kind == "csv":
+        names = list(dict.fromkeys(name for line in lines for name in line))
+        with open(path, "w", newline="", encoding="utf-8", errors="replace") as file:
+            writer = csv.DictWriter(file, names, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
+            writer.writeheader()
+            writer.writerows(lines)
+    else:
+        path.write_text("".join(json.dumps(line, ensure_ascii=quoted) + "\n" for line in lines), encoding="utf-8", errors="replace")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - cut] + noise if cut % 2 else whole)
+    connection = ibis.duckdb.connect()
+    try:
+        log = events.read(path, connection=connection)
+    except ValueError as said:
+        assert type(said) is ValueError and len(str(said).splitlines()) == 1
+    else:
+        kept = log.table.to_pandas()
+        assert log.rows == len(kept) + sum(log.dropped.values())
+        lost = log.noted.get(events.UNREAD_PRICE, 0)
+        assert lost <= kept.get("price", pd.Series(dtype=float)).isna().sum()
+        assert kept.user_id.notna().all() and kept.timestamp.notna().all() and kept.row.is_unique
 
 
 # Products, fingerprint, connection
@@ -742,6 +890,37 @@ def test_fingerprint_follows_bytes_and_names(tmp_path):
     before = events.fingerprint(a)
     write(tmp_path, "a.csv", GOOD + "u3,p1,2024-05-04\n")
     assert events.fingerprint(a) != before
+
+
+def test_a_log_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    path, load = write(tmp_path, "log.csv", GOOD), events._load
+    for change in (lambda: path.write_text(GOOD + "u3,p1,2024-05-04\n"), lambda: write(tmp_path, "new.csv", GOOD)):
+
+        def loads_and_changes(*given, change=change):
+            found = load(*given)
+            change()
+            return found
+
+        monkeypatch.setattr(events, "_load", loads_and_changes)
+        connection = ibis.duckdb.connect()
+        with pytest.raises(ValueError, match=f"^{tmp_path} changed while it was read; wait until nothing writes to it, or read a copy$"):
+            events.read(tmp_path, connection=connection)
+        assert connection.con.execute("SHOW ALL TABLES").fetchall() == []
+        monkeypatch.setattr(events, "_load", load)
+        assert events.read(tmp_path).fingerprint == events.fingerprint(tmp_path)
+
+
+def test_a_log_that_is_another_than_the_pipeline_saw_is_refused(tmp_path, monkeypatch):
+    path = write(tmp_path, "log.csv", GOOD)
+    runs.write_json(tmp_path / "params.json", {"input": {"fingerprint": events.fingerprint(path)}})
+    assert events.announced(tmp_path, str(path)) == ""  # a notebook by hand
+    monkeypatch.setenv(runs.KEY, "key")
+    assert events.announced(tmp_path, "shop") == ""
+    expected = events.announced(tmp_path, str(path))
+    assert events.read(path, expected=expected).rows == 3
+    write(tmp_path, "log.csv", GOOD + "u3,p1,2024-05-04\n")
+    with pytest.raises(ValueError, match="log.csv changed while it was read"):
+        events.read(path, expected=expected)
 
 
 def test_temporary_database_goes_with_the_last_reference(tmp_path, monkeypatch):

@@ -1,5 +1,8 @@
 """Pictures: both descriptors by hand, and features that pictures share."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -63,3 +66,14 @@ def test_what_does_not_fit_is_refused(folder):
         images.of_folder(folder / "nowhere", np.array(["p00"]))
     with pytest.raises(ValueError, match="name each by its product's id"):
         images.of_folder(folder, np.array(["p90", "q"]))
+
+
+def test_a_pipe_among_the_pictures_is_passed_over(folder):
+    os.mkfifo(folder / "p91.png")  # who opens it waits for somebody to write
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("The pipe was opened."))
+    signal.alarm(20)
+    try:
+        found = images.of_folder(folder, np.array([f"p{i:02d}" for i in (*range(16), 91)]))
+    finally:
+        signal.alarm(0)
+    assert "p91" not in found.product_ids and len(found.product_ids) == 16

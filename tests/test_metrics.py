@@ -1,5 +1,7 @@
 """Metrics at their limits, with ties, against a slow independent count."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -63,11 +65,94 @@ def test_interval_covers_the_mean_about_95_times_in_100():
 
 
 def test_difference_is_paired():
+    """A gain of one rank in ten users is lost among users who differ widely, unless each is held against itself."""
     rng = np.random.default_rng(2)
-    worse = rng.integers(1, 15, size=300)
-    better = np.maximum(1, worse - 1)
+    worse = rng.integers(1, 21, size=300)
+    better = np.where(rng.random(300) < 0.1, np.maximum(1, worse - 1), worse)
     found = metrics.difference(better, worse)
-    assert found["ci95"][0] > 0 and found["gain"] == pytest.approx((1 / better - 1 / worse).mean())
+    apart = metrics.difference(better, rng.permutation(worse))  # the same ranks, other partners
+    assert found["gain"] == pytest.approx((1 / better - 1 / worse).mean()) == pytest.approx(apart["gain"])
+    assert metrics.clear(found) and not metrics.clear(apart)
+    assert np.ptp(found["ci95"]) < 0.2 * np.ptp(apart["ci95"])
+
+
+def test_intervals_are_over_owners_all_of_whose_examples_come_along():
+    """Four examples of each of 500 customers, all alike: as wide as with one example each, twice as wide as with 2,000 customers."""
+    rng = np.random.default_rng(20)
+    rank, other = rng.integers(1, 41, size=(2, 500))
+    owners, four = np.repeat(np.arange(500).astype(str), 4), np.repeat(rank, 4)
+    widths = [np.ptp(metrics.summary(*one)["ci95"]["mrr@20"]) for one in ((rank,), (four, owners), (four,))]
+    assert widths[1] == pytest.approx(widths[0], rel=0.1) and widths[1] == pytest.approx(2 * widths[2], rel=0.1)
+    paired = [np.ptp(metrics.difference(*one)["ci95"]) for one in ((rank, other), (four, np.repeat(other, 4), owners))]
+    assert paired[1] == pytest.approx(paired[0], rel=0.1)
+    assert np.ptp(metrics.interval(four / 1.0, owners)) == pytest.approx(np.ptp(metrics.interval(rank / 1.0)), rel=0.1)
+
+
+@pytest.mark.parametrize("customers", [200, 6000])
+def test_the_bootstrap_of_a_ratio_against_a_slow_one(customers):
+    """Customers with one to nine examples, the many with other values: few, and more than are drawn one by one."""
+    rng = np.random.default_rng(21)
+    sizes = rng.integers(1, 10, size=customers)
+    owners = np.repeat(np.arange(customers), sizes)
+    values = rng.random(len(owners)) * (1 / sizes)[owners] + rng.random(customers)[owners]
+    sums = np.bincount(owners, values)
+    draws = rng.integers(customers, size=(1500, customers))
+    slow = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
+    order = rng.permutation(len(owners))
+    fast = metrics.bootstrap(values[order], owners[order].astype(str), draws=4000)
+    assert fast.mean() == pytest.approx(values.mean(), abs=4 * slow.std() / 1500**0.5) and fast.shape == (4000,)
+    assert fast.std() == pytest.approx(slow.std(), rel=0.1)
+
+
+def test_holm_by_hand():
+    """0.01 x 4; 0.02 x 3; 0.03 x 2, which is no less than the one before; 0.5 x 1."""
+    assert metrics.holm([0.02, 0.5, 0.01, 0.03]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
+    assert metrics.holm([0.7, 0.6]).tolist() == [1, 1] and metrics.holm([]).tolist() == []
+
+
+def test_intervals_told_at_once_are_as_wide_as_bonferroni_asks():
+    one, other = np.random.default_rng(22).integers(1, 41, size=(2, 400))
+    alone, among = (metrics.difference(one, other, comparisons=m)["ci95"] for m in (1, 20))
+    spread = (metrics.reciprocal_rank(one, 20) - metrics.reciprocal_rank(other, 20)).std() / 400**0.5
+    assert np.ptp(alone) == pytest.approx(2 * 1.96 * spread, rel=0.05)
+    assert np.ptp(among) == pytest.approx(2 * 3.023 * spread, rel=0.08)  # of the normal distribution at 1 - 0.05 / 20
+
+
+def test_a_p_at_the_floor_says_at_most():
+    worse = np.random.default_rng(23).integers(1, 15, size=300)
+    tests = [metrics.difference(np.maximum(1, worse - 1), worse), metrics.difference(worse, worse)]
+    metrics.correct(tests)
+    assert [metrics.p_text(one) for one in tests] == ["≤ 0.0004", "1.000"]
+
+
+def test_three_columns_by_hand():
+    """The first customer looks again at what was seen, the second at something new; both rankings are 0, 1, 2, 3, 4."""
+    data = examples([[0, 2], [0, 1]], [2, 3])
+    found = metrics.evaluate(lambda part: np.tile(np.arange(5.0)[::-1], (len(part), 1)), data)
+    three = metrics.columns(found, data)
+    assert list(three) == list(metrics.COLUMNS) and [three[key]["n"] for key in three] == [2, 1, 1]
+    assert [three[key]["mrr@20"] for key in three] == pytest.approx([(1 / 3 + 1 / 4) / 2, 1 / 3, 1 / 2])
+    assert metrics.figures(found, data)["discovery"] == {"hit_rate@20": 1.0, "mrr@20": 0.5}
+    again = metrics.columns(metrics.evaluate(lambda part: np.tile(np.arange(5.0), (len(part), 1)), data[:1]), data[:1])
+    assert again["discovery"] is None and again["seen"]["n"] == 1
+
+
+def test_each_column_has_the_baseline_that_the_valid_users_chose():
+    """On the test users "one" is the better baseline of all three columns; the valid users chose otherwise in one."""
+    rng = np.random.default_rng(24)
+    data = examples([[0]] * 90, np.where(rng.random(90) < 0.5, 0, rng.integers(1, 30, size=90)))
+    hits = np.eye(30, dtype=np.float32)[data.target]
+    scores = {"one": 1.0 * hits, "two": -1.0 * hits, "model": rng.random((90, 30), dtype=np.float32)}
+    evaluations = {n: metrics.evaluate(lambda part, of=of: of[part.user_ids.astype(int)], data) for n, of in scores.items()}
+    valid = {name: {key: {"mrr@20": m} for key in metrics.COLUMNS} for name, m in (("one", 0.2), ("two", 0.1), ("model", 0.9))}
+    valid["two"]["discovery"] = {"mrr@20": 0.3}
+    found = metrics.against_baselines(evaluations, valid, ["one", "two"], data)
+    assert {key: of["baseline"] for key, of in found.items()} == {"all": "one", "seen": "one", "discovery": "two"}
+    assert set(found["all"]["paired"]) == {"two", "model"} and found["all"]["customers"] == found["all"]["n"] == 90
+    assert found["seen"]["n"] + found["discovery"]["n"] == 90 and found["all"]["comparisons"] == 6
+    lead = found["discovery"]["paired"]["one"]["mrr@20"]
+    assert lead["gain"] > 0.9 and lead["p_holm"] == pytest.approx(6 * 2 / 10_001) and lead["p_is_bound"]
+    assert metrics.chosen(valid, list(scores)) == ["model", "one", "two"]
 
 
 def test_evaluate_ranks_all_products_and_the_new_ones_apart():
@@ -91,11 +176,24 @@ def test_evaluate_is_the_same_for_any_block_size_and_leaves_the_models_scores_al
     assert np.array_equal(table, before)
 
 
-def test_permuting_the_users_changes_no_metric():
+def test_permuting_the_examples_changes_no_metric():
+    """Nor what is beside it: the whole way from scores to the three columns, with customers of several examples."""
     rng = np.random.default_rng(4)
-    rank = rng.integers(1, 60, size=100)
-    one, two = metrics.summary(rank), metrics.summary(rng.permutation(rank))
-    assert one["mrr@20"] == pytest.approx(two["mrr@20"])
+    data = examples([rng.integers(40, size=5) for _ in range(120)], rng.integers(40, size=120))
+    owners = np.sort(rng.integers(50, size=120)).astype(str)
+    scores, order = rng.integers(99, size=(120, 40)).astype(np.float32), rng.permutation(120)
+
+    def found(rows):
+        part = replace(data[rows], user_ids=owners[rows])
+        places = iter(np.array_split(rows, range(64, 120, 64)))  # the blocks of `evaluate`, in their order
+        evaluation = metrics.evaluate(lambda block: scores[next(places)], part, threads=1)
+        return evaluation.ranks, metrics.columns(evaluation, part)
+
+    (ranks, one), (mixed, two) = found(np.arange(120)), found(order)
+    assert np.array_equal(ranks[order], mixed) and not np.array_equal(ranks, mixed)
+    for key in metrics.COLUMNS:
+        assert one[key].pop("ci95")["mrr@20"] == pytest.approx(two[key].pop("ci95")["mrr@20"])
+        assert one[key] == pytest.approx(two[key])
 
 
 def test_top_k_breaks_ties_by_product_number():
@@ -186,7 +284,7 @@ def test_bootstrap_draws_users_with_replacement():
     rng = np.random.default_rng(13)
     users = rng.choice([0.0, 0.2, 1.0], p=[0.5, 0.3, 0.2], size=400)
     slow = [rng.choice(users, size=400).mean() for _ in range(4000)]
-    fast = metrics.bootstrap(*np.unique(users, return_counts=True), draws=4000)
+    fast = metrics.bootstrap(users, draws=4000)
     assert fast.mean() == pytest.approx(users.mean(), abs=3 * fast.std() / 4000**0.5)
     np.testing.assert_allclose(np.quantile(fast, [0.025, 0.5, 0.975]), np.quantile(slow, [0.025, 0.5, 0.975]), atol=0.005)
 
@@ -195,11 +293,11 @@ def test_difference_gives_p_values_that_are_fair_without_a_difference_and_small_
     rng = np.random.default_rng(14)
     ps = []
     for trial in range(200):
-        one, other = rng.integers(1, 40, size=(2, 300))
+        one, other = rng.integers(1, 40, size=(2, 100))
         ps.append(metrics.difference(one, other, seed=trial)["p"])
     assert 0.02 <= np.mean(np.array(ps) < 0.05) <= 0.09 and 0.4 < np.mean(ps) < 0.6
     worse = rng.integers(1, 15, size=300)
-    assert metrics.difference(np.maximum(1, worse - 1), worse)["p"] == pytest.approx(2 / 1001)
+    assert metrics.difference(np.maximum(1, worse - 1), worse)["p"] == pytest.approx(2 / 10_001)
     assert metrics.difference(worse, worse)["p"] == 1
 
 

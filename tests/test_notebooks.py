@@ -10,9 +10,9 @@ import jupytext
 import nbformat
 import papermill
 import pytest
-from conftest import SMALL
+from conftest import SMALL, make_run
 
-from shelfspace import pipeline
+from shelfspace import pipeline, runs
 
 STAGES = pipeline.stages()
 SCRIPTS = [pipeline.NOTEBOOKS / f"{stage.name}.py" for stage in STAGES]
@@ -89,3 +89,16 @@ def test_solutions_run_and_hold(stage, small_run, tmp_path):
     notebook.cells += [nbformat.v4.new_code_cell(code) for _, code in solutions(stage)]
     given = {name: value for name, value in (SHORT | {"run_dir": str(copy)}).items() if name in stage.parameters}
     papermill.execute_notebook(notebook, str(tmp_path / "out.ipynb"), given, kernel_name="python3", progress_bar=False, cwd=str(pipeline.ROOT))
+
+
+def test_a_tiny_log_has_a_report_that_leaves_out_what_it_cannot_tell(tmp_path):
+    """Nine users without a product in common, in a folder named as a partition would be."""
+    lines = [f"u{user},p{user}_{visit},2024-05-0{visit + 1}" for user in range(9) for visit in range(3)]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,product_id,timestamp", *lines]))
+    shares = {"min_products": 2, "valid_share": 0.3, "test_share": 0.3}
+    made = make_run(tmp_path / "user_id=7" / "run", str(tmp_path / "log.csv"), **shares)
+    assert (made.folder / "report.html").exists()
+    found = runs.read_json(made.folder / "metrics.json")
+    assert found["data"]["users_kept"] == 9 and found["slices"] == {} and found["embeddings"]["word2vec"]["triplet_auc"] is None
+    page = (made.folder / "report.html").read_text(encoding="utf-8")
+    assert "too small for a single triplet" in page and "No part of the" in page

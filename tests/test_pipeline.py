@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import make_run
 
-from shelfspace import embeddings, pipeline, runs, sequences, variants
+from shelfspace import embeddings, execution, pipeline, runs, sequences, variants
 
 HEADER = """# ---
 # jupyter:
@@ -181,7 +181,7 @@ def test_a_changed_folder_of_pictures_makes_the_stage_that_takes_it_stale(notebo
         ({"share": None}, "a number"),
         ({"maybe": "soon"}, "a number or none"),
         ({"kind": "c"}, "kind is 'c'; it must be one of a, b"),
-        ({"kind": ["a"]}, "kind is .* it must be text"),
+        ({"kind": ["a"]}, "kind is .* it must be one of a, b"),
         ({"wide": "perhaps"}, "true or false"),
     ],
 )
@@ -210,6 +210,112 @@ def test_two_notebooks_must_agree_on_a_default(notebooks):
 def test_an_unknown_stage_is_refused(notebooks, tmp_path, start):
     with pytest.raises(ValueError, match="--from takes one of 01_first, 02_second"):
         run(notebooks, tmp_path / "run", start=start)
+
+
+def contents(folder: Path) -> dict:
+    """Each file below a folder, with its bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("mark", [".lock", "data.json", ".stages/01_first.json", ".stages/report.json", ".stages/files", "report.html"])
+def test_a_folder_that_only_looks_like_a_runs_is_refused(notebooks, tmp_path, mark):
+    out = tmp_path / "mine"
+    for name in (mark, "report.html", "products.parquet", "sub/a.failed", "sub/.tmp-b"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text('{"of": "the user"}')
+    before = contents(out)
+    with pytest.raises(ValueError, match="is not empty and was not written by Shelfspace; name another folder with --out"):
+        run(notebooks, out)
+    assert contents(out) == before
+
+
+def test_what_the_user_put_into_a_runs_folder_stays(notebooks, tmp_path):
+    out = tmp_path / "run"
+    run(notebooks, out)
+    mine = {name: name.encode() for name in ("thesis.txt", "sub/a.failed", "sub/.tmp-b", "notebooks/.tmp-c.ipynb", "notebooks/02_second.failed", "data.csv")}
+    for name, text in mine.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(text)
+    assert reused(run(notebooks, out)) == [True, True, True]
+    assert reused(run(notebooks, out, start="01", given={"size": 4})) == [False, False, False]
+    assert contents(out).items() >= mine.items()
+    assert not set(mine) & (runs.listed(out) | set(runs.read_record(out, "01_first")["outputs"]))
+
+
+@pytest.mark.parametrize("name", ["report.html", "params.json", "notebooks/02_second.ipynb"])
+def test_a_file_of_the_user_where_the_run_would_write_is_refused_before_any_work(notebooks, tmp_path, name):
+    out = tmp_path / "run"
+    out.mkdir()
+    runs.claim(out, ())
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"{name} was not written by this run, which would replace it; move it"):
+        run(notebooks, out)
+    assert contents(out)[name] == b"mine" and not (out / "first.json").exists()
+
+
+def test_a_file_of_the_user_where_a_notebook_would_write_stops_the_notebook(notebooks, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    runs.claim(out, ())
+    (out / "first.json").write_text("mine")
+    with pytest.raises(pipeline.StageError, match="first.json was not written by the run in that folder, so it is not replaced; move it"):
+        run(notebooks, out)
+    assert (out / "first.json").read_text() == "mine"
+
+
+def test_a_run_from_before_there_were_lists_goes_on(notebooks, tmp_path):
+    out = tmp_path / "run"
+    run(notebooks, out)
+    (out / ".stages" / "files").unlink()
+    (out / "thesis.txt").write_text("mine")
+    assert reused(run(notebooks, out)) == [True, True, True]
+    assert {"first.json", "metrics.json", "params.json", "report.html", "notebooks/01_first.ipynb"} <= runs.listed(out)
+    assert "thesis.txt" not in runs.listed(out)
+
+
+def test_unfinished_files_of_a_killed_run_go_and_no_others(notebooks, tmp_path):
+    out = tmp_path / "run"
+    run(notebooks, out)
+    (out / "sub").mkdir()
+    for name in ("sub/.tmp-ours", "sub/.tmp-theirs"):
+        (out / name).write_text("")
+    runs.claim(out, ["sub/.tmp-ours"])
+    run(notebooks, out)
+    assert os.listdir(out / "sub") == [".tmp-theirs"] and "sub/.tmp-ours" not in runs.listed(out)
+
+
+@pytest.mark.parametrize("name", ["a{b}", "a{seed}", "no\u00a0break", "both'\"quotes", "%s {", "back\\slash", "user_id=7", "-"])
+def test_any_name_of_a_run_folder_will_do(notebooks, tmp_path, name):
+    out = tmp_path / name
+    assert reused(run(notebooks, out)) == [False, False, False]
+    assert runs.read_json(out / "metrics.json")["models"]["popular"]["hit_rate@20"] == 0.06
+    assert sorted(os.listdir(tmp_path)) == sorted(["notebooks", name])
+
+
+def test_the_callers_environment_is_as_it_was(notebooks, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run(notebooks, tmp_path / "warm")  # what modules set when they are imported is not the run's
+    for name in pipeline.QUIET.keys() - {"OMP_NUM_THREADS"}:
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    run(notebooks, tmp_path / "run")
+    assert dict(os.environ) == before
+    (notebooks / "02_second.py").write_text((notebooks / "02_second.py").read_text().replace("* factor", "* undefined"))
+    with pytest.raises(pipeline.StageError):
+        run(notebooks, tmp_path / "run")
+    assert dict(os.environ) == before
+
+
+def test_a_full_disk_names_the_run_where_the_system_names_no_file(notebooks, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(execution, "run", full)
+    with pytest.raises(OSError) as caught:
+        run(notebooks, tmp_path / "run")
+    assert caught.value.filename == str(tmp_path / "run")
 
 
 def test_folders_that_are_not_a_runs_are_left_alone(notebooks, tmp_path):
@@ -333,14 +439,25 @@ def test_a_sentence_of_a_module_is_passed_on_as_it_is(notebooks, tmp_path):
         run(notebooks, tmp_path / "run")
 
 
-def test_a_kernel_that_dies_is_told_and_leaves_no_temporary_files(notebooks, tmp_path):
+@pytest.mark.parametrize(
+    "last, sentence",
+    [
+        ("os._exit(9)", "01_first stopped because its kernel ended by itself, with exit code 9."),
+        ("os.kill(os.getpid(), 9)", "01_first stopped because its kernel was killed (SIGKILL), most often for lack of memory"),
+        ("os.kill(os.getpid(), 11)", "01_first stopped because its kernel crashed (SIGSEGV), which is a fault of the code or of a library"),
+        ("raise MemoryError", "“Count to the size”: There is not enough memory; try a smaller log"),
+        ("raise OSError(28, os.strerror(28))", "or that of temporary files (TMPDIR), is full; make room and run it again."),
+    ],
+)
+def test_why_a_notebook_died_is_said_and_no_temporary_file_stays(notebooks, tmp_path, last, sentence):
     text, told = (notebooks / "01_first.py").read_text(), tmp_path / "folder"
-    dies = f"import os, tempfile\nopen({str(told)!r}, 'w').write(tempfile.mkdtemp())\nos._exit(9)\n"
-    (notebooks / "01_first.py").write_text(text + dies)
-    with pytest.raises(pipeline.StageError, match="01_first stopped because its kernel died"):
+    (notebooks / "01_first.py").write_text(text + f"import os, tempfile\nopen({str(told)!r}, 'w').write(tempfile.mkdtemp())\n{last}\n")
+    with pytest.raises(pipeline.StageError) as caught:
         run(notebooks, tmp_path / "run")
+    assert sentence in str(caught.value) and ("memory" in str(caught.value)) == ("memory" in sentence)
     assert not temporary_files(tmp_path / "run")
     assert told.read_text() and not Path(told.read_text()).exists()
+    assert nbformat.read(tmp_path / "run" / "notebooks" / "01_first.ipynb", as_version=4).cells
 
 
 def temporary_files(out: Path) -> list[Path]:
@@ -428,6 +545,15 @@ def test_a_run_writes_what_the_design_promises(small_run):
             for k in (5, 10, 20):
                 low, high = model["ci95"][f"{name}@{k}"]
                 assert 0 <= low <= model[f"{name}@{k}"] <= high <= 1
+    assert set(metrics["columns"]) == {"all", "seen", "discovery"} and not {"unseen", "paired"} & set(metrics)
+    models, best = metrics["models"], metrics["best"]
+    assert best["model"] == max(models, key=lambda name: models[name]["valid"]["all"]["mrr@20"])  # not by what test says
+    assert best["regret"] == models[best["test_best"]]["mrr@20"] - models[best["model"]]["mrr@20"] >= 0
+    for key, column in metrics["columns"].items():
+        baselines = [name for name in models if models[name]["kind"] == "baseline"]
+        assert column["baseline"] == max(baselines, key=lambda name: models[name]["valid"][key]["mrr@20"])
+        assert set(column["paired"]) == set(models) - {column["baseline"]}
+        assert all(one["p"] <= one["p_holm"] <= 1 for pair in column["paired"].values() for one in pair.values())
     assert set(metrics["timings"]) == {stage.name for stage in pipeline.stages()} | {"latency"}
     params = runs.read_json(out / "params.json")
     assert params["seed"] == 0 and params["parameters"]["shop_users"] == 600 and params["versions"]["gensim"]
@@ -506,8 +632,13 @@ def test_papermill_by_hand_on_a_finished_run(small_run, tmp_path):
         [Path(sys.executable).parent / "papermill", notebook, tmp_path / "out.ipynb", "-p", "run_dir", copy, "-p", "decay", "0.2"],
         check=True, capture_output=True, cwd=pipeline.ROOT,
     )  # fmt: skip
-    assert runs.read_json(copy / "decay.json")["decay"] == 0.2
+    choice, sweep = runs.read_json(copy / "decay.json"), pd.read_parquet(copy / "decay_sweep.parquet")
+    assert choice["decay"] == 0.2 and set(sweep[sweep.model == "word2vec_user"].decay) == {0.2}
+    before = runs.read_json(small_run.folder / "decay.json")["best"]
+    for name in ("own_products", "cooccurrence"):  # the baselines choose theirs all the same
+        assert choice["best"][name] == before[name] and sweep[sweep.model == name].decay.nunique() > 5
     assert (out := nbformat.read(tmp_path / "out.ipynb", as_version=4)).cells and out.metadata.papermill.exception is None
+    assert "Against the plain mean" not in str(out.cells[-1].outputs)  # which was not tried
     # What was made by hand is not taken for the pipeline's own: the stage is run again.
     users = np.abs(embeddings.load(small_run.folder / "user_embeddings.parquet", key="user_id").vectors)
     assert not np.array_equal(users, np.abs(embeddings.load(copy / "user_embeddings.parquet", key="user_id").vectors))

@@ -129,6 +129,34 @@ def test_two_workers_train_the_network_that_one_process_trains(tmp_path):
     np.testing.assert_allclose(read.predict_on_batch(users), alone.predict_on_batch(users), atol=1e-2)
 
 
+def test_a_row_that_is_first_touched_late_sets_out_at_the_rate():
+    """Adam's first step is the rate times the gradient's sign, whenever a row takes it."""
+    rows, rate = recommender.Rows(np.zeros((2, 3), np.float32)), 0.01
+    gradient = np.array([[0.5, -2.0, 1.0]], np.float32)
+    for touched in [[0]] * 50 + [[1]]:
+        steps = rows.steps_of[touched] + 1
+        rows.put(touched, recommender.adam(gradient, *(recommender.tf.constant(part) for part in rows.take(touched)), rate, steps))
+    np.testing.assert_allclose(rows.table[1], -rate * np.sign(gradient[0]), rtol=1e-4)
+    assert rows.steps_of[:, 0].tolist() == [50, 1] and rows.steps == 51
+
+
+def test_each_row_of_the_softmax_counts_its_own_steps(monkeypatch):
+    """Trained on a sample of the products, a row's first move is the rate, in whichever step that is."""
+    moves, put = [], recommender.Rows.put
+
+    def watching(rows, products, moved):
+        first = rows.steps_of[products, 0] == 0
+        if rows.steps:
+            moves.append(np.abs(moved[0].numpy() - rows.table[products])[first])
+        put(rows, products, moved)
+
+    monkeypatch.setattr(recommender.Rows, "put", watching)
+    trained(epochs=1, full_below=0, negatives=1, batch=3)
+    late = np.concatenate(moves).ravel()
+    np.testing.assert_allclose(late[late > 1e-5], 0.01, rtol=0.02)
+    assert (late > 1e-5).any()
+
+
 def test_who_shares_the_training_is_checked(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert recommender.strategy().num_replicas_in_sync == 1
@@ -171,3 +199,21 @@ def test_recommendations_are_ranked_rows_per_user(tmp_path):
         ("v", 2, "b"),
     ]
     assert rows[0]["score"] == pytest.approx(0.9)
+    recommender.write_recommendations(model, seen, np.array(["a", "b", "c"]), tmp_path / "new.parquet", k=2, seen=False)
+    rows = pq.read_table(tmp_path / "new.parquet").to_pylist()
+    history = {user: {"abc"[i] for i in seen.items[s:e]} for user, s, e in zip(seen.user_ids, seen.start, seen.end)}
+    assert rows and not any(row["product_id"] in history[row["user_id"]] for row in rows)
+    assert [row["rank"] for row in rows if row["user_id"] == "u"] == [1, 2][: 3 - len(history["u"])]
+
+
+def test_without_valid_users_every_epoch_is_run_and_the_last_weights_stay():
+    rng = np.random.default_rng(0)
+    users, targets = rng.normal(size=(300, 8)).astype(np.float32), rng.integers(20, size=300)
+    weights = []
+    for epochs in (2, 4):
+        recommender.deterministic(0)
+        network = recommender.dense(users, 20)
+        history = recommender.train(network, users, targets, epochs=epochs, progress=False)
+        assert [list(epoch) for epoch in history] == [["loss"]] * epochs
+        weights.append(network.layers[-1].get_weights()[0])
+    assert not np.array_equal(*weights)

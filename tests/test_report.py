@@ -125,6 +125,7 @@ def metrics():
             "last": "2024-01-28T23:59:40",
             "layout": "simulated shop",
             "dropped": {"no product id": 9_211, f"unknown event {HOSTILE}": 1_900},
+            "noted": {f"price that cannot be read {HOSTILE}": 8_765},
             "events_by_type": {"view": 340_120, "search": 30_114, "add_to_cart": 24_000, HOSTILE: 7_000},
             "train": 17_017,
             "valid": 2_431,
@@ -158,7 +159,7 @@ def metrics():
 
 def params():
     return {
-        "parameters": {"run_dir": "reports/x", "data": "shop", "decay": 0.2, "dim": 50, "model": "dense"},
+        "parameters": {"run_dir": "reports/x", "data": "shop", "decay": 0.2, "dim": 50},
         "data": "shop",
         "seed": 0,
         "versions": {"python": "3.11.9", "tensorflow": "2.21.0"},
@@ -300,6 +301,7 @@ def make_run(folder: Path) -> Path:
         )
     (folder / "metrics.json").write_text(json.dumps(metrics()))
     (folder / "params.json").write_text(json.dumps(params()))
+    (folder / "recommender.json").write_text(json.dumps({"model": "dense"}))
     return folder
 
 
@@ -340,7 +342,7 @@ def test_first_screen(soup):
 
 def test_data_and_reproduction(soup):
     data = soup.find(id="data").get_text(" ", strip=True)
-    for text in ("412,345", "24,310", "2024-01-28", "no product id", "9,211", "add to cart"):
+    for text in ("412,345", "24,310", "2024-01-28", "no product id", "9,211", "add to cart", "price that cannot be read", "8,765"):
         assert text in data
     again = soup.find(id="reproduce").get_text(" ", strip=True)
     for text in (

@@ -76,3 +76,44 @@ def test_once_makes_again_only_what_another_key_or_nobody_made(tmp_path):
         runs.once(tmp_path, "a/b.txt", make)
         assert len(made) == 6
     assert "SHELFSPACE_KEY" not in runs.os.environ
+
+
+def test_a_run_folder_is_known_by_its_list_which_says_what_may_be_replaced(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "mine.json").write_text("mine")
+    assert not runs.is_run(run) and runs.listed(run) == set()
+    runs.claim(run, ["a"])
+    assert runs.is_run(run) and runs.listed(run) == {"a"}
+    runs.write_json(run / "deep" / "b.json", 1)
+    runs.write_json(run / "deep" / "b.json", 2)
+    assert {"a", "deep/b.json"} == {name for name in runs.listed(run) if runs.TEMPORARY not in name}
+    with pytest.raises(ValueError, match="mine.json was not written by the run in that folder, so it is not replaced"):
+        runs.write_json(run / "mine.json", 1)
+    with pytest.raises(ValueError, match="not replaced"):
+        runs.write_json(run / "deep" / ".." / "mine.json", 1)
+    assert (run / "mine.json").read_text() == "mine" and sorted(os.listdir(run)) == [".stages", "deep", "mine.json"]
+    runs.remove_unfinished(run)
+    assert runs.listed(run) == {"a", "deep/b.json"}
+
+    path = run / runs.LIST
+    path.write_bytes(path.read_bytes()[:-2])  # cut short
+    runs.claim(run, ["c"])
+    assert "c" in runs.listed(run)
+    path.write_text("of something else")
+    assert not runs.is_run(run)
+
+
+def test_records_of_a_wrong_shape_are_none(tmp_path):
+    good = {"stage": "01_x", "key": "0" * 64, "seconds": 1.5, "outputs": {"a/b.json": "f" * 64}}
+    wrong = [
+        {"stage": "02_y"}, {"key": 3}, {"key": "k"}, {"seconds": "1"}, {"seconds": -1}, {"seconds": True}, {"outputs": []}, {"outputs": {"a": 1}},
+        *({"outputs": {name: "f" * 64}} for name in ("", "/etc/x", "../x", "a/../../x", "a//b", "./a", "a\nb", "a\0b")), {"notebook": 1}, {"latency": []},
+    ]  # fmt: skip
+    for value in (None, [], {}, 1, *(good | change for change in wrong)):
+        runs.write_json(tmp_path / ".stages" / "01_x.json", value)
+        assert runs.read_record(tmp_path, "01_x") is None, value
+    runs.write_json(tmp_path / ".stages" / "01_x.json", good | {"notebook": "0" * 64, "latency": "0" * 64})
+    assert runs.read_record(tmp_path, "01_x")["notebook"] == "0" * 64
+    (tmp_path / ".stages" / "01_x.json").write_text("[" * 10_000)
+    assert runs.read_record(tmp_path, "01_x") is None

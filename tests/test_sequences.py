@@ -56,6 +56,16 @@ def test_sessions_end_after_silence_or_with_the_logs_own_session():
     assert own.session.tolist() == [1, 2, 2, 1]
 
 
+def test_a_visit_ends_with_its_session():
+    """Who comes back to a product the next day visits it again, and when; by silence as by the log's own sessions."""
+    rows = [("u", "a", 0, "view"), ("u", "a", 10, "add_to_cart"), ("u", "a", 1500, "view"), ("u", "b", 1501, "view")]
+    for events in (log(rows), log(rows, session_id=["x", "x", "y", "y"])):
+        visits = sequences.visits(events).order_by("position").to_pandas()
+        assert visits.product_id.tolist() == ["a", "a", "b"] and visits.session.tolist() == [1, 2, 2]
+        assert visits.event.tolist() == ["add_to_cart", "view", "view"] and visits.position.tolist() == [0, 1, 2]
+        assert (visits.timestamp - visits.timestamp[0]).dt.total_seconds().tolist() == [0, 90_000, 90_060]
+
+
 def test_events_of_the_same_time_keep_the_order_of_the_file():
     events = log([("u", p, 5, "view") for p in "dacb"])
     assert sequences.visits(events).order_by("position").to_pandas().product_id.tolist() == list("dacb")
@@ -112,6 +122,23 @@ def test_a_users_split_stays_when_the_log_grows():
     assert splits[1].reindex(splits[0].index).equals(splits[0])
 
 
+def test_what_a_session_does_after_the_cut_labels_nothing_before_it():
+    """The phone is viewed before the cut, and bought after it, within one session: neither the purchase nor what follows counts."""
+    day = 24 * 60
+    early = [("u", p, i, "view") for i, p in enumerate("abcd")]
+    over = [("u", "e", 5 * day - 2, "view"), ("u", "e", 5 * day + 1, "purchase"), ("u", "f", 5 * day + 2, "view")]
+    late = [("v", p, 10 * day + i - 5, "view") for i, p in enumerate("abcdef")]  # the last of them ends the log
+    events = log([*early, *over, *late])
+    rows = sequences.sequences(events, protocol="time", test_days=5, valid_share=1e-9, test_share=1e-9).to_pandas()
+    of_u = rows[rows.user_id == "u"]
+    assert of_u.product_id.tolist() == list("abcde") and (of_u.event == "view").all() and (of_u.split == "train").all()
+    assert of_u.position.tolist() == list(range(5)) and (rows[rows.user_id == "v"].split == "test").all()
+    bought = sequences.sequences(
+        events, protocol="time", test_days=5, target_event="purchase", valid_share=1e-9, test_share=1e-9
+    ).to_pandas()
+    assert (bought.event != "purchase").all()
+
+
 def test_another_seed_is_another_split():
     one, two = (sequences.sequences(random_log(), seed=seed).to_pandas() for seed in (0, 1))
     assert one.product_id.equals(two.product_id) and not one.split.equals(two.split)
@@ -124,8 +151,18 @@ def test_protocol_time_trains_before_the_cut_and_tests_every_later_visit_of_a_se
     assert (rows[rows.split == "test"].timestamp >= cut).all()
     tested = rows[rows.split == "test"].groupby(["user_id", "session"]).role.agg(list)
     assert all(roles == ["history"] + ["target"] * (len(roles) - 1) for roles in tested)
-    assert (rows[rows.split == "train"].role == "history").all()
     assert (rows.role == "target").sum() > 50
+
+
+def test_protocol_time_gives_training_targets_from_the_last_session_before_the_cut():
+    rows = sequences.sequences(random_log(days=20), protocol="time", test_days=5, session_gap=4000).to_pandas()
+    train = rows[rows.split == "train"]
+    asked = train[train.role == "target"].user_id.unique()
+    assert 0.1 < len(asked) / train.user_id.nunique() < 0.4  # not all last sessions have a second visit
+    for _, visits in train[train.user_id.isin(asked)].groupby("user_id"):
+        last = visits[visits.session == visits.session.max()]
+        assert last.role.tolist() == ["history"] + ["target"] * (len(last) - 1)
+        assert (visits[visits.session < visits.session.max()].role == "history").all()
 
 
 @pytest.mark.parametrize("protocol", sequences.PROTOCOLS)
@@ -150,7 +187,7 @@ def test_no_target_reaches_the_corpus_a_history_or_a_prefix_example(protocol):
         assert (product_ids[chosen.target] == part.product_id.to_numpy()[chosen.end]).all()
         assert (part.user_id.to_numpy()[chosen.start] == chosen.user_ids).all()
         for start, end in zip(chosen.start, chosen.end):
-            if split == "train" or protocol == "last-product":
+            if protocol == "last-product" or split == "train" and end not in target_rows:
                 assert not target_rows.intersection(range(start, end))
             assert not {"test", "valid"} & set(part.split[start:end]) or split != "train"
 

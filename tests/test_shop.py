@@ -293,7 +293,7 @@ def test_one_seed_writes_the_same_bytes_in_every_process(tmp_path):
         )
         files = sorted(folder.iterdir())
         hashes.append({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files})
-    truth = {"truth_complements.parquet", "truth_products.parquet", "truth_users.parquet"}
+    truth = {f"truth_{name}.parquet" for name in ("complements", "products", "substitutes", "users")}
     assert hashes[0] == hashes[1] and set(hashes[0]) == {"log.csv", "log.parquet", "log.jsonl"} | truth
 
 

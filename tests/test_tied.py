@@ -4,23 +4,35 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 
 from shelfspace import metrics, recommender, tied
 from shelfspace.recommender import tf
-from shelfspace.sequences import Examples
-from shelfspace.transitions import STEPS
+from shelfspace.sequences import Corpus, Examples
 
 
 def made(sequences, times=None, events=None):
-    """Every prefix of every sequence, with the product that came next."""
+    """Every prefix of every sequence, with the product that came next; all of it may train."""
     offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])])
     items = np.concatenate(sequences).astype(np.int32)
     start = np.concatenate([[a] * (b - a - 1) for a, b in zip(offsets, offsets[1:])]).astype(np.int64)
     end = np.concatenate([np.arange(a + 1, b) for a, b in zip(offsets, offsets[1:])]).astype(np.int64)
+    last = np.concatenate([[b] * (b - a - 1) for a, b in zip(offsets, offsets[1:])]).astype(np.int64)
     times = np.arange(len(items), dtype=float) if times is None else np.concatenate(times)
     events = np.zeros(len(items), np.int8) if events is None else np.concatenate(events).astype(np.int8)
-    return Examples(items, times, events, start, end, items[end], events[end], np.array([f"u{s}" for s in start]))
+    return Examples(items, times, events, start, end, items[end], events[end], np.array([f"u{s}" for s in start]), last)
+
+
+def ids(products):
+    return np.array([f"p{p:05d}" for p in range(products)])
+
+
+def counted(examples, products):
+    """The sequences of the examples, and their products, as `tied.start` takes them."""
+    start, one = np.unique(examples.start, return_index=True)
+    parts = [examples.items[a:b] for a, b in zip(start, examples.trained[one])]
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+    used, items = np.unique(np.concatenate(parts), return_inverse=True)
+    return Corpus(ids(products)[used], items.astype(np.int32), offsets, user_ids=examples.user_ids[one]), ids(products)
 
 
 HAND = made([[0, 1, 0, 1, 2], [0, 1, 3]])
@@ -67,7 +79,7 @@ def trained(examples, seed=0, products=30, **options):
     recommender.deterministic(seed)
     vectors = np.random.default_rng(1).normal(size=(products, 8)).astype(np.float32)
     settings = {name: options.pop(name) for name in ("transitions", "attention", "decay", "learn_decay") if name in options}
-    model = tied.start(vectors, np.ones(products, bool), examples, seed=seed, **settings)
+    model = tied.start(vectors, np.ones(products, bool), *counted(examples, products), seed=seed, **settings)
     options = {"epochs": 2, "batch": 64, "learning_rate": 0.01, "dropout": 0.1, "progress": False} | options
     return model, tied.train(model, examples, seed=seed, **options)
 
@@ -97,7 +109,7 @@ def test_learns_that_who_went_back_goes_back_again():
 def test_scores_by_hand():
     """Each term of the formula, for the history 0 1 0 1."""
     rng = np.random.default_rng(0)
-    model = tied.start(np.eye(4, 3, dtype=np.float32), np.ones(4, bool), HAND, transitions=False, attention=False, decay=0.5)
+    model = tied.start(np.eye(4, 3, dtype=np.float32), np.ones(4, bool), *counted(HAND, 4), transitions=False, attention=False, decay=0.5)
     of_formula = (model.event_bias, model.repeat, model.repeat_event, model.habit_inner, model.habit_bias, model.habit_outer)
     for weight in (*of_formula, model.table):
         weight.assign(rng.normal(size=weight.shape))
@@ -114,16 +126,43 @@ def test_scores_by_hand():
     np.testing.assert_allclose(tied.recommend(model)(history)[0], expected, rtol=1e-4)
 
 
-def test_the_loss_of_a_step_is_that_of_the_scores(monkeypatch):
+def test_the_loss_of_a_step_is_that_of_the_scores():
     """What training lowers is the cross-entropy of what is recommended, where several bonuses meet in one product, too."""
     examples = ring(n=30, products=4)
-    nothing, nowhere = sp.csr_matrix((len(examples), 4), dtype=np.float32), np.zeros(len(examples), np.int64)
-    monkeypatch.setattr(tied.Own, "of", lambda *_: tied.Own([nothing] * len(STEPS), nowhere, nowhere))
     model, _ = trained(examples, products=4, epochs=1)
     scores = tied.recommend(model)(examples).astype(np.float64)
     loss = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(examples)), examples.target]
     history = tied.train(model, examples, epochs=1, batch=len(examples), dropout=0.0, progress=False)
     assert history[0]["loss"] == pytest.approx(loss.mean(), rel=1e-4)
+
+
+def test_training_and_use_give_the_same_score_for_the_same_history(monkeypatch):
+    """What a training step looks up for a history is what is looked up when the same user is recommended to."""
+    examples, looked_up, find = ring(n=30), [], tied.Links.after
+
+    def watching(links, part):
+        looked_up.append((part, find(links, part)))
+        return looked_up[-1][1]
+
+    monkeypatch.setattr(tied.Links, "after", watching)
+    model, _ = trained(examples, epochs=1, batch=len(examples))
+    trained_on, by_training = looked_up[0]
+    tied.recommend(model)(trained_on)
+    for one, other in zip(by_training, looked_up[-1][1], strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_who_alone_saw_two_products_gets_no_bonus_in_use():
+    """The user who alone saw 28 after 29 is scored as if nobody had, and anybody else is told of it."""
+    sequences = [(first + np.arange(3)) % 20 for first in range(40)] + [np.array([29, 28, 3])]
+    examples = made(sequences)
+    model, _ = trained(examples, epochs=1)
+    own = examples[np.array([len(examples) - 2])]  # the history 29
+    other = replace(own, trained=own.start)
+    links = model.links()
+    assert len(links.after(own)[0]) == 0 and 28 in links.after(other)[1]
+    gain = tied.recommend(model)(other)[0] - tied.recommend(model)(own)[0]
+    assert gain[28] > 1 and gain[3] > 1 and abs(gain[np.arange(4, 20)]).max() < 1e-4
 
 
 def test_cross_entropy_is_tensorflows():
@@ -160,7 +199,7 @@ def test_learns_a_planted_decay():
     examples = examples[examples.lengths == 6]
     recommender.deterministic(0)
     model = tied.start(
-        vectors.astype(np.float32), np.ones(products, bool), examples, decay=3.0, attention=False, transitions=False
+        vectors.astype(np.float32), np.ones(products, bool), *counted(examples, products), decay=3.0, attention=False, transitions=False
     )
     tied.train(model, examples, epochs=12, batch=64, learning_rate=0.01, dropout=0.0, progress=False)
     found = model.findings()
@@ -204,6 +243,19 @@ def test_examples_without_a_chance_teach_nothing():
     assert ahead.mean() > 0.8 and behind.mean() < 0.05
 
 
+def test_relabelling_the_products_changes_no_figures():
+    """Trained on the same sequences whose products have other numbers, it ranks their targets alike."""
+    found, rng = [], np.random.default_rng(0)
+    vectors = rng.normal(size=(30, 8)).astype(np.float32)
+    for place in (np.arange(30), rng.permutation(30)):
+        train, test = (made([place[s] for s in np.split(e.items, np.unique(e.start)[1:])]) for e in (ring(n=100), ring(n=50, seed=1)))
+        recommender.deterministic(0)
+        model = tied.start(vectors[np.argsort(place)], np.ones(30, bool), *counted(train, 30))
+        tied.train(model, train, epochs=2, batch=64, progress=False)
+        found.append(metrics.evaluate(tied.recommend(model), replace(test, trained=test.start)).ranks)
+    assert (found[0] == found[1]).mean() > 0.98 and len(np.unique(found[0])) > 3
+
+
 def test_a_sample_of_everything_is_the_full_softmax():
     whole, _ = trained(ring(n=60), epochs=1)
     sampled, _ = trained(ring(n=60), epochs=1, full_below=0, negatives=1000)
@@ -216,15 +268,28 @@ def test_an_epoch_takes_no_more_examples_than_asked(monkeypatch):
 
     def counting(*arguments):
         take = make(*arguments)
-        return lambda rows, batch, rate, t: (sizes.append(len(batch["target"])), take(rows, batch, rate, t))[1]
+        return lambda rows, batch, *rest: (sizes.append(len(batch["target"])), take(rows, batch, *rest))[1]
 
     monkeypatch.setattr(tied, "_stepper", counting)
     trained(ring(n=60), epochs=2, batch=32, limit=50)
     assert sizes == [32, 18, 32, 18]
 
 
+def test_each_row_of_the_table_counts_its_own_steps(monkeypatch):
+    of_rows, make = [], tied._stepper
+
+    def watching(*arguments):
+        take = make(*arguments)
+        return lambda rows, batch, rate, t, t_of: (of_rows.append((t, t_of)), take(rows, batch, rate, t, t_of))[1]
+
+    monkeypatch.setattr(tied, "_stepper", watching)
+    trained(ring(n=60), epochs=2, full_below=0, negatives=1, batch=2)
+    assert all(t_of.min() >= 1 and t_of.max() <= t for t, t_of in of_rows)
+    assert any(t_of.min() == 1 for t, t_of in of_rows if t > 3)  # a row that is first touched late begins at 1
+
+
 def test_a_small_log_gets_more_passes():
-    model = tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), HAND)
+    model = tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), *counted(HAND, 4))
     assert len(tied.train(model, HAND, progress=False)) == 100  # the most there are
     assert len(tied.train(model, HAND, epochs=2, progress=False)) == 2
 
@@ -232,7 +297,7 @@ def test_a_small_log_gets_more_passes():
 def test_keeps_the_best_epoch_of_the_valid_users():
     valid = ring(n=40, seed=2)
     recommender.deterministic(0)
-    model = tied.start(np.eye(30, 8, dtype=np.float32), np.ones(30, bool), ring(n=80))
+    model = tied.start(np.eye(30, 8, dtype=np.float32), np.ones(30, bool), *counted(ring(n=80), 30))
     history = tied.train(model, ring(n=80), valid, epochs=3, batch=64, progress=False)
     found = metrics.reciprocal_rank(metrics.evaluate(tied.recommend(model), valid).ranks, 20).mean()
     assert found == pytest.approx(max(epoch["valid_mrr@20"] for epoch in history), abs=1e-9)
@@ -275,10 +340,10 @@ def test_weights_of_events_are_learned(step, finding):
 )
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), HAND, **settings)
+        tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), *counted(HAND, 4), **settings)
 
 
 def test_nothing_to_learn_from_is_refused():
-    model = tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), HAND)
+    model = tied.start(np.eye(4, dtype=np.float32), np.ones(4, bool), *counted(HAND, 4))
     with pytest.raises(ValueError, match="no training example"):
         tied.train(model, HAND[:0])

@@ -1,14 +1,32 @@
-"""Transitions: what is counted, whose own part is left out, and where they lead."""
+"""Transitions: what is counted, that nobody meets their own part of it, and where they lead."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from shelfspace import transitions
-from tests.test_tied import HAND, made
+from shelfspace.sequences import Examples
+from tests.test_tied import HAND, counted, made
 
 
-def test_pairs_by_hand():
-    one, two = (transitions.pairs(HAND, step).counts(4).toarray() for step in (1, 2))
+def links(examples, products):
+    return transitions.Links.count(*counted(examples, products))
+
+
+def uncounted(examples):
+    """The same histories, of somebody of whom nothing was counted."""
+    return replace(examples, trained=examples.start)
+
+
+def dense(n, row, product, value):
+    table = np.zeros(n)
+    table[row, product] = value
+    return table
+
+
+def test_what_follows_by_hand():
+    one, two = (transitions.following(*counted(HAND, 4), step).toarray() for step in (1, 2))
     expected = np.zeros((4, 4))
     expected[0, 1], expected[1, 0], expected[1, 2], expected[1, 3] = 3, 1, 1, 1
     assert np.array_equal(one, expected)
@@ -17,81 +35,106 @@ def test_pairs_by_hand():
     assert np.array_equal(two, expected)
 
 
-def test_pairs_come_from_the_training_examples_alone():
-    """Without the longest prefix of the first sequence, its last visit is nobody's target and is not counted."""
-    assert transitions.pairs(HAND[np.array([0, 1, 2, 4, 5])], 1).counts(4).toarray()[1].tolist() == [1, 0, 0, 1]
-
-
 @pytest.mark.parametrize("step", transitions.STEPS)
-def test_counts_leave_the_examples_own_sequence_out(step):
+def test_followers_leave_the_own_sequence_out(step):
     rng = np.random.default_rng(0)
     sequences = [rng.integers(6, size=rng.integers(2, 9)) for _ in range(40)]
     examples = made(sequences)
-    source = examples.items[np.maximum(examples.end - step, examples.start)]
-    left = transitions.pairs(examples, step).counts(6)[source] - transitions.pairs(examples, step).own(source, examples.start, 6)
+    table = transitions.following(*counted(examples, 6), step)
+    left = dense((len(examples), 6), *transitions.followers(table, examples, step, examples.end - step))
     starts = np.unique(examples.start)
     for i in range(len(examples)):
-        others = [s for s, first in zip(sequences, starts) if first != examples.start[i]]
         expected = np.zeros(6)
-        for s in others:
-            for a, b in zip(s, s[step:]):
-                expected[b] += a == source[i]
-        assert np.array_equal(left[[i]].toarray()[0], expected)
+        if examples.lengths[i] >= step:
+            source = examples.items[examples.end[i] - step]
+            for s in (s for s, first in zip(sequences, starts) if first != examples.start[i]):
+                for a, b in zip(s, s[step:]):
+                    expected[b] += a == source
+        assert np.array_equal(left[i], expected)
 
 
 def test_links_lead_on_from_the_newest_and_the_one_before():
-    row, product, kind, count = transitions.Links.count(HAND, 4).after(HAND[np.array([0, 1])])  # histories: 0; 0 1
+    row, product, kind, count = links(HAND, 4).after(uncounted(HAND[np.array([0, 1])]))  # histories: 0; 0 1
     assert sorted(zip(row.tolist(), product.tolist(), kind.tolist(), count.tolist())) == [
         (0, 1, 0, 3.0), (1, 0, 0, 1.0), (1, 0, 1, 1.0), (1, 2, 0, 1.0), (1, 2, 1, 1.0), (1, 3, 0, 1.0), (1, 3, 1, 1.0),
     ]  # fmt: skip
 
 
-def test_a_target_that_no_other_sequence_shows_gets_no_bonus():
+def test_what_no_other_sequence_shows_gets_no_bonus():
     examples = made([[0, 1], [2, 3]])
-    links, own = transitions.Links.count(examples, 4), transitions.Own.of(examples, 4)
-    assert len(links.after(examples)[0]) == 2 and len(links.after(examples, own)[0]) == 0
+    seen, weights, offsets = np.array([0, 2]), np.ones(2), np.arange(3)
+    for given, after, alike in (examples, 0, 0), (uncounted(examples), 2, 4):
+        found = links(examples, 4)
+        assert len(found.after(given)[0]) == after
+        assert len(found.alike(given, seen, weights, offsets, np.ones(4, bool))[0]) == alike
 
 
 def test_together_by_hand():
-    table, alone = transitions.together(HAND, 4)
+    table, alone = transitions.together(*counted(HAND, 4), 50)
     assert alone.tolist() == [2, 2, 1, 1]
     assert table.toarray().tolist() == [[2, 2, 1, 1], [2, 2, 1, 1], [1, 1, 1, 0], [1, 1, 0, 1]]
 
 
-def test_together_keeps_what_goes_together_most(monkeypatch):
-    monkeypatch.setattr(transitions, "COMPANIONS", 2)
-    table, _ = transitions.together(made([[0, 1], [0, 1, 2], [0, 3]]), 4)
+def test_together_keeps_what_goes_together_most():
+    table, _ = transitions.together(*counted(made([[0, 1], [0, 1, 2], [0, 3]]), 4), 2)
     assert table.toarray()[0].tolist() == [3, 2, 0, 0]  # 3/√3 and 2/√2, against 1/√1 twice
 
 
 def test_what_goes_together_is_averaged_over_the_history():
-    links = transitions.Links.count(HAND, 4)
-    one = HAND[np.array([1])]  # history: 0 1, weighed 0.25 and 0.75
+    one = uncounted(HAND[np.array([1])])  # history: 0 1, weighed 0.25 and 0.75
     history = np.array([0, 1]), np.array([0.25, 0.75]), np.array([0, 2])
     for among, expected in ([1, 1, 1, 1], {0: 1.0, 1: 1.0, 2: 1 / np.sqrt(2), 3: 1 / np.sqrt(2)}), ([0, 1, 0, 0], {1: 1.0}):
-        row, product, kind, value = links.alike(one, *history, np.array(among, bool))
+        row, product, kind, value = links(HAND, 4).alike(one, *history, np.array(among, bool))
         assert dict(zip(product.tolist(), value.tolist())) == pytest.approx(expected)
         assert (row == 0).all() and (kind == transitions.TOGETHER).all()
 
 
-def test_what_goes_together_leaves_the_examples_own_sequence_out():
+def test_what_goes_together_leaves_the_own_sequence_out():
+    """For histories that were counted as for those that go on after what was counted."""
     rng = np.random.default_rng(0)
     sequences = [rng.integers(6, size=rng.integers(2, 9)) for _ in range(30)]
     examples = made(sequences)
-    links, own = transitions.Links.count(examples, 6), transitions.Own.of(examples, 6)
-    starts = np.unique(examples.start)
-    for i in range(0, len(examples), 7):
-        seen = examples.items[examples.start[i] : examples.end[i]]
-        weights = np.full(len(seen), 1 / len(seen))
-        others = [set(s.tolist()) for s, first in zip(sequences, starts) if first != examples.start[i]]
-        alone = np.array([sum(p in s for s in others) for p in range(6)])
-        expected = np.zeros(6)
-        for a, w in zip(seen, weights):
-            for b in range(6):
-                both = sum(a in s and b in s for s in others)
-                expected[b] += w * both / np.sqrt(alone[a] * alone[b]) if both else 0
-        one = np.array([i])
-        _, product, _, value = links.alike(examples[one], seen, weights, np.array([0, len(seen)]), np.ones(6, bool), own[one])
-        found = np.zeros(6)
-        found[product] = value
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    half = (examples.start + examples.trained) // 2
+    for given in (examples, replace(examples, trained=np.where(half > examples.start + 1, half, examples.start))):
+        starts, one = np.unique(given.start, return_index=True)
+        kept = [given.items[a:b] for a, b in zip(starts, given.trained[one])]
+        found = links(given, 6)
+        for i in range(0, len(given), 7):
+            seen = given.items[given.start[i] : given.end[i]]
+            weights = np.full(len(seen), 1 / len(seen))
+            others = [set(s.tolist()) for s, first in zip(kept, starts) if first != given.start[i]]
+            alone = np.array([sum(p in s for s in others) for p in range(6)])
+            expected = np.zeros(6)
+            for a, w in zip(seen, weights):
+                for b in range(6):
+                    both = sum(a in s and b in s for s in others)
+                    expected[b] += w * both / np.sqrt(alone[a] * alone[b]) if both else 0
+            part = found.alike(given[np.array([i])], seen, weights, np.array([0, len(seen)]), np.ones(6, bool))
+            np.testing.assert_allclose(dense((1, 6), part[0], part[1], part[3])[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("products", [3, 40, 3000])
+@pytest.mark.parametrize("days", [1, 150, 3650])
+def test_visits_whose_weight_is_0_are_met_once(products, days):
+    """The weight of an old visit is 0 in float32 from about 149 days on; its companions must not be listed twice."""
+    rng = np.random.default_rng(0)
+    examples = made([rng.integers(products, size=50) for _ in range(30)])
+    age = np.linspace(days, 0, 49)
+    weights = np.exp(-0.7 * age).astype(np.float32)
+    last = examples[examples.lengths == 49]
+    items = np.concatenate([last.items[a:b] for a, b in zip(last.start, last.end)])
+    offsets = np.arange(0, 49 * len(last) + 1, 49)
+    row, product, _, value = links(examples, products).alike(
+        uncounted(last), items, np.tile(weights, len(last)), offsets, np.ones(products, bool)
+    )
+    assert len(np.unique(row.astype(np.int64) * products + product)) == len(row) and np.isfinite(value).all()
+
+
+def test_who_is_asked_beside_does_not_matter():
+    rng = np.random.default_rng(0)
+    examples: Examples = made([rng.integers(9, size=8) for _ in range(10)])
+    found = links(examples, 9)
+    whole = dense((len(examples), 9), *found.after(examples)[:2], found.after(examples)[3])
+    for i in range(len(examples)):
+        row, product, _, value = found.after(examples[i : i + 1])
+        assert np.array_equal(dense((1, 9), row, product, value)[0], whole[i])

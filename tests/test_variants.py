@@ -1,11 +1,14 @@
 """The variants: what each log can tell, that a switch switches its one thing, and the figures by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from shelfspace import gains, metrics, searches, sequences, shop, truths, variants
+from shelfspace.baselines import nearest_to_user
 from shelfspace.features import of_products
 from shelfspace.sequences import Corpus
 
@@ -90,14 +93,28 @@ def test_queries_are_never_recommended(made, material):
 
 
 def test_products_without_a_click_are_found_by_information_alone(material, made):
+    """The targets of the train users are asked, which are many: the hidden ones among them were in no training here."""
     hidden = np.arange(0, len(PRODUCTS), 5)
-    found = variants.cold(material, SETTINGS, made, hidden)
-    is_cold = np.isin(made["word2vec"].test.target, hidden)
-    assert list(found) == list(made) and is_cold.sum() > 5
-    last = len(PRODUCTS) - len(hidden)
+    asked = replace(material, test=sequences.examples(TABLE, material.product_ids, "train"))
+    found = variants.cold(asked, SETTINGS, made, hidden)
+    is_cold = np.isin(asked.test.target, hidden)
+    n, last = is_cold.sum(), len(PRODUCTS) - len(hidden)
+    assert list(found) == list(made) and n > 20
     assert (found["word2vec"][is_cold] > last).all() and (found["starspace_goals"][is_cold] > last).all()
+    chance = 20 / len(PRODUCTS)
     for name in ("word2vec_newcomers", "starspace_alone", "starspace_both", "starspace_images", "starspace_searches"):
-        assert (found[name][is_cold] <= 20).any(), name
+        beyond = chance + 1.64 * (chance * (1 - chance) / n) ** 0.5  # products in random order hit as often once in twenty
+        assert (found[name][is_cold] <= 20).mean() > beyond, name
+
+
+def test_hiding_products_moves_the_vectors_of_the_others(material, made):
+    """The default is trained again: its ranks of the other targets are not those of its vectors with some taken away."""
+    hidden = np.arange(0, len(PRODUCTS), 5)
+    one, others = made["word2vec"], ~np.isin(material.test.target, hidden)
+    known = one.known & ~np.isin(np.arange(len(PRODUCTS)), hidden)
+    taken = nearest_to_user(np.where(known[:, None], one.vectors, np.float32(0)), known, **SETTINGS.decays["word2vec"])
+    masked = metrics.evaluate(taken, material.test).ranks
+    assert (variants.cold(material, SETTINGS, {"word2vec": one}, hidden)["word2vec"][others] != masked[others]).any()
 
 
 def test_too_few_users_are_refused():
@@ -132,13 +149,17 @@ def test_all_measures_of_all_models(made, material):
     hidden = np.arange(0, len(PRODUCTS), 5)
     cold = variants.cold(material, SETTINGS, made, hidden)
     most = np.bincount(material.corpus.items, minlength=len(PRODUCTS)).astype(np.float32)
-    outside = variants.outside("popular", "popular", lambda part: np.tile(most, (len(part), 1)), material.test, 0.1)
+    outside = variants.outside("popular", "popular", lambda part: np.tile(most, (len(part), 1)), material, 0.1)
     found = gains.measure(made | {"popular": outside}, hidden, cold)
     assert list(found) == [*made, "popular"] and "cold" not in found["popular"]
     for name, of in found.items():
         assert of["next_cart"]["n"] == (material.test.target_event > 0).sum()
         assert name == "popular" or of["cold"]["n"] + of["others"]["n"] == len(material.test)
+        assert 0 <= of["valid"] <= 1 and ("p_holm" in of["mrr@20"]) == (name == "popular" or bool(made[name].variant.base))
         assert of["mrr@20"]["gain"] == 0 or (name in ("popular",) or made[name].variant.base)
+    one, base = (metrics.evaluate(made[name].model, made[name].test).ranks for name in ("word2vec_goals", "word2vec"))
+    alone = metrics.difference(one, base, material.test.user_ids)  # the interval of one switch that is told by itself
+    assert np.ptp(found["word2vec_goals"]["mrr@20"]["ci95"]) > 1.3 * np.ptp(alone["ci95"])
     shown = gains.tabulate(made, {name: found[name] for name in made}, gains.MEASURES)
     assert list(shown.columns) == ["variant", *gains.MEASURES.values()] and len(shown) == len(made)
     assert "to" not in shown["HR@20"][0] and " to " in shown["HR@20"][1]

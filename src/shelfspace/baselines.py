@@ -5,21 +5,27 @@ table. Own products: the identity. Co-occurrence: how often two products were se
 followed the other. Nearest products: the cosine of their embeddings. Popular products look at no history, and
 session-KNN at the training sequences that are like it. Each model function returns a `shelfspace.metrics.Model`; none
 needs the times of visits but `recently_popular` and a decay counted in days.
+
+Co-occurrence, Markov and session-KNN leave the user's own sequence out of what they counted, or they would count what the user
+did as what people do. Nothing is fitted in them, so that what stays is no cheat either (`own`): on a log whose products few
+customers share, it leads back to the user's own products. The valid users can choose.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numba as nb
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from shelfspace.embeddings import normalise
 from shelfspace.metrics import Model
 from shelfspace.sequences import Corpus, Examples
-from shelfspace.transitions import holds
+from shelfspace.transitions import companions, followers, following, holds, scales, together
 from shelfspace.users import history_weights, user_embeddings
 
 
@@ -28,12 +34,11 @@ ENTRIES = 50_000_000  # of an item-to-item table, 400 MB
 
 def visit_counts(corpus: Corpus, product_ids: np.ndarray) -> np.ndarray:
     """Training visits of each product of the (sorted) product table; float64, shape (n_products,)."""
-    place = np.searchsorted(product_ids, corpus.product_ids)
-    return np.bincount(place[corpus.items], minlength=len(product_ids)).astype(float)
+    return np.bincount(corpus.places(product_ids), minlength=len(product_ids)).astype(float)
 
 
 def popular(counts: np.ndarray) -> Model:
-    """The same most visited products for everybody.
+    """The same most visited products for everybody; the user's own visits, a handful of all, stay among them.
 
     Parameters
     ----------
@@ -49,7 +54,7 @@ def recently_popular(corpus: Corpus, product_ids: np.ndarray, decay: float, buck
 
     A training visit that is t days older than the user's newest one counts exp(-decay t). Time is cut into buckets of a
     day, or longer ones if there were more than `buckets`; only those before the user's own count, so that nothing
-    is known from the future. Whom nothing precedes gets the most visited products of the whole log.
+    is known from the future. The user's own earlier visits count as anybody's: a handful of all. Whom nothing precedes gets the most visited products of the whole log.
 
     Parameters
     ----------
@@ -74,7 +79,7 @@ def recently_popular(corpus: Corpus, product_ids: np.ndarray, decay: float, buck
     first, n_products = corpus.times.min(), len(product_ids)
     width = max(1.0, (corpus.times.max() - first) / (buckets - 1))
     bucket = ((corpus.times - first) // width).astype(np.int64)
-    place = np.searchsorted(product_ids, corpus.product_ids)[corpus.items]
+    place = corpus.places(product_ids)
     so_far = np.zeros((bucket.max() + 2, n_products), dtype=np.float32)  # row b: all that came before bucket b
     np.add.at(so_far, (bucket + 1, place), np.exp(-decay * (first + (bucket + 1) * width - corpus.times)))
     for b in range(1, len(so_far)):
@@ -104,99 +109,97 @@ def own_products(counts: np.ndarray, decay: float, decay_time: str = "days") -> 
     return scores
 
 
-def _seen(corpus: Corpus, product_ids: np.ndarray) -> sp.csr_matrix:
-    """Which of the product table's products each training sequence holds; see `shelfspace.transitions.holds`."""
-    return holds(np.searchsorted(product_ids, corpus.product_ids)[corpus.items], corpus.offsets, len(product_ids))
-
-
-def cooccurrence(corpus: Corpus, product_ids: np.ndarray, power: float = 0.5) -> sp.csr_matrix:
-    """How alike two products are by the users who saw both: n_ab / (n_a n_b) ** power, the diagonal left out.
+def cooccurrence(corpus: Corpus, product_ids: np.ndarray) -> tuple[sp.csr_matrix, np.ndarray]:
+    """How many sequences hold two products, and how many hold each (`shelfspace.transitions.together`).
 
     Of a catalogue so large that there would be more than `ENTRIES` pairs, each product keeps only its most alike ones.
 
     Parameters
     ----------
     corpus : Corpus
-        The training sequences.
+        What may train.
     product_ids : ndarray of str, shape (n_products,)
         The product table, sorted.
+
+    Returns
+    -------
+    pairs : csr_matrix of float32, shape (n_products, n_products)
+        n(a, b); nothing on the diagonal.
+    alone : ndarray of float32, shape (n_products,)
+        n(a).
+    """
+    pairs, alone = together(corpus, product_ids, 1 + max(1, ENTRIES // len(product_ids)))  # one is the product itself
+    pairs.setdiag(0)
+    pairs.eliminate_zeros()
+    return pairs, alone
+
+
+def item_to_item(
+    counts: tuple[sp.csr_matrix, np.ndarray], decay: float, decay_time: str = "days", power: float = 0.5, own: bool = False
+) -> Model:
+    """Products that go with what the user saw (item-KNN), by n(a, b) / (n(a) n(b)) ** power; then the most visited ones.
+
+    Parameters
+    ----------
+    counts
+        From `cooccurrence`.
+    decay, decay_time
+        How visits fade; see `shelfspace.users.history_weights`.
     power : float
         0.5 is the cosine of the two products' user sets (Sarwar et al. 2001); 0 counts only.
-
-    Returns
-    -------
-    csr_matrix of float32, shape (n_products, n_products)
+    own : bool
+        Leave the user's own sequence in the counts, so that what nobody else saw together leads back to what the user saw.
     """
-    seen = _seen(corpus, product_ids)
-    holders, n_products = seen.T.tocsr(), len(product_ids)
-    count = np.diff(holders.indptr).astype(np.float32)
-    scale = (1 / np.maximum(count, 1) ** power).astype(np.float32)
-    keep, block, parts = max(1, ENTRIES // n_products), 256, []
-    for first in range(0, n_products, block):
-        part = holders[first : first + block] @ seen
-        row = np.repeat(np.arange(first, first + part.shape[0]), np.diff(part.indptr))
-        part.data = np.where(part.indices == row, np.float32(0), scale[row] * part.data * scale[part.indices])
-        for place in np.flatnonzero(np.diff(part.indptr) > keep + 1):  # one of them is the product itself
-            of_product = part.data[part.indptr[place] : part.indptr[place + 1]]
-            of_product[np.argpartition(-of_product, keep, kind="introselect")[keep:]] = 0
-        part.eliminate_zeros()
-        parts.append(part)
-    return sp.vstack(parts, format="csr")
-
-
-def transitions(corpus: Corpus, product_ids: np.ndarray, steps: int = 1) -> sp.csr_matrix:
-    """How often product b came after product a, up to `steps` visits later: the sum of 1 / distance over all pairs.
-
-    Parameters
-    ----------
-    corpus : Corpus
-        The training sequences.
-    product_ids : ndarray of str, shape (n_products,)
-        The product table, sorted.
-    steps : int
-        1 is the first-order Markov chain; more are the sequential rules of Ludewig & Jannach (2018).
-
-    Returns
-    -------
-    csr_matrix of float32, shape (n_products, n_products)
-        Row a, column b.
-    """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; it must be 1 (the next product) or more.")
-    places = np.searchsorted(product_ids, corpus.product_ids)[corpus.items]
-    sequence = np.repeat(np.arange(len(corpus)), np.diff(corpus.offsets))
-    table = sp.csr_matrix((len(product_ids),) * 2, dtype=np.float32)
-    for step in range(1, steps + 1):
-        same = sequence[step:] == sequence[:-step]
-        pairs = (places[:-step][same], places[step:][same])
-        table += sp.csr_matrix((np.full(same.sum(), 1 / step, dtype=np.float32), pairs), shape=table.shape)
-    return table
-
-
-def markov(table: sp.csr_matrix, counts: np.ndarray) -> Model:
-    """What came most often after the last product seen; the most visited products break ties and follow.
-
-    Parameters
-    ----------
-    table : csr_matrix, shape (n_products, n_products)
-        From `transitions`.
-    counts : ndarray, shape (n_products,)
-        Training visits of each product (`visit_counts`).
-    """
-    least = table.data.min() if table.nnz else 1.0
-    row = np.float32(least * 1e-2) * _tie_break(counts)
+    pairs, alone = counts
+    scale, everything = scales(alone, power), np.ones(len(alone), dtype=bool)
+    rest = _tie_break(alone) - 1  # below any score
 
     def scores(examples: Examples) -> np.ndarray:
-        return table[examples.items[examples.end - 1]].toarray() + row
+        weights = history_weights(examples, len(alone), decay, decay_time)
+        examples = replace(examples, trained=examples.start) if own else examples
+        row, product, value = companions(
+            weights.indices, weights.data, weights.indptr, pairs, scale, everything, examples
+        )
+        found = np.tile(rest, (len(examples), 1))
+        found[row, product] = value
+        return found
 
     return scores
 
 
-def item_to_item(similarity: sp.csr_matrix, decay: float, decay_time: str = "days") -> Model:
-    """Products that go with what the user saw: decayed weights times an item-to-item table (item-KNN)."""
+def markov(corpus: Corpus, product_ids: np.ndarray, steps: int = 1, own: bool = False) -> Model:
+    """What came most often after the last product seen; the most visited products break ties and follow.
+
+    What came k visits later counts 1 / k.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        What may train.
+    product_ids : ndarray of str, shape (n_products,)
+        The product table, sorted.
+    steps : int
+        The largest k. 1 is the first-order Markov chain; more are the sequential rules of Ludewig & Jannach (2018).
+    own : bool
+        Leave the user's own sequence in the counts.
+
+    Raises
+    ------
+    ValueError
+        If `steps` is below 1.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; it must be 1 (the next product) or more.")
+    tables = [following(corpus, product_ids, step) for step in range(1, steps + 1)]
+    row = np.float32(1e-2 / steps) * _tie_break(visit_counts(corpus, product_ids))  # below any count
 
     def scores(examples: Examples) -> np.ndarray:
-        return (history_weights(examples, similarity.shape[0], decay, decay_time) @ similarity).toarray()
+        found = np.tile(row, (len(examples), 1))
+        examples = replace(examples, trained=examples.start) if own else examples
+        for step, table in enumerate(tables, 1):
+            history, product, count = followers(table, examples, step, examples.end - 1)
+            found[history, product] += count / np.float32(step)
+        return found
 
     return scores
 
@@ -256,7 +259,8 @@ def matrix_factorisation(
 ) -> Model:
     """Users and products as factors of the table of who saw what (Hu, Koren & Volinsky 2008), with the library implicit.
 
-    A user to recommend to is folded in: given the products' factors, the best factors for the decayed history.
+    A user to recommend to is folded in: given the products' factors, the best factors for the decayed history. The products'
+    factors come from all sequences, the user's own among them: to leave one out would be to fit all anew for each user.
 
     Parameters
     ----------
@@ -288,9 +292,8 @@ def matrix_factorisation(
     from implicit.cpu.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
-    place = np.searchsorted(product_ids, corpus.product_ids)
-    shape = (len(corpus), len(product_ids))
-    visits = sp.csr_matrix((np.ones(len(corpus.items), np.float32), place[corpus.items], corpus.offsets), shape=shape)
+    shape, places = (len(corpus), len(product_ids)), corpus.places(product_ids)
+    visits = sp.csr_matrix((np.ones(len(places), np.float32), places, corpus.offsets), shape=shape)
     visits.sum_duplicates()
     fitted = AlternatingLeastSquares(
         factors=dim, alpha=alpha, regularization=regularisation, iterations=epochs, random_state=seed
@@ -315,18 +318,20 @@ def session_knn(
     sample: int = 5000,
     decay: float | None = None,
     decay_time: str = "rank",
+    own: bool = False,
 ) -> Model:
     """What the training sequences most like the history hold: V-SKNN of Ludewig & Jannach (2018).
 
     The history is a vector of weights that grow with recency; a training sequence is a vector of ones. Their dot product
     is the similarity. Of the training sequences that share a product with the history, the `sample` most recent are
     compared and the `neighbours` most similar add their similarity to the score of each of their products. Ties
-    go to the more recent sequence; the most visited products follow.
+    go to the more recent sequence; the most visited products follow. Nobody is their own neighbour where the corpus
+    says whose its sequences are.
 
     Parameters
     ----------
     corpus : Corpus
-        The training sequences; without times, later ones are taken to be more recent.
+        What may train; without times, later sequences are taken to be more recent.
     product_ids : ndarray of str, shape (n_products,)
         The product table, sorted.
     neighbours, sample : int
@@ -336,12 +341,17 @@ def session_knn(
         by i / n.
     decay_time : {"days", "log_days", "rank"}
         How `decay` counts age.
+    own : bool
+        Let the user's own sequence be a neighbour.
     """
     if neighbours < 1 or sample < 1:
         raise ValueError(f"neighbours is {neighbours} and sample is {sample}; both must be 1 or more.")
-    seen = _seen(corpus, product_ids)
+    seen = holds(corpus.places(product_ids), corpus.offsets, len(product_ids))
+    order = np.arange(len(corpus))
     if corpus.times is not None:  # sequences in order of their newest visit
-        seen = seen[np.argsort(np.maximum.reduceat(corpus.times, corpus.offsets[:-1]), kind="stable")]
+        order = np.argsort(np.maximum.reduceat(corpus.times, corpus.offsets[:-1]), kind="stable")
+        seen = seen[order]
+    users = pd.Index([] if own or corpus.user_ids is None else corpus.user_ids[order])
     holders = seen.T.tocsr()
     holders.sort_indices()
     row = 1e-6 * _tie_break(visit_counts(corpus, product_ids))
@@ -354,7 +364,7 @@ def session_knn(
         found = np.tile(row, (len(examples), 1))
         _add_neighbours(
             weights.indptr, weights.indices, weights.data, holders.indptr, holders.indices, seen.indptr, seen.indices,
-            neighbours, sample, found,
+            users.get_indexer(examples.user_ids), neighbours, sample, found,
         )  # fmt: skip
         return found
 
@@ -376,12 +386,13 @@ def _linear_weights(examples: Examples, n_products: int) -> sp.csr_matrix:
 
 @nb.njit(nogil=True, cache=True)
 def _add_neighbours(
-    starts, items, weights, holder_starts, holders, sequence_starts, sequence_items, neighbours, sample, scores
+    starts, items, weights, holder_starts, holders, sequence_starts, sequence_items, own, neighbours, sample, scores
 ):  # fmt: skip
-    """Add to each row of `scores` what its history's neighbours hold. Without the GIL, for threads."""
+    """Add to each row of `scores` what its history's neighbours hold, sequence ``own[row]`` aside. Without the GIL, for threads."""
     n_sequences = len(sequence_starts) - 1
     similarity = np.zeros(n_sequences, dtype=np.float32)
-    bits = similarity.view(np.int32)  # of positive floats: in the same order
+    bits = similarity.view(np.int32)  # of floats that are not negative: in the same order
+    met = np.zeros(n_sequences, dtype=np.bool_)  # apart from `similarity`, which stays 0 where a weight is 0
     found = np.empty(n_sequences, dtype=np.int64)
     keys = np.empty(n_sequences, dtype=np.int64)
     for row in range(len(starts) - 1):
@@ -389,7 +400,10 @@ def _add_neighbours(
         for place in range(starts[row], starts[row + 1]):
             item = items[place]
             for other in holders[holder_starts[item] : holder_starts[item + 1]]:
-                if similarity[other] == 0:
+                if other == own[row]:
+                    continue
+                if not met[other]:
+                    met[other] = True
                     found[size] = other
                     size += 1
                 similarity[other] += weights[place]
@@ -406,7 +420,7 @@ def _add_neighbours(
                 for place in range(sequence_starts[other], sequence_starts[other + 1]):
                     scores[row, sequence_items[place]] += similarity[other]
         for other in found[:size]:
-            similarity[other] = 0
+            similarity[other], met[other] = 0, False
 
 
 @nb.njit(nogil=True, cache=True)

@@ -1,11 +1,15 @@
 """A published split of session recommendation through the same code as the report, to compare with published figures.
 
 SPLIT_DIR holds ``train_sessions.parquet`` (session, items: the products of each session in order) and
-``test_prefixes.parquet`` (prefix, target). Training uses every prefix of every training session. A test row is scored as
-it stands: all products are candidates, those of the prefix too, and a target that no training session holds stays in,
-with whatever score a model has for a product that it never met. There are no times, so age is rank.
+``test_prefixes.parquet`` (prefix, target, maybe session_id). Training uses every prefix of every training session. A test row is
+scored as it stands: all products are candidates, those of the prefix too, and a target that no training session holds stays
+in, with whatever score a model has for a product that it never met. There are no times, so age is rank. Intervals are
+drawn over sessions, all of whose test rows come along.
 
-What has to be chosen (decays, when `dense` stops) is chosen on the last training sessions, never on test rows.
+Every model has the same data, and is chosen in the same way, never on test rows: its settings, at most six, are tried on the
+last 5 % of the training sessions, with everything (embeddings too) trained on those before; then it is trained anew on all training
+sessions with the best. `dense` is trained for as many passes as were best there. What `tied` has is the same for all
+splits, its defaults, but for `RECENCY`, which ``benchmarks/recency.py`` chose in that way.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -27,12 +31,13 @@ from shelfspace.metrics import Model
 from shelfspace.sequences import Corpus, Examples
 
 DIM = 100
-DECAYS = (0.1, 0.3, 0.7, 1.5, 3.0)
-HELD_OUT = 0.05  # share of the training sessions, the last ones, on which baselines are tuned
-JUDGES = 5000  # of their prefixes, at most
-DENSE_EPOCHS = 5  # at most
-RECENCY = 2.0  # how much more often recent sessions train tied
-NEGATIVES = 8192  # products that tied draws at each step
+BY_DECAY = {"decay": (0.0, 0.1, 0.3, 0.7, 1.5, 3.0), "decay_time": ("rank",)}  # settings that are tried: six of each model
+BY_STEPS = {"steps": (1, 2, 3, 4, 8, 16)}
+BY_NEIGHBOURS = {"neighbours": (100, 300, 1000), "decay": (None, 0.3)}
+HELD_OUT = 0.05  # share of the training sessions, the last ones, on which settings are tried
+JUDGES = 10_000  # of their prefixes, at most
+DENSE_EPOCHS = 6  # at most
+RECENCY = 0.0  # how much more often recent sessions train tied: of 0 and 2 the one with the higher mean MRR@20, see above
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Split:
         Products of the training sessions, one after the other, as places in `product_ids`.
     offsets : ndarray of int64, shape (n_sessions + 1,)
     test : Examples
+        `user_ids` are the test rows' sessions: the column session_id, or where there is none, as `of_sessions` tells them.
     """
 
     product_ids: np.ndarray
@@ -60,13 +66,33 @@ class Split:
         used, items = np.unique(self.items[offsets[0] : offsets[-1]], return_inverse=True)
         return Corpus(self.product_ids[used], items.astype(np.int32), offsets - offsets[0])
 
-    def examples(self, sessions: slice = slice(None)) -> Examples:
-        """Every prefix of every training session with the product that came next."""
+    def examples(self, sessions: slice = slice(None), shortest: int = 1) -> Examples:
+        """Every prefix of every training session, of so many products at least, with the product that came next.
+
+        Each session was counted (`Examples.trained`).
+        """
         offsets = self._offsets(sessions)
         targets = np.diff(offsets) - 1
         start = np.repeat(offsets[:-1], targets)
         end = start + 1 + np.arange(targets.sum()) - np.repeat(np.cumsum(targets) - targets, targets)
-        return _examples(self.items, start, end, self.items[end])
+        session = np.repeat(np.arange(len(self.offsets) - 1)[sessions], targets)
+        found = _examples(self.items, start, end, self.items[end], session, np.repeat(offsets[1:], targets))
+        return found if shortest == 1 else found[found.lengths >= shortest]
+
+    def held_out(self, seed: int = 0) -> tuple[slice, Examples]:
+        """The training sessions but for the last of them, and at most `JUDGES` prefixes of these, to try settings on.
+
+        The prefixes are at least as long as the shortest one of a test row. Where the split is too small to hold any out, both
+        are all sessions.
+        """
+        sessions = len(self.offsets) - 1
+        cut = sessions - max(1, round(HELD_OUT * sessions))
+        early, judges = slice(0, cut), self.examples(slice(cut, sessions))
+        judges = judges[judges.lengths >= self.test.lengths.min()]
+        if not len(self.examples(early)) or not len(judges):
+            early, judges = slice(0, sessions), self.examples()
+        judges = judges[np.sort(np.random.default_rng(seed).permutation(len(judges))[:JUDGES])]
+        return early, replace(judges, trained=judges.start)  # what they judge was counted in the early sessions alone
 
     def _offsets(self, sessions: slice) -> np.ndarray:
         first, last, _ = sessions.indices(len(self.offsets) - 1)
@@ -99,7 +125,38 @@ def read(folder: str | Path) -> Split:
         row = int(np.flatnonzero(np.diff(starts) < 1)[0])
         raise ValueError(f"{folder / 'test_prefixes.parquet'}: the prefix of row {row} is empty; it needs at least one product.")
     kept = np.concatenate([[0], np.cumsum(np.diff(offsets)[np.diff(offsets) > 0])])
-    return Split(values, items, kept.astype(np.int64), _examples(seen, starts[:-1], starts[1:], wanted))
+    if "session_id" in pq.read_schema(folder / "test_prefixes.parquet").names:
+        session = _column(folder / "test_prefixes.parquet", "session_id").to_numpy(zero_copy_only=False)
+    else:
+        session = of_sessions(seen, starts, wanted)
+    return Split(values, items, kept.astype(np.int64), _examples(seen, starts[:-1], starts[1:], wanted, session))
+
+
+def of_sessions(items: np.ndarray, offsets: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Which rows are prefixes of one session, by their order alone.
+
+    Files list a session's prefixes one after the other, the longest first or last. So a row belongs with the one before if it
+    is that row one step earlier (its prefix and target are the other's prefix), or one step later, whichever
+    the file has more often.
+
+    Parameters
+    ----------
+    items : ndarray, shape (n_visits,)
+        All prefixes, one after the other.
+    offsets : ndarray of int64, shape (n + 1,)
+        Where each begins.
+    target : ndarray, shape (n,)
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        Number of each row's session, from 0.
+    """
+    whole = [(*items[a:b].tolist(), last) for a, b, last in zip(offsets[:-1], offsets[1:], target.tolist())]
+    earlier = np.array([after == before[:-1] for before, after in zip(whole, whole[1:])], dtype=bool)
+    later = np.array([after[:-1] == before for before, after in zip(whole, whole[1:])], dtype=bool)
+    joined = earlier if earlier.sum() >= later.sum() else later
+    return np.concatenate([[0], np.cumsum(~joined)]).astype(np.int64)
 
 
 def _column(path: Path, name: str) -> pa.Array:
@@ -130,16 +187,18 @@ def _lists(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return values.to_numpy(zero_copy_only=False), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def _examples(items: np.ndarray, start: np.ndarray, end: np.ndarray, target: np.ndarray) -> Examples:
-    """Examples without times, events and users."""
-    nothing = np.zeros(len(target), dtype=np.int8)
+def _examples(items, start, end, target, session, trained=None) -> Examples:
+    """Examples without times and events, owned by their sessions; what of these was counted ends at `trained`."""
     return Examples(
-        items, np.zeros(len(items)), np.zeros(len(items), np.int8), start, end, target, nothing, nothing.astype(str)
-    )
+        items, np.zeros(len(items)), np.zeros(len(items), np.int8), start, end, target, np.zeros(len(target), np.int8),
+        session.astype(str), trained,
+    )  # fmt: skip
 
 
-def makers(split: Split, seed: int = 0, progress: bool = True) -> dict[str, Callable[[], Model]]:
-    """The models by name, each as a function that trains it.
+def makers(
+    split: Split, seed: int = 0, progress: bool = True, shortest: int = 1
+) -> dict[str, Callable[[], tuple[Model, dict]]]:
+    """The models by name, each as a function that trains it and gives it with the settings that were chosen.
 
     Parameters
     ----------
@@ -148,55 +207,86 @@ def makers(split: Split, seed: int = 0, progress: bool = True) -> dict[str, Call
         Of everything random.
     progress : bool
         Show progress bars.
+    shortest : int
+        Prefixes of so many products at least train `dense` and `tied`.
     """
-    ids, sessions = split.product_ids, len(split.offsets) - 1
-    cut = sessions - max(1, round(HELD_OUT * sessions))
-    early, late = slice(0, cut), slice(cut, sessions)
-    if not len(split.examples(early)) or not len(split.examples(late)):  # too small to hold any out
-        early = late = slice(0, sessions)
-    judges = split.examples(late)
-    judges = judges[np.sort(np.random.default_rng(seed).permutation(len(judges))[:JUDGES])]
+    ids = split.product_ids
+    early, judges = split.held_out(seed)
     corpus = split.corpus()
     counts = baselines.visit_counts(corpus, ids)
 
     @cache
-    def vectors(dim: int = DIM) -> tuple[np.ndarray, np.ndarray]:
-        return embeddings.align(word2vec.train(corpus, dim=dim, seed=seed, progress=progress), ids)
+    def vectors(held_out: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        part = split.corpus(early) if held_out else corpus
+        return embeddings.align(word2vec.train(part, dim=DIM, seed=seed, progress=progress), ids)
 
-    def best(make: Callable[..., Model]) -> dict:
-        grid = {"decay": DECAYS, "decay_time": ["rank"]}
+    def best(make: Callable[..., Model], grid: dict) -> dict:
         return metrics.sweep({"": make}, {"": grid}, judges)[1][""]
 
-    def tuned(make: Callable[[Corpus], Callable[..., Model]]) -> Model:
-        return make(corpus)(**best(make(split.corpus(early))))
+    def tuned(make: Callable[[Corpus], Callable[..., Model]], grid: dict) -> tuple[Model, dict]:
+        settings = best(make(split.corpus(early)), grid)
+        return make(corpus)(**settings), settings
 
-    def dense() -> Model:
-        settings = (*best(partial(baselines.nearest_to_user, *vectors())).values(), vectors()[1])
-        train = split.examples(early)
-        inputs, judged = (users.user_embeddings(part, vectors()[0], *settings) for part in (train, judges))
-        recommender.deterministic(seed)
-        network = recommender.dense(inputs, len(ids))
-        recommender.train(network, inputs, train.target, judged, judges.target, epochs=DENSE_EPOCHS, progress=progress)
-        return recommender.recommend(network, vectors()[0], *settings)
+    def dense() -> tuple[Model, dict]:
+        settings = best(partial(baselines.nearest_to_user, *vectors(True)), BY_DECAY)
 
-    def ours() -> Model:
-        train = split.examples()
-        recommender.deterministic(seed)
-        model = tied.start(*vectors(), train, decay_time="rank", seed=seed)
-        chances = tied.recency(train, RECENCY)
-        tied.train(model, train, negatives=NEGATIVES, chances=chances, seed=seed, progress=progress)
-        return tied.recommend(model)
+        def trained(part: slice, held_out: bool, epochs: int, judged: Sequence[Examples] = ()):
+            table, known = vectors(held_out)
+            embedded = partial(users.user_embeddings, vectors=table, **settings, known=known)
+            train = split.examples(part, shortest)
+            inputs = embedded(train)
+            recommender.deterministic(seed)
+            network = recommender.dense(inputs, len(ids))
+            valid = [values for each in judged for values in (embedded(each), each.target)]
+            history = recommender.train(network, inputs, train.target, *valid, epochs=epochs, seed=seed, progress=progress)
+            return recommender.recommend(network, table, **settings, known=known), history
+
+        _, history = trained(early, True, DENSE_EPOCHS, [judges])
+        epochs = 1 + int(np.argmax([epoch["valid_mrr@20"] for epoch in history]))
+        return trained(slice(None), False, epochs)[0], settings | {"epochs": epochs}
+
+    def ours() -> tuple[Model, dict]:
+        model = tied_on(split, slice(None), vectors(), RECENCY, shortest, seed=seed, progress=progress)
+        return model, {"recency": RECENCY}
 
     return {
-        "popular": lambda: baselines.popular(counts),
-        "own_products": lambda: tuned(lambda part: partial(baselines.own_products, baselines.visit_counts(part, ids))),
-        "cooccurrence": lambda: tuned(lambda part: partial(baselines.item_to_item, baselines.cooccurrence(part, ids))),
-        "markov": lambda: baselines.markov(baselines.transitions(corpus, ids), counts),
-        "session_knn": lambda: baselines.session_knn(corpus, ids),
-        "word2vec_last": lambda: baselines.nearest_to_last(*vectors()),
+        "popular": lambda: (baselines.popular(counts), {}),
+        "own_products": lambda: tuned(
+            lambda part: partial(baselines.own_products, baselines.visit_counts(part, ids)), BY_DECAY
+        ),
+        "cooccurrence": lambda: tuned(
+            lambda part: partial(baselines.item_to_item, baselines.cooccurrence(part, ids)), BY_DECAY
+        ),
+        "markov": lambda: tuned(lambda part: partial(baselines.markov, part, ids), BY_STEPS),
+        "session_knn": lambda: tuned(lambda part: partial(baselines.session_knn, part, ids), BY_NEIGHBOURS),
+        "word2vec_last": lambda: (baselines.nearest_to_last(*vectors()), {}),
         "dense": dense,
         "tied": ours,
-    }
+    }  # fmt: skip
+
+
+def tied_on(
+    split: Split, sessions: slice, vectors: tuple[np.ndarray, np.ndarray], recency: float, shortest: int = 1, *,
+    seed: int = 0, progress: bool = True,
+) -> Model:  # fmt: skip
+    """`tied` as it is trained on published splits, on some of the training sessions.
+
+    Parameters
+    ----------
+    split : Split
+    sessions : slice
+    vectors : tuple
+        Embeddings of all products, and which have one (`shelfspace.embeddings.align`).
+    recency : float
+        See `shelfspace.tied.recency`.
+    shortest, seed, progress
+        As in `makers`.
+    """
+    train = split.examples(sessions, shortest)
+    recommender.deterministic(seed)
+    model = tied.start(*vectors, split.corpus(sessions), split.product_ids, decay_time="rank", seed=seed)
+    tied.train(model, train, chances=tied.recency(train, recency), seed=seed, progress=progress)
+    return tied.recommend(model)
 
 
 def run(
@@ -204,6 +294,7 @@ def run(
     names: Sequence[str] = (),
     *,
     seed: int = 0,
+    shortest: int = 1,
     progress: bool = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict:
@@ -217,6 +308,9 @@ def run(
         Models to run; all by default.
     seed : int
         Of everything random.
+    shortest : int
+        Prefixes of so many products at least train the networks: some papers leave out those of one. What is counted in
+        sessions is the same either way, and so are the test rows.
     progress : bool
         Show progress bars.
     say : callable
@@ -225,57 +319,68 @@ def run(
     Returns
     -------
     dict
-        "split" (name and sizes), "seed", and "models": for each name hit_rate@K and mrr@K (shares, with their "ci95"),
-        "train_seconds", "test_seconds" and "peak_mb". Embeddings count for the first model that needs them.
+        "split" (name and sizes), "seed", "shortest", and "models": for each name hit_rate@K and mrr@K (shares, with their
+        "ci95" over sessions), the same of the rows whose target was in the prefix ("seen") and of the others with the products
+        of the prefix left out of the candidates ("discovery"), the "settings" chosen, "train_seconds", "test_seconds" and
+        "peak_mb". Seconds to train include those to choose; embeddings count for the first model that needs them.
 
     Raises
     ------
     ValueError
-        If the folder does not fit (see `read`) or a name is unknown.
+        If the folder does not fit (see `read`), a name is unknown, or no prefix is long enough.
     """
     split = read(folder)
-    known = makers(split, seed, progress)
+    known = makers(split, seed, progress, shortest)
     for name in names:
         if name not in known:
             raise ValueError(f"There is no model {name!r}; it must be one of {', '.join(known)}.")
-    met = np.isin(split.test.target, split.items)
+    train, test = split.examples(), split.test
+    if not 1 <= shortest <= train.lengths.max():
+        raise ValueError(f"shortest is {shortest}; it must be from 1 to {train.lengths.max()}, the length of the longest prefix that trains.")
     size = {
         "name": Path(folder).resolve().name,
         "products": len(split.product_ids),
         "train_sessions": len(split.offsets) - 1,
-        "train_examples": len(split.examples()),
-        "test_rows": len(split.test),
-        "test_rows_of_unknown_targets": int((~met).sum()),
+        "train_examples": len(train),
+        "train_examples_of_two_or_more": int((train.lengths > 1).sum()),
+        "test_rows": len(test),
+        "test_sessions": len(np.unique(test.user_ids)),
+        "test_rows_of_seen_targets": int(test.seen().sum()),
+        "test_rows_of_unknown_targets": int((~np.isin(test.target, split.items)).sum()),
     }
-    say("{name}: {train_sessions:,} sessions, {train_examples:,} training examples, {test_rows:,} test rows ".format(**size)
-        + "({test_rows_of_unknown_targets:,} with a target never met), {products:,} products".format(**size))  # fmt: skip
-    found = {}
+    say(
+        "{name}: {train_sessions:,} sessions, {train_examples:,} training examples ({train_examples_of_two_or_more:,} with a prefix "
+        "of two products or more), {test_rows:,} test rows of {test_sessions:,} sessions ({test_rows_of_seen_targets:,} with a target "
+        "of the prefix, {test_rows_of_unknown_targets:,} with one never met), {products:,} products".format(**size)
+    )
+    models = {}
     for name in names or known:
         reset = _reset_peak()
         begun = time.perf_counter()
-        model = known[name]()
+        model, settings = known[name]()
         trained = time.perf_counter()
-        rank = metrics.evaluate(model, split.test).ranks
-        found[name] = metrics.summary(rank, seed) | {
+        columns = metrics.columns(metrics.evaluate(model, test), test, seed)
+        models[name] = columns["all"] | {column: columns[column] for column in ("seen", "discovery")} | {
+            "settings": settings,
             "train_seconds": trained - begun,
             "test_seconds": time.perf_counter() - trained,
             "peak_mb": _peak_mb(reset),
-        }
-        say(_line(name, found[name]))
-    return {"split": size, "seed": seed, "models": found}
+        }  # fmt: skip
+        say(_line(name, models[name]))
+    return {"split": size, "seed": seed, "shortest": shortest, "models": models}
 
 
 def table(result: dict) -> str:
-    """The result of `run` as text: a line for each model, HR@20 and MRR@20 in %."""
-    head = f"{'model':<16}{'HR@20':>8}{'MRR@20':>8}{'train s':>9}{'test s':>8}{'peak MB':>9}"
-    return "\n".join([head] + [_line(name, found) for name, found in result["models"].items()])
+    """The result of `run` as text: a line for each model, HR@20 and MRR@20 in % of all, seen before and discovery."""
+    first = f"{'':<16}{'all':>16}{'seen before':>16}{'discovery':>16}"
+    head = f"{'model':<16}" + 3 * f"{'HR@20':>8}{'MRR@20':>8}" + f"{'train s':>9}{'test s':>8}{'peak MB':>9}"
+    return "\n".join([first, head] + [_line(name, found) for name, found in result["models"].items()])
 
 
 def _line(name: str, found: dict) -> str:
-    return (
-        f"{name:<16}{100 * found['hit_rate@20']:8.2f}{100 * found['mrr@20']:8.2f}{found['train_seconds']:9.1f}"
-        f"{found['test_seconds']:8.1f}{found['peak_mb']:9.0f}"
-    )
+    figures = [f"{100 * part[key]:8.2f}" if part else f"{'–':>8}" for part in (found, found["seen"], found["discovery"])
+               for key in ("hit_rate@20", "mrr@20")]  # fmt: skip
+    return f"{name:<16}" + "".join(figures) + f"{found['train_seconds']:9.1f}{found['test_seconds']:8.1f}{found['peak_mb']:9.0f}"
 
 
 def _reset_peak() -> bool:

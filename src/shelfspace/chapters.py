@@ -9,9 +9,7 @@ from __future__ import annotations
 import ast
 import base64
 import copy
-import io
 import re
-import tokenize
 from collections.abc import Collection
 from dataclasses import dataclass
 from html import escape
@@ -26,6 +24,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from shelfspace.exhibits import clean, short
+from shelfspace.parameters import assignments
 
 TAGS = set(
     """
@@ -336,33 +335,15 @@ def _parameters(notebook: nbformat.NotebookNode) -> list[Parameter]:
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         if cell.cell_type == "code" and "parameters" in tags:
-            declared |= _assignments(cell.source)
+            declared |= assignments(cell.source)
         elif cell.cell_type == "code" and "injected-parameters" in tags:
-            values |= {name: value for name, (value, _) in _assignments(cell.source).items()}
+            values |= {name: value for name, (value, _) in assignments(cell.source).items()}
     for name in set(PLACES) & set(values):
         values[name] = repr(PurePath(ast.literal_eval(values[name])).name)
     return [
         Parameter(name, default, values.get(name, default), text)
         for name, (default, text) in declared.items()
     ]
-
-
-def _assignments(source: str) -> dict[str, tuple[str, str]]:
-    """Each ``name = literal  # comment`` of a cell: name → (literal, comment)."""
-    try:
-        nodes = [node for node in ast.parse(source).body if isinstance(node, ast.Assign | ast.AnnAssign)]
-        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
-    except (SyntaxError, tokenize.TokenError):
-        return {}
-    comments = {
-        token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT
-    }
-    found = {}
-    for node in nodes:
-        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-        if isinstance(target, ast.Name) and node.value is not None:
-            found[target.id] = (ast.unparse(node.value), comments.get(node.end_lineno, ""))
-    return found
 
 
 def _parameter_table(parameters: list[Parameter]) -> str:

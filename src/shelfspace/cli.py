@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+LARGEST = 100_000  # bytes of a file of parameters
 INTERRUPTED = 130  # typer's exit code after Ctrl-C
 
 app = typer.Typer(
@@ -132,11 +134,30 @@ def _given(pairs: list[str], file: Path | None) -> dict:
 def _from_file(path: Path) -> dict:
     import yaml
 
+    class Plain(yaml.SafeLoader):
+        """YAML without aliases: a few lines of them can stand for more than any memory holds."""
+
+        def compose_node(self, parent, index):
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.composer.ComposerError
+            return super().compose_node(parent, index)
+
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path} is no file; -f takes a YAML file of parameters.")
+        with open(path, "rb") as file:
+            text = file.read(LARGEST + 1)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    if len(text) > LARGEST:
+        raise ValueError(f"{path} is larger than {LARGEST:,} bytes, so it is no file of parameters.")
+    try:
+        found = yaml.load(text.decode("utf-8"), Plain)
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply; it must hold one `name: value` per line.") from None
+    except yaml.composer.ComposerError:
+        raise ValueError(f"{path} uses an alias (*name), which a file of parameters may not; write the value out.") from None
+    except (yaml.YAMLError, ValueError):  # the latter of bytes that are no text, and of dates that are none
         raise ValueError(f"{path} is not YAML; it must hold one `name: value` per line.") from None
     if found is None:
         return {}
@@ -160,7 +181,7 @@ def simulate(
     days: Annotated[int, typer.Option(help="Days that the log covers.")] = 28,
     visits: Annotated[float, typer.Option(help="Median of a customer's visits.")] = 8.6,
     seed: Annotated[int, typer.Option(help="One seed gives the same bytes.")] = 0,
-    truth: Annotated[Path | None, typer.Option(help="Folder for what is true of the shop: users, products, complements.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="Folder for what is true of the shop: users, products, complements, substitutes.")] = None,
 ) -> None:
     """Write the log of a simulated electronics-and-home shop.
 
@@ -177,11 +198,13 @@ def benchmark(
     split: Annotated[Path, typer.Argument(metavar="SPLIT_DIR", help="Folder with train_sessions.parquet (session, items) and test_prefixes.parquet (prefix, target).")],
     out: Annotated[Path | None, typer.Option(help="JSON file to write the result to.")] = None,
     models: Annotated[str, typer.Option(help="Only these models, as markov,tied; all by default.")] = "",
+    shortest: Annotated[int, typer.Option(help="Prefixes of so many products at least train the networks.")] = 1,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
     """Train and measure every model on a published split of session recommendation.
 
-    Prints HR@20 and MRR@20 in %, seconds and peak memory. Test rows are scored as they stand.
+    Prints HR@20 and MRR@20 in % (of all test rows, of targets that the prefix held, and of new ones among the products that
+    it did not hold), seconds and peak memory. Test rows are scored as they stand; settings are chosen on the last training sessions.
 
     Example: `shelfspace benchmark data/yoochoose1_64 --out yoochoose.json`
     """
@@ -190,7 +213,7 @@ def benchmark(
     if out and out.is_dir():
         raise ValueError(f"{out} is a folder; --out takes the name of a JSON file.")
     names = [name.strip() for name in models.split(",") if name.strip()]
-    result = benchmark.run(split, names, seed=seed, say=typer.echo)
+    result = benchmark.run(split, names, seed=seed, shortest=shortest, say=typer.echo)
     typer.echo("\n" + benchmark.table(result))
     if out:
         runs.write_json(out, result)
@@ -198,14 +221,13 @@ def benchmark(
 
 @app.command()
 def parameters() -> None:
-    """List every parameter of the notebooks: name, default, which notebooks use it, and what it means."""
+    """List every parameter of the notebooks: name, default, which notebooks use it, what it means and what it may be."""
     from shelfspace import pipeline
 
     for parameter in pipeline.parameters():
         if parameter.name not in pipeline.PLUMBING:
             numbers = ", ".join(name.split("_")[0] for name in parameter.notebooks)
-            choices = f"; one of {', '.join(c or repr(c) for c in parameter.choices)}" if parameter.choices else ""
-            typer.echo(f"{parameter.name:<18} {parameter.default!r:<34} [{numbers}] {parameter.help}{choices}")
+            typer.echo(f"{parameter.name:<18} {parameter.default!r:<34} [{numbers}] {parameter.help} ({parameter.what})")
 
 
 def main() -> None:
@@ -215,13 +237,21 @@ def main() -> None:
     except SystemExit as end:
         if end.code != INTERRUPTED:
             raise
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # which else tells at the end of the kernel that was stopped
         _stop("stopped; the next call picks up where this one was.", INTERRUPTED)
+    except MemoryError:
+        if os.environ.get("SHELFSPACE_DEBUG"):
+            raise
+        _stop("there is not enough memory; try a smaller log, last_days, or a machine with more.", 1)
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("SHELFSPACE_DEBUG"):
             raise
         from shelfspace.pipeline import StageError
 
-        text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
+        text = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            named = error.filename2 or error.filename
+            text = f"{error.strerror}: {named}" if named else f"{error.strerror}."
         _stop(text, 1 if isinstance(error, (StageError, OSError)) else 2)
 
 

@@ -19,11 +19,35 @@ import pandas as pd
 
 from shelfspace import exhibits, pipeline, plots, report, runs
 from shelfspace.exhibits import clean
-from shelfspace.palette import label_of, metric_label
+from shelfspace.palette import metric_label
 
 METRICS = ("mrr@20", "hit_rate@20")
 UNFINISHED = "it is no finished run; make one with `shelfspace report --out`"
 CURVES = 6  # models in the figure: more lines cannot be told apart
+
+
+def _number(value: object, low: float = -1e300, high: float = 1e300) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high  # NaN is not
+
+
+ANY = "finite", lambda value: not isinstance(value, (int, float)) or isinstance(value, bool) or _number(value)
+SHARE = "a share from 0 to 1", lambda value: _number(value, 0, 1)
+COUNT = "a whole number", lambda value: isinstance(value, int) and _number(value, 0)
+SECONDS = "a number of seconds", lambda value: _number(value, 0)
+TEXT = "text", lambda value: isinstance(value, str)
+NAME = "text or null", lambda value: value is None or isinstance(value, str)
+FIGURES = {"hit_rate@20": [SHARE, SHARE], "mrr@20": [SHARE, SHARE]}
+MODEL = {"hit_rate@20!": SHARE, "mrr@20!": SHARE, "ci95": FIGURES, "label": NAME, "kind": TEXT}
+SHAPES = {
+    "metrics.json": {
+        "models": {"*": MODEL}, "protocol": TEXT, "target_event": TEXT, "timings": {"latency": ANY, "*": SECONDS},
+        "data": {"users_kept": COUNT, "products": COUNT, "test": COUNT},
+    },
+    "params.json": {
+        "parameters": {}, "input": {"fingerprint": NAME}, "versions": {}, "command": NAME, "git_commit": NAME, "data": TEXT,
+    },
+}  # fmt: skip
+"""What is read of the files of a run: the values of the keys, and what each must be; see `_misfit`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +70,7 @@ def read(folders: Sequence[str | Path]) -> list[Run]:
     Raises
     ------
     ValueError
-        For fewer than two folders, one that is named twice, or one that holds no finished run.
+        For fewer than two folders, one that is named twice, or one that holds no finished run, or files that no run wrote.
     """
     if len(folders) < 2:
         raise ValueError(f"Comparing takes two runs or more; it got {len(folders)}.")
@@ -58,12 +82,51 @@ def read(folders: Sequence[str | Path]) -> list[Run]:
             raise ValueError(f"There is no folder {folders[place]}; name the folders of finished runs, as reports/default.")
     found = []
     for path, name in zip(paths, _names(paths)):
-        metrics, params = (runs.needed(path, file, UNFINISHED) for file in ("metrics.json", "params.json"))
-        if not isinstance(metrics.get("models"), dict) or not metrics["models"]:
+        metrics, params = (_shaped(path, file) for file in SHAPES)
+        if not metrics.get("models"):
             raise ValueError(f"{path / 'metrics.json'} holds no models, so there is nothing to compare.")
-        report.refuse_older(path, metrics)
         found.append(Run(name, path, metrics, params))
     return found
+
+
+def _shaped(folder: Path, name: str) -> dict:
+    """A JSON file of a run, of the shape that a run gives it in all that is read of it."""
+    try:
+        found = runs.needed(folder, name, UNFINISHED)
+        wrong = _misfit(found, SHAPES[name], "")
+    except RecursionError:
+        raise ValueError(f"{folder / name} is nested too deeply, so it is not a run's.") from None
+    if wrong:
+        raise ValueError(f"{folder / name} is not a run's: {clean(wrong)}.")
+    return found
+
+
+def _misfit(value: object, shape: object, name: str) -> str:
+    """What does not fit, as "a/b is -1 and must be a share from 0 to 1"; "" where all does.
+
+    A shape is a mapping of keys to shapes ("*": of every other key), a list of shapes, or words and a test of the value. A
+    key that is lacking fits, unless its own shape says "!".
+    """
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{name or 'it'} must be an object"
+        lacking = [key.rstrip("!") for key in shape if key.endswith("!") and key.rstrip("!") not in value]
+        if lacking:
+            return f"{name} has no {lacking[0]}"
+        shapes = {key.rstrip("!"): of for key, of in shape.items()}
+        inside = [(item, shapes.get(key, shapes.get("*", ANY)), f"{name}/{key}".lstrip("/")) for key, item in value.items()]
+    elif isinstance(shape, list):
+        if not isinstance(value, list) or len(value) != len(shape):
+            return f"{name} must be a list of {len(shape)}"
+        inside = [(item, of, f"{name}/{place}") for place, (item, of) in enumerate(zip(value, shape), 1)]
+    elif not shape[1](value):
+        return f"{name} is {exhibits.short(json.dumps(value), 40)} and must be {shape[0]}"
+    elif shape is ANY and isinstance(value, (dict, list)):
+        items = value.items() if isinstance(value, dict) else enumerate(value, 1)
+        inside = [(item, ANY, f"{name}/{key}") for key, item in items]
+    else:
+        return ""
+    return next(filter(None, (_misfit(*one) for one in inside)), "")
 
 
 def render(folders: Sequence[str | Path], out: str | Path) -> Path:
@@ -129,30 +192,66 @@ def cautions(found: Sequence[Run]) -> list[str]:
 
 
 def answer(found: Sequence[Run], swept: str = "") -> list[str]:
-    """Which run has the best model, and whether beyond its interval; then, for a sweep, what it says."""
-    tops = [report.ranking(run.metrics)[0] for run in found]
-    order = sorted(range(len(found)), key=lambda i: (-tops[i]["mrr"]["value"], i))
-    first, second = order[:2]
-    bounds = tops[first]["mrr"]["low"], tops[second]["mrr"]["high"]
-    clear = None not in bounds and bounds[0] > bounds[1]
+    """Which run is to be kept, by its model's MRR@20 on the valid users, with the test figure beside it; then the runner-up.
+
+    The test users do not choose: the best of many runs on them is best in part by luck. Where a run has no valid figures, as
+    those of an older version, nothing is chosen, and the sentences say so.
+    """
+    tops = [_top(run) for run in found]
+    if not all(tops):
+        lacking = ", ".join(_called(run, swept) for run, top in zip(found, tops) if not top)
+        sentences = [
+            f"No best run is named: {lacking} holds no figures of the valid users, as runs of older versions do not; make it again to "
+            "choose by these.",
+            *(
+                f"On the test users, {_called(run, swept)}: the highest MRR@20 is {_told(row['mrr'])}, of {row['label']}."
+                for run in found
+                for row in _models(run)[:1]
+            ),
+        ]
+        return [clean(sentence) for sentence in sentences]
+    order = sorted(range(len(found)), key=lambda i: (-tops[i][0], i))
+    (valid, first), (other_valid, second) = tops[order[0]], tops[order[1]]
     sentences = [
-        f"{_called(found[first], swept)} is {'best' if clear else 'ahead'}: its {tops[first]['label']} has an MRR@20 of "
-        f"{_told(tops[first]['mrr'])} and an HR@20 of {_told(tops[first]['hr'])}."
+        f"The valid users choose {_called(found[order[0]], swept)}: its {first['label']} has an MRR@20 of {report.percent(valid)} "
+        f"there. On the test users it has {_told(first['mrr'])}, and an HR@20 of {_told(first['hr'])}.",
+        f"{_called(found[order[1]], swept)} follows with {second['label']}, {report.percent(other_valid)} on the valid users and "
+        f"{_told(second['mrr'])} on the test users.",
     ]
-    runner_up = f"{_called(found[second], swept)} follows with {tops[second]['label']} at {_told(tops[second]['mrr'])}"
-    if None in bounds:
-        sentences.append(f"{runner_up}.")
-    elif clear:
-        sentences.append(f"{runner_up}; their intervals do not overlap.")
-    else:
-        sentences.append(f"{runner_up}; their intervals overlap, so which is better is not settled.")
-    if swept:
-        worst = min(top["mrr"]["value"] for top in tops)
+    ahead = max(range(len(found)), key=lambda i: tops[i][1]["mrr"]["value"])
+    if tops[ahead][1]["mrr"]["value"] > first["mrr"]["value"]:
         sentences.append(
-            f"Over the values of {swept} tried, the best model's MRR@20 goes from {report.percent(worst)} to "
-            f"{report.percent(tops[first]['mrr']['value'])}."
+            f"On the test users {_called(found[ahead], swept)} is ahead, at {_told(tops[ahead][1]['mrr'])}; nothing is chosen by "
+            "that."
+        )
+    if None not in (first["mrr"]["low"], second["mrr"]["low"]):
+        sentences.append(
+            "Each interval is that of one run by itself. The runs were asked about the same customers, so an overlap does not show "
+            "that two are equal."
+        )
+    if swept:
+        values = [top[0] for top in tops]
+        sentences.append(
+            f"Over the values of {swept} tried, the chosen model's MRR@20 on the valid users goes from {report.percent(min(values))} to "
+            f"{report.percent(max(values))}."
         )
     return [clean(sentence) for sentence in sentences]
+
+
+def _models(run: Run) -> list[dict]:
+    """The rows of the run's models, the best MRR@20 on test first; a ceiling is no model."""
+    return [row for row in report.ranking(run.metrics) if row["kind"] != "ceiling"]
+
+
+def _valid(run: Run, name: str, metric: str = METRICS[0]) -> float | None:
+    """A model's figure on the valid users; None where metrics.json has none."""
+    return ((run.metrics["models"].get(name, {}).get("valid") or {}).get("all") or {}).get(metric)
+
+
+def _top(run: Run) -> tuple[float, dict] | None:
+    """The model with the run's highest MRR@20 on the valid users: that figure and its row; None where one model has none."""
+    rows = [(_valid(run, row["name"]), row) for row in _models(run)]
+    return None if any(value is None for value, _ in rows) else max(rows, key=lambda one: one[0])
 
 
 def sweep(
@@ -207,11 +306,14 @@ def sweep(
     if any((out / mark).exists() for mark in (".stages", ".lock")):
         raise ValueError(f"{out} is itself a run; name another folder for the sweep with --out.")
     folders = [out / _folder_name(name, value) for value in read_values]
+    for run_dir in folders:
+        pipeline.check_folder(run_dir, folder)
     todo = pipeline.stages(folder)
     shared = todo[: next((place for place, stage in enumerate(todo) if name in stage.parameters), 0)]
     for run_dir, value in zip(folders, read_values):
         say(f"\n{name} = {value}\n")
         if run_dir != folders[0]:
+            pipeline.take_folder(run_dir, folder)
             _hand_on(folders[0], run_dir, [stage.name for stage in shared])
         own = given | {name: value}
         pipeline.run(data, run_dir, columns=columns, given=own, command=command(run_dir, own), folder=folder, say=say)
@@ -222,8 +324,8 @@ def _hand_on(source: Path, out: Path, stages: Sequence[str]) -> None:
     """Copy what some stages of a run wrote, and their records, to another run; what is there as it should be stays."""
     for stage in stages:
         record_path = Path(".stages") / f"{stage}.json"
-        record = runs.read_json(source / record_path)
-        if (out / record_path).exists() and runs.read_json(out / record_path) == record:
+        record = runs.read_record(source, stage)
+        if runs.read_record(out, stage) == record:
             continue
         for name in (*record["outputs"], f"notebooks/{stage}.ipynb", record_path):
             with runs.atomic(out / name) as temporary:
@@ -244,8 +346,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _targets(run: Run) -> str | None:
     """The hash of the run's sequences: equal where the same users have the same targets."""
-    path = run.folder / ".stages" / "01_prepare.json"
-    return runs.read_json(path)["outputs"].get("sequences.parquet") if path.exists() else None
+    record = runs.read_record(run.folder, "01_prepare")
+    return record["outputs"].get("sequences.parquet") if record else None
 
 
 def _swept(found: Sequence[Run], differing: Sequence[tuple[str, list[str]]]) -> str:
@@ -283,7 +385,8 @@ def _about(run: Run, out: Path) -> dict:
 
 
 def _table(found: Sequence[Run], metric: str) -> list[dict]:
-    """One row a model, best first: its value in each run, with interval and place on a shared scale."""
+    """One row a model, the highest on test first: its value in each run, with interval and place on a shared scale; "best" is
+    the run that the valid users choose for it."""
     key = {"mrr@20": "mrr", "hit_rate@20": "hr"}[metric]
     ranked = [{row["name"]: row for row in report.ranking(run.metrics)} for run in found]
     names = dict.fromkeys(name for rows in ranked for name in rows)
@@ -291,16 +394,17 @@ def _table(found: Sequence[Run], metric: str) -> list[dict]:
     top = max((max(c["value"], c["high"] or 0) for row in cells.values() for c in row if c), default=0) or 1
     table = []
     for name, row in cells.items():
-        best = max(c["value"] for c in row if c)
-        alike = len({c["value"] for c in row if c}) == 1
+        judged = [_valid(run, name, metric) for run in found]
+        alike = None in judged or len(set(judged)) == 1
+        best = None if alike else max(judged)
         scaled = [
             c and {end: c[end] for end in ("value", "low", "high")}
             | {"at" if end == "value" else f"{end}_at": round(100 * c[end] / top, 1) for end in ("value", "low", "high") if c[end] is not None}
-            | {"best": c["value"] == best and not alike}
-            for c in row
+            | {"best": not alike and value == best, "valid": value}
+            for c, value in zip(row, judged)
         ]  # fmt: skip
         label = next(rows[name]["label"] for rows in ranked if name in rows)
-        table.append({"name": name, "label": label, "cells": scaled, "top": best})
+        table.append({"name": name, "label": label, "cells": scaled, "top": max(c["value"] for c in row if c)})
     return sorted(table, key=lambda row: -row["top"])
 
 
@@ -319,10 +423,16 @@ def _figure(found: Sequence[Run], swept: str) -> str:
                     row |= {metric: values[metric], f"{metric}_lo": low, f"{metric}_hi": high}
                 rows.append(row)
     table = pd.DataFrame(rows)
-    top = table.loc[table[METRICS[0]].idxmax()]
+    told = f"MRR@20 and HR@20 on the test users against {swept}, with 95 % intervals."
+    if all(map(_top, found)):
+        run, (value, row) = max(((run, _top(run)) for run in found), key=lambda one: one[1][0])
+        told += (
+            f" The valid users choose {row['label']} at {swept} = {run.parameters[swept]}, with an MRR@20 of {report.percent(value)} there."
+        )
+    else:
+        told += " Nothing is chosen: not all runs hold figures of the valid users."
     return exhibits.figure_html(
         plots.parameter_sweep(table, swept, metrics=METRICS),
-        caption=f"MRR@20 and HR@20 on the test users against {swept}, with 95 % intervals. The highest MRR@20, "
-        f"{report.percent(top[METRICS[0]])}, is {label_of(top['model'])}'s at {swept} = {top[swept]}.",
+        caption=told,
         alt=f"Two panels, MRR@20 and HR@20 against {swept}, one line per model with an interval.",
     )

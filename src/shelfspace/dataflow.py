@@ -57,7 +57,8 @@ def read(run_dir: str | Path, log: str = "the log") -> tuple[list[str], list[Fil
     files : list of File
     """
     run_dir = Path(run_dir)
-    records = [runs.read_json(path) for path in sorted((run_dir / ".stages").glob("[0-9][0-9]_*.json"))]
+    paths = sorted((run_dir / ".stages").glob("[0-9][0-9]_*.json"))
+    records = [record for path in paths if (record := runs.read_record(run_dir, path.stem))]
     if not records:
         return [], []
     stages = [record["stage"] for record in records]

@@ -6,6 +6,7 @@ Both trainers (`shelfspace.word2vec`, `shelfspace.starspace`) return `Embeddings
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def triplet_check(vectors: np.ndarray, pairs: np.ndarray, others: np.ndarray, se
         Of the bootstrap.
     """
     if len(pairs) == 0:
-        raise ValueError("There is no triplet to check: no two products share a category.")
+        raise ValueError("There is no triplet to check; `triplet_checks` gives no check then.")
     unit = normalise(vectors)
     anchor = unit[pairs[:, 0]]
     same = np.einsum("td,td->t", anchor, unit[pairs[:, 1]])
@@ -183,6 +184,13 @@ def triplet_check(vectors: np.ndarray, pairs: np.ndarray, others: np.ndarray, se
         means[draw] = won[drawn].sum() / tried[drawn].sum()
     low, high = np.quantile(means, [0.025, 0.975])
     return TripletCheck(float(wins.mean()), (float(low), float(high)), same, other)
+
+
+def triplet_checks(
+    aligned: Mapping[str, tuple[np.ndarray, np.ndarray]], pairs: np.ndarray, others: np.ndarray, seed: int = 0
+) -> dict[str, TripletCheck]:
+    """`triplet_check` of several embeddings, as `align` gives them, on the same triplets; none where there is no triplet."""
+    return {name: triplet_check(vectors, pairs, others, seed) for name, (vectors, _) in aligned.items() if len(pairs)}
 
 
 def category_triplets(categories: np.ndarray, known: np.ndarray, per_anchor: int = 10, seed: int = 0):
@@ -248,7 +256,7 @@ def complement_triplets(complements: pd.DataFrame, products: pd.DataFrame, known
     """
     rng = np.random.default_rng(seed)
     place = pd.Series(np.arange(len(products)), index=products.product_id)
-    there = complements[complements.isin(place.index).all(axis=1)]
+    there = complements[complements[["product_id", "complement_id"]].isin(place.index).all(axis=1)]
     pairs = np.stack([place[there.product_id], place[there.complement_id]], axis=1)
     pairs = pairs[known[pairs].all(axis=1)]
     goes_with = pd.Series(pairs[:, 1]).groupby(pairs[:, 0]).agg(set)

@@ -10,8 +10,10 @@ both must be on storage that they share with this machine. BigQuery uploads tabl
 
 from __future__ import annotations
 
+import glob as globbing
 import importlib.util
 import os
+import re
 import shutil
 import tempfile
 import weakref
@@ -143,9 +145,11 @@ def _first_line(error: Exception) -> str:
 
 
 def read(connection: ibis.BaseBackend, path: str | Path) -> ibis.Table:
-    """A Parquet file as a table of an engine."""
-    if connection.name != "bigquery":
-        return connection.read_parquet(str(path))
+    """A Parquet file as a table of an engine: the columns that are in the file, whatever NAME=VALUE or sign its path holds."""
+    if connection.name == "duckdb":
+        return connection.read_parquet(globbing.escape(os.path.abspath(path)), hive_partitioning=False)
+    if connection.name == "pyspark":  # finds partitions only below the path that it is given, and this is a file
+        return connection.read_parquet(re.sub(r"([\\*?\[\]{}])", r"\\\1", os.path.abspath(path)))
     schema = ibis.Schema.from_pyarrow(pq.read_schema(path))
     if any(kind.is_array() for kind in schema.values()):  # embeddings: BigQuery's loader would make records of lists
         return connection.create_table(ibis.util.gen_name("shelfspace"), ibis.memtable(pq.read_table(path)), temp=True)
@@ -182,7 +186,9 @@ def write(query: ibis.Table, path: str | Path, schema: pa.Schema | None = None) 
     connection = query.get_backend()
     if connection.name == "duckdb" and schema is None:
         with runs.atomic(path) as temporary:
-            query.to_parquet(temporary)
+            connection._run_pre_execute_hooks(query)  # as Ibis's to_parquet, which quotes the path as Python does, not as SQL
+            quoted = str(temporary).replace("'", "''")
+            connection.raw_sql(f"COPY ({connection.compile(query)}) TO '{quoted}' (FORMAT 'parquet')")
         return
     schema = schema or query.schema().to_pyarrow()
     with tempfile.TemporaryDirectory(prefix="shelfspace-") as folder, runs.atomic(path) as temporary:

@@ -20,13 +20,14 @@ import sys
 import uuid
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
 import ibis
 
-from shelfspace import engines
+from shelfspace import engines, runs
 
 _SYNONYMS = {
     "view": "view views viewed click clicks clicked detail detail_view pageview page_view product_view "
@@ -95,6 +96,8 @@ ENDINGS = {".csv": "CSV", ".tsv": "CSV", ".dat": "CSV", ".csv.gz": "CSV", ".tsv.
 MISSING = ("", "nan", "NaN", "NA", "N/A", "<NA>", "None", "none", "null", "NULL", "\\N")
 FIRST, LAST = 788_918_400, 4_102_444_800  # 1995-01-01 and 2100-01-01 in seconds since 1970
 MOSTLY, FEW = 0.5, 0.01  # refuse a log with a larger share of ids missing, of times unreadable
+FAR = "timestamp years away from the rest of the log"
+UNREAD_PRICE = "price that cannot be read"
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,9 @@ class Events:
         of session_id, name, category, brand, price, description, query that the log has, and row (int64, the
         order in the files, with gaps where rows were dropped).
     dropped : reason → number of rows, most rows first.
-    rows : rows read, before any was dropped.
+    noted : what is odd → number of rows that were kept all the same: those whose price cannot be read, which have
+        none, and those with a time years away from the others', where they are more than a few.
+    rows : rows read, before any was dropped: those of `table` and of `dropped`.
     layout : what was recognised: a public log's name, or which column was taken for what.
     fingerprint : see `fingerprint`.
     connection : the Ibis DuckDB backend that holds the table. A temporary database of our own is deleted with
@@ -121,9 +126,11 @@ class Events:
     layout: str
     fingerprint: str
     connection: object
+    noted: dict[str, int] = field(default_factory=dict)
 
 
-def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, connection=None) -> Events:
+def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, connection=None,
+         expected: str = "") -> Events:
     """Read a log, clean it and check that it fits.
 
     Parameters
@@ -133,15 +140,23 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
         count, so that exports which overlap can be read together; repeats inside one file stay.
     columns : canonical name → column in the file; wins over what is recognised. An empty text leaves it out.
     connection : an Ibis DuckDB connection to put the table into instead of a database in a temporary folder.
+    expected : the fingerprint that the files must have; see `announced`. Empty: any.
 
     Raises
     ------
     ValueError
         One sentence on what does not fit, where, and what would. Among others: more than half of the ids or
         times missing, more than 1 % of the times unreadable (below that, such rows are dropped and counted),
-        any unknown event name, a single product.
+        any unknown event name, ids that were rounded, a single product, files that changed meanwhile.
+
+    Notes
+    -----
+    One event of 2099 would move the end of the log, and with it `last_days` and the test period. Of a log of more
+    than a year, times further from its middle half than a year and ten times the length of that half are far away.
+    If they are at most 1 % of the rows, or one row, they are dropped and counted, else counted alone.
     """
     paths, kind = _files(data)
+    before = _state(paths)
     columns = dict(columns or {})
     for column in columns:
         if column not in NAMES:
@@ -151,8 +166,13 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
     name = f"events_{uuid.uuid4().hex[:12]}"
     try:
         sources = _load(connection, paths, kind, columns, name)
+        far = _leave_out_far(connection, name)
         stats = _stats(connection.table(name))
         _check(connection, sources, stats)
+        found = fingerprint(data)
+        if _files(data)[0] != paths or _state(paths) != before or expected not in ("", found):
+            raise _error(f"{data if isinstance(data, str | os.PathLike) else 'the list of files'} changed while it was "
+                         "read; wait until nothing writes to it, or read a copy")
     except ValueError:
         connection.raw_sql(f"DROP TABLE IF EXISTS {name}")
         raise
@@ -166,13 +186,16 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
         table = _once(connection, table, overlap, name)
         if repeated := kept - int(table.count().execute()):
             dropped["the same event in an earlier file"] = repeated
+    lost = table.price_lost.sum().execute() if "price_lost" in table.columns else 0
+    noted = {UNREAD_PRICE: int(lost), FAR: far}
     return Events(
-        table=table.drop("reason", "file"),
+        table=table.drop("reason", "file", *(c for c in ("price_lost",) if c in table.columns)),
         dropped=dict(sorted(dropped.items(), key=lambda item: (-item[1], item[0]))),
         rows=sum(s["n"] for s in stats),
         layout=" + ".join(dict.fromkeys(_describe(s) for s in sources)),
-        fingerprint=fingerprint(data),
+        fingerprint=found,
         connection=connection,
+        noted={what: n for what, n in noted.items() if n},
     )
 
 
@@ -183,6 +206,19 @@ def fingerprint(data: str | Path | Sequence) -> str:
         with open(path, "rb") as file:
             digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def announced(run_dir: str | Path, data: str) -> str:
+    """The fingerprint that the pipeline took of the log before it started the notebook; "" for a notebook run by
+    hand, and for the simulated shop."""
+    if data == "shop" or runs.KEY not in os.environ:
+        return ""
+    return runs.read_json(Path(run_dir) / "params.json")["input"]["fingerprint"]
+
+
+def _state(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
+    """What changes when a file does."""
+    return [(found.st_ino, found.st_size, found.st_mtime_ns) for found in map(os.stat, paths)]
 
 
 def products(table: ibis.Table) -> ibis.Table:
@@ -206,10 +242,13 @@ def products(table: ibis.Table) -> ibis.Table:
 
 
 def clean(raw: ibis.Table, layout: Mapping | None = None) -> ibis.Table:
-    """Canonical columns, and `reason`: why a row cannot be used, else null. Runs on DuckDB and on Spark.
+    """Canonical columns, `reason`: why a row cannot be used, else null, and beside a price `price_lost`: whether
+    the row has one that cannot be read. Runs on DuckDB and on Spark.
 
     Values may be text or typed. Epoch times are s, ms, µs or ns by their size. Ids lose outer spaces and a
-    last ".0" (whole numbers that were written as floats). Columns that are not canonical pass through.
+    last ".0" (whole numbers that were written as floats), unless the number is so large that floats skip some.
+    Prices may have a currency's sign or three capital letters, and separators where these have one meaning: 1,234.50
+    is read, and 1,234 is not. Columns that are not canonical pass through.
 
     Parameters
     ----------
@@ -219,6 +258,7 @@ def clean(raw: ibis.Table, layout: Mapping | None = None) -> ibis.Table:
         `no_category` (the value for none). A column `offset` holds milliseconds to add to the timestamp.
     """
     layout, t = layout or {}, raw
+    exact = {c: 2**24 if raw[c].type().is_float32() else 2**53 for c in raw.columns}  # whole numbers up to here
     texts = [c for c in t.columns if c in CANONICAL and c not in ("timestamp", "price")]
     values = [c for c in ("timestamp", "price", "quantity", "offset") if c in t.columns]
     texts += [c for c in values if t[c].type().is_string()]
@@ -231,9 +271,11 @@ def clean(raw: ibis.Table, layout: Mapping | None = None) -> ibis.Table:
     named = t.event.lower().re_replace(r"[\s-]+", "_") if "event" in t.columns else ibis.literal("view")
     number, moment = _time(t, layout)
     t = t.mutate(
-        **{c: ibis.ifelse(t[c].endswith(".0") & t[c].re_search(r"^-?\d+\.0$"), t[c].left(t[c].length() - 2), t[c])
+        **{c: ibis.ifelse(t[c].endswith(".0") & t[c].re_search(WHOLE_FLOAT)
+                          & (t[c].try_cast("float64").abs() < exact[c]), t[c].left(t[c].length() - 2), t[c])
            for c in ("user_id", "product_id", "session_id", "category") if c in t.columns},
         **{c: _number(t[c]) for c in ("price", "quantity") if c in t.columns},
+        **({"_price": t.price} if "price" in t.columns else {}),
         _named=ibis.literal(layout["event"]) if "event" in layout else named,
         _number=number,
         _moment=moment,
@@ -266,14 +308,36 @@ def clean(raw: ibis.Table, layout: Mapping | None = None) -> ibis.Table:
             (~t.product_id.re_search(r"^\d{5}"), "not a product (postage, fees, vouchers, tests)"),
         ]
     t = t.mutate(reason=ibis.cases(*cases, else_=ibis.null("string")))
+    if "price" in t.columns:
+        given = t._price.notnull() & ~t._price.isnan() if t._price.type().is_floating() else t._price.notnull()
+        t = t.mutate(price_lost=given & t.price.isnull())
     return t.drop(*(c for c in t.columns if c.startswith("_") or c in ("offset", "quantity")))
 
 
+WHOLE_FLOAT = r"^-?\d+\.0$"
+_SPACE = "['’\\s\u00a0\u202f]"
+#: A number's separators, where they can mean one thing only: shape → the separators of thousands.
+_GROUPED = {
+    r"^-?\d+,\d{1,2}$": "",
+    r"^-?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})$": ",",
+    r"^-?\d{1,3}((\.\d{3})+,\d+|(\.\d{3}){2,})$": ".",
+    rf"^-?\d{{1,3}}({_SPACE}\d{{3}})+([.,]\d{{1,2}})?$": _SPACE,
+}
+_CURRENCY = r"^([A-Z]{0,2}\p{Sc}|[A-Z]{3}\s)\s*|\s*(\p{Sc}|\s[A-Z]{3})$"
+
+
 def _number(column: ibis.Value) -> ibis.Value:
-    """A finite float64, a comma before the one or two last digits taken for a decimal point; else null."""
+    """A finite float64; of text also with a currency, and with a comma or groups of thousands as `_GROUPED` has it; else null."""
     if column.type().is_string():
-        comma = column.contains(",") & column.re_search(r"^-?\d+,\d{1,2}$")
-        column = ibis.ifelse(comma, column.replace(",", "."), column).try_cast("float64")
+        bare = column.re_replace(_CURRENCY, "")
+        either = (bare != column) & bare.re_search(r"^-?\d{1,3}[.,]\d{3}$")  # "€ 1.234" may be 1.234 or 1234
+        plain = [(either, ibis.null("string"))]
+        plain += [(bare.re_search(shape), bare.re_replace(f"[{sign}]" if len(sign) == 1 else sign, "") if sign else bare)
+                 for shape, sign in _GROUPED.items()]
+        # The text as it stands first: few logs need more, and a regular expression takes longer.
+        column = ibis.coalesce(column.try_cast("float64"),
+                               ibis.cases(*plain, (~bare.contains(","), bare), else_=ibis.null("string"))
+                               .replace(",", ".").try_cast("float64"))
     column = column.cast("float64")
     return ibis.ifelse(column.abs() <= sys.float_info.max, column, ibis.null("float64"))
 
@@ -348,6 +412,8 @@ def _files(data) -> tuple[list[Path], str]:
             if not path.exists():
                 near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
                 raise _error(f"the file {path} does not exist{_closest(path.name, near)}")
+            if not path.is_file() and not path.is_dir():
+                raise _error(f"{path} is a pipe or a device; a file would fit")
             if not path.is_file() or not _kind(path):
                 sheet = path.suffix.lower() in (".xlsx", ".xls", ".ods")
                 tip = "; save the sheet as CSV first" if sheet else ""
@@ -406,7 +472,8 @@ def _open(connection, path: Path, kind: str, columns: Mapping[str, str], encodin
 _NUMBERS = r'U?(TINY|SMALL|BIG|HUGE)?INT|DOUBLE|FLOAT|DECIMAL|VARCHAR|"?NULL'
 _FIT = {"id": (f"{_NUMBERS}|UUID|ENUM", "a number or text"),
         "timestamp": (f"{_NUMBERS}|DATE|TIMESTAMP", "ISO text, a date or an epoch number")}
-_OPTIONS = {"CSV": "auto_detect=false", "Parquet": "hive_partitioning=false, binary_as_string=true",
+_OPTIONS = {"CSV": "hive_partitioning=false, auto_detect=false",
+            "Parquet": "hive_partitioning=false, binary_as_string=true",
             "JSON Lines": "hive_partitioning=false, sample_size=100000"}
 
 
@@ -518,6 +585,9 @@ def _load(connection, paths: Sequence[Path], kind: str, columns: Mapping, name: 
             parts = [clean(_raw(connection, group), LAYOUTS.get(group[0].layout)) for group in alike.values()]
             used = [c for c in CANONICAL if any(c in part.columns for part in parts)]
             nulls = {c: ibis.null("float64" if c == "price" else "string") for c in used}
+            if "price" in used:
+                used.append("price_lost")
+                nulls["price_lost"] = ibis.literal(False)
             parts = [part.mutate(**{c: nulls[c] for c in used if c not in part.columns}) for part in parts]
             parts = [part.select("reason", "file", *used) for part in parts]
             sql = connection.compile(ibis.union(*parts) if len(parts) > 1 else parts[0])
@@ -572,6 +642,30 @@ def _forget(connection) -> None:
         connection.raw_sql(f"DROP VIEW {view}")
 
 
+def _leave_out_far(connection, name: str) -> int:
+    """Mark rows with times `FAR` from the rest; or only count them, where they are more than a few. See `read`."""
+    table = connection.table(name)
+    kept = table.filter(table.reason.isnull())
+    first, last = kept.agg(first=kept.timestamp.min(), last=kept.timestamp.max()).to_pyarrow().to_pylist()[0].values()
+    year = timedelta(days=365)
+    if first is None or last - first <= year:
+        return 0
+    days = kept.group_by(day=kept.timestamp.date()).agg(n=kept.count()).order_by("day").to_pyarrow().to_pylist()
+    rows, so_far, quarters = sum(d["n"] for d in days), 0, []
+    for d in days:
+        so_far += d["n"]
+        quarters += [d["day"]] * (sum(so_far * 4 > rows * q for q in (1, 3)) - len(quarters))
+    margin = min(year + 10 * (quarters[1] - quarters[0]), timedelta(days=36_500))
+    low, high = quarters[0] - margin, quarters[1] + margin
+    far = sum(d["n"] for d in days if not low <= d["day"] <= high)
+    if far > max(1, FEW * rows):
+        return far
+    if far:
+        outside = f"timestamp < DATE '{low}' OR timestamp >= DATE '{high + timedelta(days=1)}'"
+        connection.raw_sql(f"UPDATE {name} SET reason = {_string(FAR)} WHERE reason IS NULL AND ({outside})")
+    return 0
+
+
 def _overlap(kept: list[dict]) -> list[tuple]:
     """The stretches of time that more than one file covers (a repeated event has the same time in both)."""
     stretches, end = [], None
@@ -612,8 +706,9 @@ def _stats(table: ibis.Table) -> list[dict]:
         low=items.min(), high=items.max(),
         user_id=users.count(), user_id_whole=users.re_search(whole).sum().fill_null(0),
         product_id=items.count(), product_id_whole=items.re_search(whole).sum().fill_null(0),
-        user_id_odd=(users.contains("+") & users.re_search(odd)).sum().fill_null(0),
-        product_id_odd=(items.contains("+") & items.re_search(odd)).sum().fill_null(0),
+        **{f"{c}_odd": (table[c].contains("+") & table[c].re_search(odd)
+                        | table[c].endswith(".0") & table[c].re_search(WHOLE_FLOAT)).sum().fill_null(0)
+           for c in ("user_id", "product_id")},
     )
     return groups.order_by("file", "reason").to_pyarrow().to_pylist()
 
@@ -665,8 +760,9 @@ def _check(connection, sources: Sequence[_Source], stats: list[dict]) -> None:
                          "since 1970 would fit")
     for column in ("user_id", "product_id"):
         if odd := sum(s[f"{column}_odd"] for s in stats):
-            raise _error(f"{where}: {odd:,} values of {column} were rounded to scientific notation, as "
-                         "1.2E+05, so that different ids became one; export the column as text")
+            raise _error(f"{where}: {odd:,} values of {column} were rounded to scientific notation or to floats that "
+                         "are too large to be exact, as 1.2E+05 or 9007199254740992.0, so that different ids became "
+                         "one; export the column as text or as whole numbers")
         files = {}
         for s in stats:
             n, whole = files.get(s["file"], (0, 0))
@@ -728,6 +824,8 @@ def _explain(error: str, path: Path, kind: str) -> ValueError:
         return _error(f"{path} is neither UTF-8 nor Latin-1 text; save it as UTF-8")
     if "gzip" in error.lower():
         return _error(f"{path} is cut short or damaged: its gzip data end too early; fetch or write it again")
+    if kind == "JSON Lines" and "recursion depth" in error:
+        return _error(f"{path} has a line that is nested too deeply; flat objects would fit")
     if kind == "JSON Lines" and "duplicate key" in error:
         return _error(f"line {line:,} of {path} has the same key twice; every key once would fit")
     if kind == "JSON Lines" and "JSON" in error:
@@ -756,6 +854,8 @@ def _find_bad_line(path: Path, first: int) -> None:
                 why = "" if fits else f"it is {_show(text.decode('latin-1').strip())}"
             except ValueError as error:
                 why = str(error).split(":")[0].lower()
+            except RecursionError:
+                why = "it is nested too deeply"
             if why:
                 raise _error(f"line {number:,} of {path} is not a JSON object ({why}); one whole object per "
                              "line would fit")

@@ -28,7 +28,8 @@ def of_folder(folder: str | Path, product_ids: np.ndarray, words: int = 32, seed
     Parameters
     ----------
     folder : path
-        Files of other names and of other endings than `ENDINGS` are passed over, and so are pictures that cannot be read.
+        Files of other names and of other endings than `ENDINGS` are passed over, and so is what is no file (a pipe would
+        never end) and pictures that cannot be read.
     product_ids : ndarray of str, shape (n_products,)
     words : int
         Clusters of colours, and as many of shapes; fewer for fewer than four pictures each.
@@ -48,7 +49,7 @@ def of_folder(folder: str | Path, product_ids: np.ndarray, words: int = 32, seed
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; images must name one with a picture for each product, named by its id.")
-    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDINGS}
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDINGS and path.is_file()}
     found, colours, shapes = [], [], []
     for product_id in sorted(set(product_ids) & set(files)):
         pixels = _pixels(files[product_id])

@@ -176,17 +176,25 @@ def reciprocal_rank(ranks: np.ndarray, k: int) -> np.ndarray:
     return np.where(ranks <= k, 1.0 / ranks, 0.0)
 
 
-def bootstrap(values: np.ndarray, counts: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
-    """Means over resampled users of something that takes few distinct values, as all that follows from a rank does.
+DRAWS, TEST_DRAWS, GROUPS = 1000, 10_000, 2000
+"""Draws of the bootstrap for an interval, and for a paired test, whose p must be small enough to be corrected for many
+tests; and the most owners that are drawn one by one."""
 
-    To draw n users with replacement is to draw how many of them have each value: a multinomial, however many users.
+
+def bootstrap(values: np.ndarray, owners: np.ndarray | None = None, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """Means over examples when their owners are drawn with replacement, each with all of its examples.
+
+    Examples of one customer are alike, so a draw of examples would make intervals too narrow (Field and Welsh 2007). The mean of
+    a draw is a ratio: the sum over the drawn owners, by the number of their examples. Owners with the same sum and number are
+    drawn together, by a multinomial, where they are few kinds. Otherwise more than `GROUPS` owners are first put together at
+    random into that many groups, which are drawn instead: the mean varies by as much.
 
     Parameters
     ----------
-    values : ndarray, shape (n_values,) or (n_values, columns)
-        The distinct values; the columns of one are drawn together.
-    counts : ndarray of int, shape (n_values,)
-        How many users have each.
+    values : ndarray, shape (n,) or (n, columns)
+        The columns of an example are drawn together.
+    owners : ndarray, shape (n,), optional
+        Whose each example is, such as `Examples.user_ids`; None: each example is its own.
     draws : int
     seed : int
 
@@ -194,13 +202,40 @@ def bootstrap(values: np.ndarray, counts: np.ndarray, draws: int = 1000, seed: i
     -------
     ndarray of float64, shape (draws,) + values.shape[1:]
     """
-    n = counts.sum()
-    return np.random.default_rng(seed).multinomial(n, counts / n, size=draws) @ values / n
+    rng = np.random.default_rng(seed)
+    flat = np.asarray(values, dtype=float).reshape(len(values), -1)
+    sums = _per_owner(np.column_stack([flat, np.ones(len(flat))]), owners)
+    distinct, many = np.unique(sums, axis=0, return_counts=True)
+    n = len(sums)
+    if 8 * len(distinct) < n or len(distinct) == 1:  # a binomial takes about as long as eight owners drawn one by one
+        drawn = rng.multinomial(n, many / n, size=draws) @ distinct
+    else:
+        if n > GROUPS:
+            sums = _per_owner(sums, rng.permutation(n) % GROUPS)
+            n = GROUPS
+        block = max(1, 2_000_000 // n)
+        drawn = np.concatenate([_draw(rng, sums, min(block, draws - first)) for first in range(0, draws, block)])
+    return (drawn[:, :-1] / drawn[:, -1:]).reshape((draws, *np.shape(values)[1:]))
 
 
-def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval over users of the mean of `values`, shape (n,)."""
-    low, high = np.quantile(bootstrap(*np.unique(values, return_counts=True), seed=seed), [0.025, 0.975])
+def _per_owner(rows: np.ndarray, owners: np.ndarray | None) -> np.ndarray:
+    """The rows of each owner added up, shape (n_owners, columns), in the order of the owners' names."""
+    if owners is None:
+        return rows
+    codes, names = pd.factorize(np.asarray(owners), sort=True)
+    return np.stack([np.bincount(codes, column, len(names)) for column in rows.T], axis=1)
+
+
+def _draw(rng: np.random.Generator, sums: np.ndarray, draws: int) -> np.ndarray:
+    """Sums over as many rows as there are, drawn with replacement, so many times."""
+    n = len(sums)
+    places = rng.integers(n, size=(draws, n)) + n * np.arange(draws)[:, None]
+    return np.bincount(places.reshape(-1), minlength=draws * n).reshape(draws, n) @ sums
+
+
+def interval(values: np.ndarray, owners: np.ndarray | None = None, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean of `values`, shape (n,), over their `owners` (see `bootstrap`)."""
+    low, high = np.quantile(bootstrap(values, owners, seed=seed), [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -268,51 +303,186 @@ def evaluate(
     return Evaluation(*(np.concatenate(column) for column in zip(*found)))
 
 
-def summary(rank: np.ndarray, seed: int = 0) -> dict:
-    """HR@K and MRR@K of one model with 95 % bootstrap intervals over users, in the layout of ``metrics.json``."""
-    distinct, counts = np.unique(np.minimum(rank, max(CUTOFFS) + 1), return_counts=True)
-    columns = {f"hit_rate@{k}": hit_rate(distinct, k) for k in CUTOFFS} | {
-        f"mrr@{k}": reciprocal_rank(distinct, k) for k in CUTOFFS
-    }
-    values = np.stack(list(columns.values()), axis=1)
-    low, high = np.quantile(bootstrap(values, counts, seed=seed), [0.025, 0.975], axis=0)
-    means = counts @ values / len(rank)
-    return {name: float(mean) for name, mean in zip(columns, means)} | {
-        "ci95": {name: [float(a), float(b)] for name, a, b in zip(columns, low, high)}
+def summary(rank: np.ndarray, owners: np.ndarray | None = None, seed: int = 0) -> dict:
+    """HR@K and MRR@K of one model with 95 % bootstrap intervals, in the layout of ``metrics.json``.
+
+    Parameters
+    ----------
+    rank : ndarray of int, shape (n,)
+    owners : ndarray, shape (n,), optional
+        Who is drawn: the customers, such as `Examples.user_ids`; None: each example is its own.
+    seed : int
+    """
+    names = [(f"hit_rate@{k}", hit_rate, k) for k in CUTOFFS] + [(f"mrr@{k}", reciprocal_rank, k) for k in CUTOFFS]
+    values = np.stack([measure(rank, k) for _, measure, k in names], axis=1)
+    low, high = np.quantile(bootstrap(values, owners, seed=seed), [0.025, 0.975], axis=0)
+    return {name: float(mean) for (name, *_), mean in zip(names, values.mean(axis=0))} | {
+        "ci95": {name: [float(a), float(b)] for (name, *_), a, b in zip(names, low, high)}
     }
 
 
 def difference(
     rank: np.ndarray,
     other: np.ndarray,
+    owners: np.ndarray | None = None,
     k: int = 20,
     seed: int = 0,
     measure: Callable[[np.ndarray, int], np.ndarray] = reciprocal_rank,
+    comparisons: int = 1,
 ) -> dict:
-    """Paired test of one model against another on the same examples, by bootstrap over users.
+    """Paired test of one model against another on the same examples, by bootstrap over owners.
 
     Parameters
     ----------
     rank, other : ndarray of int, shape (n,)
         Of the two models.
+    owners : ndarray, shape (n,), optional
+        See `summary`.
     k : int
         The first so many ranks count.
     seed : int
     measure : {reciprocal_rank, hit_rate}
         What is compared.
+    comparisons : int
+        How many such differences are told at once.
 
     Returns
     -------
     dict
-        "gain": mean difference in the measure, absolute; "ci95": its 95 % interval; "p": two-sided p-value, twice the share of
-        draws on the other side of zero (Efron & Tibshirani 1993), never below 2 / (draws + 1).
+        "gain": mean difference in the measure, absolute. "ci95": its interval at the level 1 - 0.05 / comparisons, so that all
+        of those told at once hold together in 95 % of repeats (Bonferroni). "p": two-sided p-value of this one test, twice
+        the share of draws on the other side of zero (Efron & Tibshirani 1993), never below 2 / (draws + 1). "p_is_bound":
+        whether it is that least value, so that p says "at most".
     """
     gain = measure(rank, k) - measure(other, k)
-    means = bootstrap(*np.unique(gain, return_counts=True), seed=seed)
-    low, high = np.quantile(means, [0.025, 0.975])
+    means = bootstrap(gain, owners, TEST_DRAWS, seed)
     beyond = min((means <= 0).sum(), (means >= 0).sum())
+    low, high = np.quantile(means, [0.025 / comparisons, 1 - 0.025 / comparisons])
     p = min(1.0, 2 * (1 + beyond) / (1 + len(means)))
-    return {"gain": float(gain.mean()), "ci95": [float(low), float(high)], "p": float(p)}
+    return {"gain": float(gain.mean()), "ci95": [float(low), float(high)], "p": float(p), "p_is_bound": bool(beyond == 0)}
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """P-values adjusted for all of them being told at once (Holm 1979), in the given order; at most 1.
+
+    The least p counts as often as there are tests, the next once less, and none less than the one before it: an adjusted p
+    below 0.05 keeps the chance of any false finding among them below 5 %.
+    """
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted
+
+
+def clear(found: Mapping) -> bool:
+    """Whether a `difference` is beyond chance: its interval leaves out 0. Otherwise no difference is shown, which is not
+    that there is none."""
+    return found["ci95"][0] > 0 or found["ci95"][1] < 0
+
+
+def p_text(found: Mapping, key: str = "p_holm") -> str:
+    """The p of a `difference` as a table shows it: "0.031", or "≤ 0.0066" where the draws could not show a smaller one."""
+    return f"≤ {found[key]:.2g}" if found["p_is_bound"] else f"{found[key]:.3f}"
+
+
+COLUMNS = {"all": "all", "seen": "seen before", "discovery": "discovery"}
+"""The three columns of every table of models, and their heads. "seen": targets that stand in the history, among all products.
+"discovery": targets that do not, with the products of the history taken out of the candidates."""
+
+
+def cut(evaluation: Evaluation, seen: np.ndarray) -> dict[str, np.ndarray]:
+    """The ranks of each of `COLUMNS`, given which targets were seen before (`Examples.seen`)."""
+    return {"all": evaluation.ranks, "seen": evaluation.ranks[seen], "discovery": evaluation.ranks_new[~seen]}
+
+
+def _owners(examples: Examples, seen: np.ndarray) -> dict[str, np.ndarray]:
+    return {"all": examples.user_ids, "seen": examples.user_ids[seen], "discovery": examples.user_ids[~seen]}
+
+
+def columns(evaluation: Evaluation, examples: Examples, seed: int = 0) -> dict[str, dict | None]:
+    """A `summary` with its number of targets "n" for each of `COLUMNS`, drawn over customers; None where it has no target."""
+    seen = examples.seen()
+    owners = _owners(examples, seen)
+    return {
+        key: summary(rank, owners[key], seed) | {"n": len(rank)} if len(rank) else None
+        for key, rank in cut(evaluation, seen).items()
+    }
+
+
+def figures(evaluation: Evaluation, examples: Examples) -> dict[str, dict | None]:
+    """HR@20 and MRR@20 alone for each of `COLUMNS`: what is chosen by on the valid users; None where it has no target."""
+    return {
+        key: {"hit_rate@20": float(hit_rate(rank, 20).mean()), "mrr@20": float(reciprocal_rank(rank, 20).mean())}
+        if len(rank)
+        else None
+        for key, rank in cut(evaluation, examples.seen()).items()
+    }
+
+
+def chosen(valid: Mapping[str, Mapping], names: Sequence[str], column: str = "all") -> list[str]:
+    """Models by their MRR@20 on the valid users (`figures` of each), the best first; equals in the given order.
+
+    Without a valid target in that column, those of all targets decide.
+    """
+    return sorted(names, key=lambda name: -(valid[name][column] or valid[name]["all"])["mrr@20"])
+
+
+def against_baselines(
+    evaluations: Mapping[str, Evaluation], valid: Mapping[str, Mapping], baselines: Sequence[str], examples: Examples, seed: int = 0
+) -> dict[str, dict]:
+    """Each model against the best baseline of each of `COLUMNS`, which the valid users chose; in the layout of ``metrics.json``.
+
+    Parameters
+    ----------
+    evaluations : mapping of model name to Evaluation
+        Of the test examples.
+    valid : mapping of model name to figures
+        See `figures`.
+    baselines : sequence of str
+        Names of those that are baselines.
+    examples : Examples
+        The test ones.
+    seed : int
+
+    Returns
+    -------
+    dict of column to dict
+        "n" targets of so many "customers"; "baseline"; "comparisons", how many differences each measure has in all columns;
+        "paired": for each other model a `difference` in "mrr@20" and "hit_rate@20", corrected for these, with "p_holm".
+        Columns without a target are left out.
+    """
+    seen = examples.seen()
+    owners = {key: of for key, of in _owners(examples, seen).items() if len(of)}
+    comparisons = len(owners) * (len(evaluations) - 1)
+    found = {}
+    for key, of in owners.items():
+        best = chosen(valid, baselines, key)[0]
+        ranks = {name: cut(evaluation, seen)[key] for name, evaluation in evaluations.items()}
+        paired = {
+            name: {
+                metric: difference(rank, ranks[best], of, seed=seed, measure=measure, comparisons=comparisons)
+                for metric, measure in MEASURES.items()
+            }
+            for name, rank in ranks.items()
+            if name != best
+        }
+        found[key] = {
+            "n": len(of), "customers": len(np.unique(of)), "baseline": best, "comparisons": comparisons, "paired": paired,
+        }  # fmt: skip
+    for metric in MEASURES:
+        tests = [one[metric] for column in found.values() for one in column["paired"].values()]
+        correct(tests)
+    return found
+
+
+def correct(tests: Sequence[dict]) -> None:
+    """Give each `difference` of those told at once its "p_holm"."""
+    for test, p in zip(tests, holm([test["p"] for test in tests])):
+        test["p_holm"] = float(p)
+
+
+MEASURES = {"mrr@20": reciprocal_rank, "hit_rate@20": hit_rate}
 
 
 def tidy(results: Mapping[str, Mapping], metrics: Sequence[str] = ("hit_rate@20", "mrr@20")) -> pd.DataFrame:
@@ -352,7 +522,7 @@ def sweep(
         top = -1.0
         for values in itertools.product(*grid.values()):
             settings = dict(zip(grid, values))
-            found = summary(evaluate(models[name](**settings), examples).ranks)
+            found = summary(evaluate(models[name](**settings), examples).ranks, examples.user_ids)
             row = {"model": name} | settings
             for metric in ("hit_rate@20", "mrr@20"):
                 row[metric] = found[metric]
@@ -503,7 +673,12 @@ def parts(examples: Examples, counts: np.ndarray, event_names: Sequence[str]) ->
     return found | {("target and user", "seen before"): seen, ("target and user", "new"): ~seen}
 
 
-def slices(evaluations: Mapping[str, Evaluation], masks: Mapping[tuple[str, str], np.ndarray], least: int = 20) -> dict:
+def slices(
+    evaluations: Mapping[str, Evaluation],
+    masks: Mapping[tuple[str, str], np.ndarray],
+    owners: np.ndarray | None = None,
+    least: int = 20,
+) -> dict:
     """HR@20 and MRR@20 of every model on parts of the examples, in the layout of ``metrics.json``.
 
     Parameters
@@ -511,6 +686,8 @@ def slices(evaluations: Mapping[str, Evaluation], masks: Mapping[tuple[str, str]
     evaluations : mapping of model name to Evaluation
     masks : mapping of (cut, group) to ndarray of bool, shape (n,)
         From `parts`.
+    owners : ndarray, shape (n,), optional
+        See `summary`.
     least : int
         Parts with fewer examples are left out.
     """
@@ -520,7 +697,7 @@ def slices(evaluations: Mapping[str, Evaluation], masks: Mapping[tuple[str, str]
             continue
         models = {}
         for model, evaluation in evaluations.items():
-            whole = summary(evaluation.ranks[mask])
+            whole = summary(evaluation.ranks[mask], None if owners is None else owners[mask])
             models[model] = {key: whole[key] for key in ("hit_rate@20", "mrr@20")} | {
                 "ci95": {key: whole["ci95"][key] for key in ("hit_rate@20", "mrr@20")}
             }

@@ -25,9 +25,11 @@ COLORS = {
     "markov": "#332288",
     "session_knn": "#1a9a8a",
     "matrix_factorisation": "#999933",
+    "ranked": "#c1272d",
     "tied": "#882255",
     "dense": "#117733",
     "recommender": "#117733",
+    "ceiling": "#555555",
     "view": "#0072b2",
     "add_to_cart": "#d55e00",
     "purchase": "#117733",
@@ -99,6 +101,16 @@ LABELS = {
     "dense": "Recommender (dense)",
     "recommender": "Recommender",
     "tied": "Recommender (tied)",
+    "ranked": "Recommender (ranked)",
+    "own": "the customer's own visits to it",
+    "customer": "the customer",
+    "popularity": "its popularity",
+    "category": "its category",
+    "brand": "its brand",
+    "price": "its price",
+    "near": "its embedding",
+    "base": "start",
+    "ceiling": "What can be known",
 }
 
 

@@ -2,7 +2,9 @@
 
 A stage is a notebook. Its record, RUN/.stages/NAME.json, is written last and holds a key over all that the stage depends on
 (its cells, its parameters, the modules it imports, the files of earlier stages, the input) and the hashes of the files
-it wrote. A stage whose key and files are unchanged is reused. Whatever interrupts a run, the next call picks up.
+it wrote and of the executed notebook. A stage whose key and files are unchanged is reused; one whose record or files were
+damaged is run again. Whatever interrupts a run, the next call picks up. Files that are not on the folder's list of what
+Shelfspace wrote there (see `shelfspace.runs`) are neither replaced nor removed.
 
 A scheduler runs each stage as a task of its own (`run` with `only`), and what is long in a stage as tasks side by side
 (`part`). What a part makes, it makes with `runs.once`; the whole notebook then finds it there. The part of a notebook named X
@@ -13,29 +15,28 @@ from __future__ import annotations
 
 import ast
 import difflib
+import errno
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import re
-import shutil
-import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
-from shelfspace import runs
+from shelfspace import execution, runs
+from shelfspace.execution import StageError  # noqa: F401, what `run` raises
+from shelfspace.parameters import LONG, Parameter, check_together, declared, gathered, writable
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 PACKAGE = Path(__file__).resolve().parent
+REPORT = ".stages/report.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a disk that takes no more
 PLUMBING = {"data", "columns", "run_dir"}  # said by --data, --columns and --out
 VERSIONS = ("duckdb", "faiss-cpu", "gensim", "ibis-framework", "keras", "numba", "numpy", "openTSNE", "pandas", "papermill", "scikit-learn", "scipy", "seaborn", "tensorflow-cpu", "tensorflow")  # fmt: skip
 QUIET = {
@@ -49,21 +50,6 @@ QUIET = {
     "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one that the user registered by the same name
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
-
-
-class StageError(RuntimeError):
-    """A notebook failed; the message names it, the cell and the cause in one sentence."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter as the notebooks declare it."""
-
-    name: str
-    default: int | float | str | bool | None
-    help: str
-    choices: tuple[str, ...]
-    notebooks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -82,7 +68,8 @@ def stages(folder: Path = NOTEBOOKS) -> list[Stage]:
     found = []
     for path in sorted(folder.glob("[0-9][0-9]_*.py")):
         notebook = jupytext.read(path)
-        found.append(Stage(path.stem, notebook, {p.name: p for p in _declared(notebook, path.stem)}))
+        cells = "\n".join(cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+        found.append(Stage(path.stem, notebook, {p.name: p for p in declared(cells, path.stem)}))
     if not found:
         raise ValueError(f"{folder} holds no notebook named NN_name.py.")
     return found
@@ -94,32 +81,9 @@ def parameters(folder: Path = NOTEBOOKS) -> list[Parameter]:
     Raises
     ------
     ValueError
-        If two notebooks declare the same name with different defaults.
+        If two notebooks declare the same name differently.
     """
-    found: dict[str, Parameter] = {}
-    for stage in stages(folder):
-        for name, parameter in stage.parameters.items():
-            known = found.get(name, parameter)
-            if (known.default, type(known.default)) != (parameter.default, type(parameter.default)):
-                raise ValueError(
-                    f"{name} is {known.default!r} in {known.notebooks[0]} and {parameter.default!r} in {stage.name}; "
-                    f"a parameter needs the same default everywhere."
-                )
-            both = dict.fromkeys((*known.notebooks, stage.name))
-            found[name] = Parameter(name, known.default, known.help, known.choices, tuple(both))
-    return list(found.values())
-
-
-def _declared(notebook, stage: str) -> Iterator[Parameter]:
-    """Read the cell tagged `parameters`: typed literals with a comment behind each."""
-    for cell in notebook.cells:
-        if "parameters" in cell.metadata.get("tags", ()):
-            lines = cell.source.splitlines()
-            for node in ast.parse(cell.source).body:
-                comment = lines[node.end_lineno - 1][node.end_col_offset :].partition("#")[2].strip()
-                text, _, choices = comment.partition("one of:")
-                allowed = tuple(choice.strip() for choice in choices.split(",")) if choices else ()
-                yield Parameter(node.targets[0].id, ast.literal_eval(node.value), text.rstrip(" ;"), allowed, (stage,))
+    return gathered([list(stage.parameters.values()) for stage in stages(folder)])
 
 
 def resolve(given: Mapping[str, object], folder: Path = NOTEBOOKS) -> dict[str, object]:
@@ -133,44 +97,18 @@ def resolve(given: Mapping[str, object], folder: Path = NOTEBOOKS) -> dict[str, 
     Raises
     ------
     ValueError
-        For an unknown name, a wrong type or a value that is not allowed, naming what is.
+        For an unknown name, or a value that is not allowed by itself or beside the others, naming what is.
     """
     known = {p.name: p for p in parameters(folder)}
     for name in given:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
+            close = difflib.get_close_matches(name[:LONG], known, 1)
             hint = f" Did you mean {close[0]}?" if close else ""
             valid = ", ".join(sorted(set(known) - PLUMBING))
-            raise ValueError(f"There is no parameter {name!r}.{hint} Valid ones are: {valid}.")
-    return {name: _value(p, given[name]) if name in given else p.default for name, p in known.items()}
-
-
-def _value(parameter: Parameter, value: object) -> object:
-    """`value` as the parameter's type."""
-    kind = float if parameter.default is None else type(parameter.default)
-    what = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
-    wrong = ValueError(f"{parameter.name} is {value!r}; it must be {what}{' or none' if parameter.default is None else ''}: {parameter.help}.")
-    if parameter.default is None and (value is None or str(value).lower() in ("none", "")):
-        return None
-    try:
-        if kind is bool:
-            found = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
-        elif kind is str:
-            if not isinstance(value, (str, int, float, date)) or isinstance(value, bool):  # YAML makes dates of dates
-                raise wrong
-            found = str(value)
-        else:
-            if isinstance(value, bool) or (kind is int and float(value) != int(float(value))):
-                raise wrong
-            found = int(float(value)) if kind is int else float(value)
-            if found != found or found in (float("inf"), float("-inf")):
-                raise wrong
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise wrong from None
-    if parameter.choices and found not in parameter.choices:
-        names = ", ".join(choice or '""' for choice in parameter.choices)
-        raise ValueError(f"{parameter.name} is {value!r}; it must be one of {names}.")
-    return found
+            raise ValueError(f"There is no parameter {name[:LONG]!r}.{hint} Valid ones are: {valid}.")
+    values = {name: p.read(given[name]) if name in given else p.default for name, p in known.items()}
+    check_together(values)
+    return values
 
 
 def run(
@@ -229,21 +167,21 @@ def run(
     forced = _place(start, todo, "--from")
     last = len(todo) if only == "report" else _place(only, todo, "--only")
     with _opened(data, out, **opening) as (out, values, about):
-        for place, (stage, own, key, fresh) in enumerate(_walk(todo[: last + 1], values, about, out)):
+        for place, (stage, own, key, stale) in enumerate(_walk(todo[: last + 1], values, about, out)):
             if only and place < last:
-                _refuse_unless(fresh, stage, only, out)
+                _refuse_if(stale, stage, only, out)
                 continue
             say(f"{stage.name:<24}")
-            if place < forced and fresh:
+            if place < forced and stale is None:
                 say("   reused\n")
                 continue
             if place >= forced:
                 runs.forget(out, key)
             seconds = _execute(stage, own, key, out)["seconds"]
-            say(f"{seconds:7.1f} s\n")
+            say(f"{seconds:7.1f} s{_rebuilt(stale)}\n")
         if last < len(todo):
             return out / "notebooks" / f"{todo[last].name}.ipynb"
-        _add_timings(out / "metrics.json", {stage.name: _record(stage, out)["seconds"] for stage in todo})
+        _add_timings(out / "metrics.json", {stage.name: runs.read_record(out, stage.name)["seconds"] for stage in todo})
         return _report(out, about, say)
 
 
@@ -280,11 +218,11 @@ def part(
     todo = stages(folder)
     todo = todo[: _place(of, todo, "--only") + 1]
     with _opened(data, out, columns=columns, given=given, command=command, folder=folder, shared=True) as (out, values, about):
-        for stage, own, key, fresh in _walk(todo, values, about, out):
+        for stage, own, key, stale in _walk(todo, values, about, out):
             if stage is not todo[-1]:
-                _refuse_unless(fresh, stage, of, out)
+                _refuse_if(stale, stage, of, out)
         with runs.under(key):
-            yield out, stage, own, fresh
+            yield out, stage, own, stale is None
 
 
 def _run_part(only: str, data: str, out: str | Path, opening: Mapping, say: Callable[[str], None]) -> Path:
@@ -303,7 +241,7 @@ def _run_part(only: str, data: str, out: str | Path, opening: Mapping, say: Call
             return final
         started = time.perf_counter()
         notebook = type(stage.notebook)(stage.notebook | {"cells": cells})
-        _papermill(Stage(stage.name, notebook, stage.parameters), own, final)
+        execution.run(Stage(stage.name, notebook, stage.parameters), own, final)
         say(f"{time.perf_counter() - started:7.1f} s\n")
         return final
 
@@ -318,23 +256,47 @@ def _opened(
         from shelfspace import engines
 
         engines.check(values["engine"], values["engine_url"])
-    source = _source(data)
+    if values.get("images") and not Path(values["images"]).is_dir():
+        raise ValueError(f"images is {values['images']!r}, which is no folder; it must name one with a picture for each product, named by its id.")
     out = Path(out).absolute()
-    _check_folder(out, folder)
-    with _lock(runs.run_folder(out), shared):
+    check_folder(out, folder)
+    source = _source(data)
+    with _environment(), _named(out), _lock(runs.run_folder(out), shared):
+        take_folder(out, folder)
         if not shared:
-            for path in (*out.rglob(f"{runs.TEMPORARY}*"), *out.rglob("*.failed")):
-                path.unlink(missing_ok=True)
-        os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+            runs.remove_unfinished(out)
         values |= {"data": source["path"], "run_dir": str(out)}
         about = _about(values, source, command)
-        if _read(out / "params.json") != about:
+        if runs.read_object(out / "params.json") != about:
             runs.write_json(out / "params.json", about)
         yield out, values, about
 
 
-def _walk(todo: list[Stage], values: Mapping, about: Mapping, out: Path) -> Iterator[tuple[Stage, dict, str, bool]]:
-    """Each stage with its own parameters, its key, and whether it is up to date; it must be so when the next is asked for."""
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Set what the kernels need where the caller has not, and take it back at the end."""
+    new = {name: value for name, value in QUIET.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _named(out: Path) -> Iterator[None]:
+    """Name the run folder where an error of the disk names no file, as that of a full one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in FULL:
+            raise OSError(error.errno, error.strerror, str(out)) from error
+        raise
+
+
+def _walk(todo: list[Stage], values: Mapping, about: Mapping, out: Path) -> Iterator[tuple[Stage, dict, str, str | None]]:
+    """Each stage with its own parameters, its key, and what `_stale` says of it; it must be up to date when the next is asked for."""
     earlier: dict[str, str] = {"input": about["input"]["fingerprint"]}
     for stage in todo:
         own = {name: values[name] for name in stage.parameters}
@@ -342,17 +304,19 @@ def _walk(todo: list[Stage], values: Mapping, about: Mapping, out: Path) -> Iter
         if own.get("images"):
             given["images"] = [own["images"], _pictures(Path(own["images"]))]
         key = _key(stage, given, earlier, about["versions"])
-        yield stage, own, key, _up_to_date(_record(stage, out), key, out)
-        earlier |= (_record(stage, out) or {}).get("outputs", {})
+        yield stage, own, key, _stale(stage.name, key, out)
+        earlier |= (runs.read_record(out, stage.name) or {}).get("outputs", {})
 
 
-def _record(stage: Stage, out: Path) -> dict | None:
-    return _read(out / ".stages" / f"{stage.name}.json")
+def _refuse_if(stale: str | None, stage: Stage, wanted: str, out: Path) -> None:
+    if stale is not None:
+        why = f" ({stale})" if stale else ""
+        raise ValueError(f"{stage.name} is not up to date in {out}{why}, and {wanted} builds on it; run {stage.name} first.")
 
 
-def _refuse_unless(fresh: bool, stage: Stage, wanted: str, out: Path) -> None:
-    if not fresh:
-        raise ValueError(f"{stage.name} is not up to date in {out}, and {wanted} builds on it; run {stage.name} first.")
+def _rebuilt(stale: str | None) -> str:
+    """What the line of a stage says of damage."""
+    return f"   rebuilt: {stale}" if stale else ""
 
 
 def _place(wanted: str | None, todo: list[Stage], option: str) -> int:
@@ -367,6 +331,8 @@ def _place(wanted: str | None, todo: list[Stage], option: str) -> int:
 
 def _source(data: str) -> dict:
     """Where the input is and what is in it: its absolute path, and a hash that changes when the input does."""
+    if not data.strip():
+        raise ValueError("--data is empty; it takes shop, or a file, folder or pattern of CSV, Parquet or JSON Lines.")
     if data == "shop":
         return {"path": "shop", "fingerprint": "the simulated shop"}
     from shelfspace import events
@@ -380,12 +346,68 @@ def _pictures(folder: Path) -> list[tuple[str, int, int]]:
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
-def _check_folder(out: Path, folder: Path) -> None:
-    """Refuse a folder that is not a run's, before anything is written to it."""
+def check_folder(out: str | Path, folder: Path = NOTEBOOKS) -> None:
+    """Refuse a folder that is not a run's and cannot become one, before anything is written to it.
+
+    Raises
+    ------
+    ValueError
+        If it belongs to the project, or holds files and no record of a run.
+    """
+    if not writable(str(out)):
+        raise ValueError(f"The name of the run folder, {str(out)!r}, is not Unicode text; name another one with --out.")
+    out = Path(os.path.abspath(out))
+    if out == out.parent:
+        raise ValueError(f"{out} is the root of the file system; name a folder of its own for the run with --out.")
     if out == ROOT or out in folder.absolute().parents or out == folder.absolute() or folder.absolute() in out.parents:
         raise ValueError(f"{out} belongs to the project itself; name a folder of its own for the run with --out.")
-    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in (".stages", ".lock", "data.json")):
+    try:
+        os.stat(out)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"{out} is a link that leads back to itself; name another folder with --out.") from None
+    if out.is_dir() and not runs.is_run(out) and not any(_records(out)) and not _bare(out):
         raise ValueError(f"{out} is not empty and was not written by Shelfspace; name another folder with --out.")
+
+
+def _bare(out: Path) -> bool:
+    """Whether a folder holds no file, but for the empty ones of a run that was killed at once."""
+    begun = (out / ".lock", out / runs.LIST)
+    return all(
+        path.is_dir() and not path.is_symlink() or (path in begun and path.is_file() and path.stat().st_size == 0) for path in out.rglob("*")
+    )
+
+
+def _records(out: Path) -> Iterator[dict]:
+    """The whole records of the stages in a folder."""
+    for path in sorted((out / ".stages").glob("[0-9][0-9]_*.json")):
+        if record := runs.read_record(out, path.stem):
+            yield record
+
+
+def take_folder(out: Path, folder: Path = NOTEBOOKS) -> None:
+    """Make a folder this run's: list what its records say is ours, and refuse it where another file is in the way.
+
+    In a folder without a list, of a run before there were any or where it was damaged, the records alone say what is ours.
+
+    Raises
+    ------
+    ValueError
+        Naming the file in the way.
+    """
+    old = not runs.is_run(out)
+    names = [name for record in _records(out) for name in (*record["outputs"], f"notebooks/{record['stage']}.ipynb")]
+    written = [f"notebooks/{path.stem}.ipynb" for path in sorted(folder.glob("[0-9][0-9]_*.py"))]
+    if names and old:
+        made = out / ".stages" / "made"
+        names += ["params.json", *written, *(path.relative_to(made).as_posix().removesuffix(".json") for path in made.rglob("*.json"))]
+    if _report_record(out):
+        names.append("report.html")
+    runs.claim(out, filter(runs.inside, names))
+    ours = runs.listed(out)
+    for name in ("params.json", "report.html", *written):
+        if os.path.lexists(out / name) and name not in ours:
+            raise ValueError(f"{out / name} was not written by this run, which would replace it; move it, or name another folder with --out.")
 
 
 @contextmanager
@@ -397,7 +419,7 @@ def _lock(out: Path, shared: bool = False) -> Iterator[None]:
         yield
         return
     try:
-        file = open(out / ".lock", "a")
+        file = os.fdopen(os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b", buffering=0)
     except OSError as error:
         raise ValueError(f"Nothing can be written to {out} ({error.strerror}); name another folder with --out.") from None
     with file:
@@ -467,145 +489,62 @@ def imported(code: str) -> list[str]:
     return sorted(found)
 
 
-def _up_to_date(record: Mapping | None, key: str, out: Path) -> bool:
-    """Whether a stage's record has this key, and all that it wrote is still there, unchanged."""
-    if not record or record.get("key") != key or not (out / "notebooks" / f"{record['stage']}.ipynb").exists():
-        return False
-    return all((out / name).is_file() and _fingerprint(out / name) == digest for name, digest in record["outputs"].items())
+def _stale(stage: str, key: str, out: Path) -> str | None:
+    """None where a stage is up to date; else what was damaged of it, or "" where it is to be run for another reason.
+
+    It is up to date where its record has this key, and the executed notebook and all that it wrote are unchanged.
+    """
+    record = runs.read_record(out, stage)
+    if record is None:
+        return "its record was damaged" if os.path.lexists(out / ".stages" / f"{stage}.json") else ""
+    if record["key"] != key or "notebook" not in record:
+        return ""
+    digests = record["outputs"] | {f"notebooks/{stage}.ipynb": record["notebook"]}
+    for name, digest in digests.items():
+        if not (out / name).is_file():
+            return f"{name} was missing"
+        if _fingerprint(out / name) != digest:
+            return f"{name} was changed"
+    return None if record.get("latency") == _latency(record["outputs"], out) else "metrics.json was changed"
 
 
 def _fingerprint(path: Path) -> str:
     """SHA-256 of an output; of metrics.json without its timings, which no two runs share."""
     if path.name != "metrics.json":
         return runs.sha256_file(path)
-    figures = {name: value for name, value in (_read(path) or {}).items() if name != "timings"}
+    figures = {name: value for name, value in (runs.read_object(path) or {}).items() if name != "timings"}
     return hashlib.sha256(json.dumps(figures).encode()).hexdigest()
+
+
+def _latency(outputs: Mapping[str, str], out: Path) -> str | None:
+    """SHA-256 of the latencies in metrics.json, of the stage that writes it."""
+    if "metrics.json" not in outputs:
+        return None
+    timings = (runs.read_object(out / "metrics.json") or {}).get("timings")
+    return hashlib.sha256(json.dumps(timings.get("latency") if isinstance(timings, dict) else None).encode()).hexdigest()
 
 
 def _execute(stage: Stage, values: Mapping[str, object], key: str, out: Path) -> dict:
     """Run one notebook and, on success, write its record."""
     record_path = out / ".stages" / f"{stage.name}.json"
     record_path.unlink(missing_ok=True)
-    (out / "report.html").unlink(missing_ok=True)
+    if "report.html" in runs.listed(out):
+        for name in ("report.html", REPORT):
+            (out / name).unlink(missing_ok=True)
     before = _files(out)
     started = time.perf_counter()
     with runs.under(key):
-        _papermill(stage, values, out / "notebooks" / f"{stage.name}.ipynb")
-    outputs = {name: _fingerprint(out / name) for name, state in _files(out).items() if before.get(name) != state}
+        execution.run(stage, values, out / "notebooks" / f"{stage.name}.ipynb")
+    ours = runs.listed(out)
+    outputs = {name: _fingerprint(out / name) for name, state in _files(out).items() if name in ours and before.get(name) != state}
     record = {
         "stage": stage.name, "key": key, "seconds": round(time.perf_counter() - started, 2),
-        "outputs": dict(sorted(outputs.items())),
+        "outputs": dict(sorted(outputs.items())), "notebook": runs.sha256_file(out / "notebooks" / f"{stage.name}.ipynb"),
     }  # fmt: skip
+    if latency := _latency(outputs, out):
+        record["latency"] = latency
     runs.write_json(record_path, record)
     return record
-
-
-def _papermill(stage: Stage, values: Mapping[str, object], final: Path) -> None:
-    """Run a notebook to `final`; on failure keep what it had come to and say where it stopped."""
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    try:
-        with runs.atomic(final) as temporary, _terminated_like_ctrl_c(), _temporary_files(), _terminal_line(stage.name) as line:
-            try:
-                papermill.execute_notebook(
-                    stage.notebook, str(temporary), dict(values), kernel_name="python3", progress_bar=False, cwd=str(ROOT),
-                    stderr_file=line, extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-                )  # fmt: skip
-            except papermill.PapermillExecutionError as error:
-                shutil.copyfile(temporary, final.with_suffix(".failed"))
-                raise StageError(_cause(stage, error, final)) from None
-            except DeadKernelError:
-                shutil.copyfile(temporary, final.with_suffix(".failed"))
-                raise StageError(
-                    f"{stage.name} stopped because its kernel died, most often for lack of memory; try a smaller log, "
-                    f"last_days, or a machine with more."
-                ) from None
-    except StageError:
-        os.replace(final.with_suffix(".failed"), final)
-        raise
-
-
-def _cause(stage: Stage, error, final: Path) -> str:
-    """One sentence: which notebook, under which heading, in which cell, why, and where to look."""
-    cells = [cell.source for cell in stage.notebook.cells]
-    place = next((i for i, source in enumerate(cells) if source == error.source), len(cells) - 1)
-    headings = [
-        line.lstrip("# ").strip()
-        for cell in stage.notebook.cells[:place]
-        if cell.cell_type == "markdown"
-        for line in cell.source.splitlines()
-        if line.startswith("#")
-    ]
-    where = f"{stage.name} stopped in cell [{error.exec_count}]" + (f", “{headings[-1]}”" if headings else "")
-    why = error.evalue if error.ename == "ValueError" else f"{error.ename}: {error.evalue}"
-    return f"{where}: {' '.join(why.split())} (The executed notebook is {final}.)"
-
-
-class _TerminalLine:
-    """A file that shows the newest progress bar of a notebook on the terminal's current line, behind the stage's name."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def write(self, text: str) -> None:
-        newest = re.split(r"[\r\n]", text.strip())[-1]
-        if "%|" in newest:
-            self._show(f"{self.name:<24}{newest}")
-
-    def flush(self) -> None:
-        sys.stdout.flush()
-
-    def clear(self) -> None:
-        self._show(f"{self.name:<24}")
-
-    def _show(self, text: str) -> None:
-        sys.stdout.write(f"\r\x1b[K{text}")
-
-
-@contextmanager
-def _terminal_line(name: str) -> Iterator[_TerminalLine | None]:
-    """Where a notebook's progress bars go: to the terminal while it runs; nowhere when the output is no terminal."""
-    if not sys.stdout.isatty():
-        yield None
-        return
-    line = _TerminalLine(name)
-    try:
-        yield line
-    finally:
-        line.clear()
-
-
-@contextmanager
-def _temporary_files() -> Iterator[None]:
-    """A folder for the temporary files of a notebook's kernel that goes at its end, also where the kernel was killed."""
-    given = os.environ.get("TMPDIR")
-    with tempfile.TemporaryDirectory(prefix="shelfspace-", ignore_cleanup_errors=True) as folder:
-        os.environ["TMPDIR"] = folder
-        try:
-            yield
-        finally:
-            os.environ.pop("TMPDIR")
-            if given is not None:
-                os.environ["TMPDIR"] = given
-
-
-@contextmanager
-def _terminated_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM unwind as Ctrl-C does, so that the kernel is stopped and temporary files go."""
-
-    def interrupt(signum, frame):
-        raise KeyboardInterrupt
-
-    try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _files(out: Path) -> dict[str, tuple[int, int]]:
@@ -619,21 +558,13 @@ def _files(out: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _read(path: Path) -> dict | None:
-    """A JSON file, or None where there is none or it cannot be read."""
-    try:
-        return runs.read_json(path)
-    except (OSError, ValueError):
-        return None
-
-
 def _add_timings(path: Path, seconds: Mapping[str, float]) -> None:
     """Put the seconds of each stage beside the latencies that 06_evaluate measured."""
-    metrics = _read(path)
+    metrics = runs.read_object(path)
     if metrics is None:
         return
-    known = metrics.get("timings", {})
-    timings = dict(seconds) | {name: value for name, value in known.items() if name == "latency"}
+    known = metrics.get("timings")
+    timings = dict(seconds) | ({"latency": known["latency"]} if isinstance(known, dict) and "latency" in known else {})
     if known != timings:
         runs.write_json(path, metrics | {"timings": timings})
 
@@ -642,17 +573,30 @@ def _report(out: Path, about: Mapping, say: Callable[[str], None]) -> Path:
     """Render the report, unless it is there and nothing it shows has changed."""
     say(f"{'report':<24}")
     sources = {name: runs.sha256_file(PACKAGE / f"{name}.py") for name in imported("from shelfspace import report")}
-    shown = [*sorted((PACKAGE / "page").iterdir()), *sorted((out / "notebooks").glob("*.ipynb")), out / "metrics.json", NOTEBOOKS / "README.md"]
+    shown = [*sorted((PACKAGE / "page").iterdir()), *runs.notebooks(out), out / "metrics.json", NOTEBOOKS / "README.md"]
     sources |= {path.name: runs.sha256_file(path) for path in shown if path.is_file()}
     key = hashlib.sha256(json.dumps([sources, dict(about)], sort_keys=True, default=str).encode()).hexdigest()
-    record_path, page = out / ".stages" / "report.json", out / "report.html"
-    if page.exists() and _read(record_path) == {"key": key}:
+    page, record = out / "report.html", _report_record(out)
+    damage = ""
+    if record is None and os.path.lexists(out / REPORT):
+        damage = "its record was damaged"
+    elif record and record["key"] == key and not page.is_file():
+        damage = "report.html was missing"
+    elif record and record["key"] == key and runs.sha256_file(page) != record.get("sha256"):
+        damage = "report.html was changed"
+    elif record and record["key"] == key:
         say("   reused\n")
         return page
     from shelfspace import report
 
     started = time.perf_counter()
     page = report.render(out)
-    runs.write_json(record_path, {"key": key})
-    say(f"{time.perf_counter() - started:7.1f} s\n")
+    runs.write_json(out / REPORT, {"key": key, "sha256": runs.sha256_file(page)})
+    say(f"{time.perf_counter() - started:7.1f} s{_rebuilt(damage)}\n")
     return page
+
+
+def _report_record(out: Path) -> dict | None:
+    """The record of the page, or None where there is none that is whole."""
+    record = runs.read_object(out / REPORT)
+    return record if record and runs.is_hash(record.get("key")) and runs.is_hash(record.get("sha256", record["key"])) else None

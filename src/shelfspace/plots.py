@@ -37,6 +37,7 @@ __all__ = [
     "clean",
     "color_of",
     "colors_of",
+    "columns_table",
     "coverage_by_count",
     "decay_sweep",
     "decay_unit",
@@ -52,7 +53,6 @@ __all__ = [
     "parameter_sweep",
     "product_labels",
     "reliability",
-    "results_table",
     "sequence_lengths",
     "short",
     "show",
@@ -558,7 +558,7 @@ def latency(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
 
 
 def gains(table: pd.DataFrame) -> Figure:
-    """What each of several changes brought, in points, with its 95 % interval, a panel for each metric; hollow: level.
+    """What each of several changes brought, in points, with its 95 % interval, a panel for each metric; hollow: not shown to differ.
 
     Parameters
     ----------
@@ -581,7 +581,7 @@ def gains(table: pd.DataFrame) -> Figure:
         axes.set_title(metric_label(metric))
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.grid(axis="y", visible=False)
-    fig.supxlabel("points gained over the default, line: 95 % interval, hollow: level", fontsize=9.5, color=MUTED)
+    fig.supxlabel("points gained over the default, line: interval, hollow: not shown to differ", fontsize=9.5, color=MUTED)
     return fig
 
 
@@ -775,17 +775,26 @@ def coverage_by_count(df: pd.DataFrame) -> Figure:
     return fig
 
 
-def results_table(results: Mapping[str, Mapping], metrics: Sequence[str]) -> pd.DataFrame:
-    """A table of models, the best MRR@20 first, with each metric and its interval in percent: "12.3 (11.8–12.9)".
+def columns_table(
+    results: Mapping[str, Mapping[str, Mapping | None]], metric: str, order: Sequence[str], heads: Mapping[str, str]
+) -> pd.DataFrame:
+    """A table of models with one metric and its interval, in percent, in three columns: "12.3 (11.8–12.9)"; "–" without a target.
 
     Parameters
     ----------
-    results : mapping of model name to results
-        In the layout of ``metrics.json``.
-    metrics : sequence of str
+    results : mapping of model name to mapping of column to results
+        As `shelfspace.metrics.columns` gives them.
+    metric : str
+    order : sequence of str
+        Names of the models, the first row first.
+    heads : mapping of column to str
+        `shelfspace.metrics.COLUMNS`.
     """
     rows = {
-        label_of(name): {metric_label(m): with_interval(found[m], found["ci95"][m]) for m in metrics}
-        for name, found in sorted(results.items(), key=lambda item: -item[1]["mrr@20"])
+        label_of(name): {
+            heads[key]: with_interval(found[metric], found["ci95"][metric]) if found else "–"
+            for key, found in results[name].items()
+        }
+        for name in order
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model").reset_index()

@@ -65,8 +65,7 @@ def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
     params = runs.needed(run_dir, "params.json", "no report can be made; the pipeline writes it")
     if not metrics.get("models"):
         raise ValueError(f"{run_dir / 'metrics.json'} holds no models, so there is nothing to report.")
-    refuse_older(run_dir, metrics)
-    paths = sorted((run_dir / "notebooks").glob("*.ipynb"))
+    paths = runs.notebooks(run_dir)
     if not paths:
         raise ValueError(f"{run_dir / 'notebooks'} holds no executed notebook; run the pipeline first.")
     stems = [path.stem for path in paths]
@@ -76,7 +75,7 @@ def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
     room = max_bytes - sum(len(chapter.html.encode()) for chapter in told) - PAGE_ITSELF
     play = playground.read(run_dir, room)
     html = page(
-        "page.html.j2", scripts=("page.js", "play.js"), **summary(metrics, params, told), chapters=told, play=play,
+        "page.html.j2", scripts=("page.js", "play.js"), **summary(metrics, params, told, _left(run_dir)), chapters=told, play=play,
         play_json=playground.to_json(play) if play else "", flow=_flow(run_dir, params, told), glossary=glossary(),
         made_of=made_of({path.stem: nbformat.read(path, as_version=4) for path in paths}),
     )  # fmt: skip
@@ -96,13 +95,9 @@ def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
     return path
 
 
-def refuse_older(run_dir: Path, metrics: Mapping) -> None:
-    """Raise a ValueError for the figures of a run that was made before they came in `COLUMNS`."""
-    if "unseen" in metrics:
-        raise ValueError(
-            f"{run_dir / 'metrics.json'} is of an older version, without the columns seen before and discovery; "
-            f"make the run anew with `shelfspace report --out {run_dir}`."
-        )
+def _left(run_dir: Path) -> str:
+    """The recommender whose recommendations a run wrote; "" for a run without recommender.json."""
+    return runs.needed(run_dir, "recommender.json", "").get("model", "") if (run_dir / "recommender.json").exists() else ""
 
 
 def made_of(notebooks: Mapping[str, nbformat.NotebookNode]) -> str:
@@ -147,8 +142,8 @@ def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
     )
 
 
-def summary(metrics: Mapping, params: Mapping, told: Sequence[chapters.Chapter]) -> dict:
-    """All that the first screen shows, ready for the template."""
+def summary(metrics: Mapping, params: Mapping, told: Sequence[chapters.Chapter], model: str = "") -> dict:
+    """All that the first screen shows, ready for the template; `model` as in `answer`."""
     data = metrics.get("data", {})
     best = metrics.get("best", {})
     timings = stage_seconds(metrics)
@@ -158,7 +153,7 @@ def summary(metrics: Mapping, params: Mapping, told: Sequence[chapters.Chapter])
         "question": question(metrics, params),
         "source": source(params.get("data", "")),
         "days": days(data),
-        "answer": answer(metrics, params.get("parameters", {}).get("model", "")),
+        "answer": answer(metrics, model),
         "table": key_table(metrics),
         "facts": [
             (name, _decay(best) if key == "decay" else labels.get(best[key]) or label_of(str(best[key])))
@@ -304,7 +299,7 @@ def answer(metrics: Mapping, model: str = "") -> dict:
     ----------
     metrics : mapping
     model : str
-        The recommender whose recommendations the run wrote, the parameter `model`; "" where that is not known.
+        The recommender whose recommendations the run wrote, from recommender.json; "" where that is not known.
 
     Returns
     -------
@@ -372,7 +367,10 @@ def _verdict(metrics: Mapping, column: str, label: str, chosen: str) -> str:
     if not found:
         return ""
     hits, rank = found["hit_rate@20"], found["mrr@20"]
-    return f"{label} is {_standing(hits)} {other} in how many are found ({points(hits)}), and {_standing(rank)} it in how high they stand (MRR@20, {points(rank)})."
+    many, high = f"in how many are found ({points(hits)})", f"in how high they stand (MRR@20, {points(rank)})"
+    if _standing(hits) == _standing(rank):
+        return f"{label} is {_standing(hits)} {other} {many} and {high}."
+    return f"{label} is {_standing(hits)} {other} {many}, and {_standing(rank)} it {high}."
 
 
 def _standing(found: Mapping) -> str:
@@ -411,7 +409,7 @@ def _product(metrics: Mapping, model: str) -> str:
     if model == chosen:
         return f"{text} It is {label}'s, which was chosen on other customers than those it is measured on."
     other = models.get(model, {}).get("label") or label_of(model)
-    return f"{text} It is {other}'s, as the parameter model says, although {label} was chosen."
+    return f"{text} It is {other}'s, although the valid users chose {label}."
 
 
 def _made_of(best: Mapping) -> str:
@@ -419,6 +417,8 @@ def _made_of(best: Mapping) -> str:
     if not best.get("embedding") or best.get("decay") is None:
         return ""
     space, decay = label_of(str(best["embedding"])), _decay(best)
+    if best.get("model") == "ranked":
+        return f"One of its sources, the tied recommender, starts from the {space} embeddings and learned a decay of {decay}."
     if best.get("model") == "tied":
         return f"The model starts from the {space} embeddings and learned a decay of {decay}."
     if best.get("model") == "dense":

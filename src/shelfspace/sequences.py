@@ -1,12 +1,12 @@
 """Shopping sequences: from the events of a log to one time-ordered sequence of products per user.
 
 A product is a word, a user's shopping sequence is a sentence. This module decides, once and for everybody, which
-visits are history (what a model may see) and which are targets (what it must find), and which visits train.
+visits are history (what a model may see) and which are targets (what it must find), and which visits may train.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 PROTOCOLS = ("last-product", "time")
+ASKED = 0.3  # share of users whose last session before the cut gives training targets (protocol "time")
 EVENT_LEVELS = ("view", "add_to_cart", "purchase")  # weakest first; a visit carries its strongest
 
 
@@ -63,11 +64,12 @@ def window(events: ibis.Table, since: str = "", until: str = "") -> ibis.Table:
     return kept
 
 
-def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
-    """Collapse each user's consecutive events on one product into one visit.
+def visits(events: ibis.Table, session_gap: float = 30.0, cut: ibis.Value | None = None) -> ibis.Table:
+    """Collapse a session's consecutive events on one product into one visit.
 
-    A product that follows itself in a user's time-ordered events is one visit: it has the time of its first event
-    and the strongest event it led to (view < add_to_cart < purchase). Searches have no product and are left out.
+    A product that follows itself in a user's time-ordered events of one session is one visit: it has the time of its first
+    event and the strongest event it led to (view < add_to_cart < purchase). A visit ends with its session, so that who comes
+    back to a product the next day visits it again. Searches have no product and are left out.
 
     Parameters
     ----------
@@ -75,6 +77,8 @@ def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
         The canonical events (see `shelfspace.events`): user_id, product_id, timestamp, event, row, maybe session_id.
     session_gap : float
         Minutes of silence that end a session where the log has no session_id.
+    cut : timestamp value, optional
+        Events from it on, in sessions that began before it, are left out: they are no part of any visit.
 
     Returns
     -------
@@ -82,7 +86,7 @@ def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
         user_id, product_id, timestamp, event, session (int, from 1 per user), position (int, from 0 per user), and
         one boolean column per event name that says whether the visit holds such an event.
     """
-    clicks = events.filter(events.product_id.notnull(), events.event != "search")
+    clicks = _clicks(events)
     by_time = ibis.window(group_by="user_id", order_by=["timestamp", "row"])
     before = [name for name in ("product_id", "timestamp", "session_id") if name in clicks.columns]
     clicks = clicks.mutate(**{f"last_{name}": clicks[name].lag().over(by_time) for name in before})  # one sort for all
@@ -94,10 +98,15 @@ def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
         new_session = (clicks.timestamp <= until).fill_null(False).ifelse(0, 1)
     clicks = clicks.mutate(
         new_session=new_session,
-        new_visit=(clicks.last_product_id == clicks.product_id).fill_null(False).ifelse(0, 1),
         level=ibis.cases(*[(clicks.event == name, level) for level, name in enumerate(EVENT_LEVELS)]),
     )
+    same_product = (clicks.last_product_id == clicks.product_id).fill_null(False)
+    clicks = clicks.mutate(new_visit=(same_product & (clicks.new_session == 0)).ifelse(0, 1))
     up_to_here = ibis.window(group_by="user_id", order_by=["timestamp", "row"], preceding=None, following=0)
+    if cut is not None:
+        began = (clicks.new_session == 1).ifelse(clicks.timestamp, ibis.null(clicks.timestamp.type()))
+        clicks = clicks.mutate(session_start=began.max().over(up_to_here))
+        clicks = clicks.filter((clicks.session_start >= cut) | (clicks.timestamp < cut))
     clicks = clicks.select(
         "user_id", "product_id", "timestamp", "level", "new_visit",
         session=clicks.new_session.sum().over(up_to_here).cast("int32"),
@@ -116,6 +125,11 @@ def visits(events: ibis.Table, session_gap: float = 30.0) -> ibis.Table:
         event=ibis.cases(*[(strongest == level, name) for level, name in enumerate(EVENT_LEVELS)]),
         **{name: rows[name] | rows[f"later_{name}"].fill_null(False) for name in EVENT_LEVELS},
     )  # fmt: skip
+
+
+def _clicks(events: ibis.Table) -> ibis.Table:
+    """The events on products."""
+    return events.filter(events.product_id.notnull(), events.event != "search")
 
 
 def sequences(
@@ -141,7 +155,9 @@ def sequences(
         (with `target_event`) is left out. Users are put to train, valid and test by a hash of their id.
         "time": sessions that start in the last `test_days` days are for testing, and every visit of such a session
         but its first is a target. What came before the cut trains, except for a share of users that is for
-        validation in the same way. The rest of a session that runs over the cut is left out.
+        validation in the same way. For 30 % of the others the last session before it gives training targets, again at each
+        visit but the first, so that what learns to find targets has some that no embedding saw. Of a session that runs over the cut, no event after it counts, not even as what a visit
+        before it led to.
     target_event : {"", "view", "add_to_cart", "purchase"}
         Only visits with such an event can be targets; "" allows all.
     min_products : int
@@ -159,9 +175,8 @@ def sequences(
     -------
     ibis.Table
         user_id, position (int, the visit's place among the user's), product_id, timestamp, event, session, role
-        ("history" | "target"), split ("train" | "valid" | "test"), ordered by user and position. Embeddings may be
-        trained on the rows that are history *and* train, and on no others. A target's history is all rows of the same
-        user above it.
+        ("history" | "target"), split ("train" | "valid" | "test"), ordered by user and position. The rows of split train may
+        train, and no others (`corpus`). A target's history is all rows of the same user above it.
 
     Raises
     ------
@@ -169,7 +184,10 @@ def sequences(
         If a parameter is out of its range, naming what is allowed.
     """
     _check(protocol, target_event, min_products, test_days, test_share, valid_share)
-    rows = visits(events, session_gap)
+    cut = None
+    if protocol == "time":
+        cut = _clicks(events).timestamp.max().as_scalar() - ibis.interval(seconds=int(test_days * 86_400))
+    rows = visits(events, session_gap, cut)
     can_be_target = rows[target_event] if target_event else ibis.literal(True)
     rows = rows.mutate(can_be_target=can_be_target)
     # A first visit has no history, so it cannot be a target.
@@ -181,7 +199,7 @@ def sequences(
     if protocol == "last-product":
         rows = _last_product(rows, test_share, valid_share, seed)
     else:
-        rows = _by_time(rows, test_days, valid_share, seed)
+        rows = _by_time(rows, cut, valid_share, seed)
     if target_event:
         rows = rows.mutate(event=(rows.role == "target").ifelse(target_event, rows.event))
     columns = ["user_id", "position", "product_id", "timestamp", "event", "session", "role", "split"]
@@ -199,19 +217,21 @@ def _last_product(rows: ibis.Table, test_share: float, valid_share: float, seed:
     )
 
 
-def _by_time(rows: ibis.Table, test_days: float, valid_share: float, seed: int) -> ibis.Table:
-    """Cut the log in time: earlier sessions train, later sessions test at each of their visits but the first."""
-    cut = rows.timestamp.max().as_scalar() - ibis.interval(seconds=int(test_days * 86_400))
+def _by_time(rows: ibis.Table, cut: ibis.Value, valid_share: float, seed: int) -> ibis.Table:
+    """Split the log at a time: earlier sessions train, later sessions test at each of their visits but the first."""
     per_session = ibis.window(group_by=["user_id", "session"])
     rows = rows.mutate(
         session_start=rows.timestamp.min().over(per_session), session_position=rows.position.min().over(per_session)
     )
-    in_test = rows.session_start >= cut
-    rows = rows.filter(in_test | (rows.timestamp < cut))
     # Whole users validate: were it single sessions, a user's later training visits would have them in their history.
-    split = (rows.session_start >= cut).ifelse("test", _split(rows.user_id, {"valid": valid_share}, seed))
-    rows = rows.mutate(split=split)
-    is_target = (rows.split != "train") & (rows.position > rows.session_position) & rows.can_be_target
+    before = rows.session_start < cut
+    group = _split(rows.user_id, {"valid": valid_share, "asked": ASKED}, seed)
+    rows = rows.mutate(
+        asked=(group == "asked") & before, split=before.ifelse((group == "valid").ifelse("valid", "train"), "test"),
+        newest=rows.session_start.max(where=before).over(ibis.window(group_by="user_id")),
+    )  # fmt: skip
+    gives_targets = (rows.split != "train") | (rows.asked & (rows.session_start == rows.newest))
+    is_target = gives_targets & (rows.position > rows.session_position) & rows.can_be_target
     return rows.mutate(role=is_target.ifelse("target", "history"))
 
 
@@ -300,6 +320,8 @@ class Corpus:
         Index of each visit's event in `EVENT_LEVELS`.
     sessions : ndarray of int32, shape (n_visits,), optional
         Number of each visit's session within its sequence.
+    user_ids : ndarray of str, shape (n_sequences,), optional
+        Whose sequence it is.
     """
 
     product_ids: np.ndarray
@@ -308,6 +330,7 @@ class Corpus:
     times: np.ndarray | None = None
     events: np.ndarray | None = None
     sessions: np.ndarray | None = None
+    user_ids: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -316,6 +339,10 @@ class Corpus:
         """Yield each sequence as a list of product ids."""
         for start, end in zip(self.offsets[:-1], self.offsets[1:]):
             yield self.product_ids[self.items[start:end]].tolist()
+
+    def places(self, product_ids: np.ndarray) -> np.ndarray:
+        """Each visit's product as its place in a sorted product table that holds all of them; int, shape (n_visits,)."""
+        return np.searchsorted(product_ids, self.product_ids)[self.items]
 
 
 def passes(size: int, budget: int) -> int:
@@ -345,6 +372,9 @@ class Examples:
         Index of the target's event in `EVENT_LEVELS`.
     user_ids : ndarray of str, shape (n,)
         Whose history it is.
+    trained : ndarray of int64, shape (n,), optional
+        ``items[start[i]:trained[i]]`` are the visits of the user's sequence that may train (`corpus`), and so stand in what a
+        model counted; the score of example i leaves them out. Equal to `start`, the default, where nothing was counted.
     """
 
     items: np.ndarray
@@ -355,13 +385,18 @@ class Examples:
     target: np.ndarray
     target_event: np.ndarray
     user_ids: np.ndarray
+    trained: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.trained is None:
+            object.__setattr__(self, "trained", self.start)
 
     def __len__(self) -> int:
         return len(self.target)
 
     def __getitem__(self, rows) -> Examples:
         """The examples of the given rows (a slice, an index array or a mask)."""
-        per_example = (self.start, self.end, self.target, self.target_event, self.user_ids)
+        per_example = (self.start, self.end, self.target, self.target_event, self.user_ids, self.trained)
         return Examples(self.items, self.times, self.events, *(values[rows] for values in per_example))
 
     @property
@@ -400,12 +435,25 @@ def release() -> None:
     pa.default_memory_pool().release_unused()
 
 
-def corpus(table: pa.Table) -> Corpus:
-    """The sequences that embeddings are trained on: rows that are history and train, one sequence per user."""
-    keep = pc.and_(pc.equal(table["role"], "history"), pc.equal(table["split"], "train"))
+def corpus(table: pa.Table, targets: bool = False) -> Corpus:
+    """What may train, one sequence per user: all rows but the valid and test targets and what comes after them.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        ``sequences.parquet`` as `load` gives it.
+    targets : bool
+        Whether the targets of the train users are among them. All that counts takes them; product embeddings do not, as the
+        networks learn to find these targets from the embeddings.
+    """
+    keep = pc.equal(table["split"], "train")
+    keep = keep if targets else pc.and_(keep, pc.equal(table["role"], "history"))
     # A column at a time: of a large log, all of them at once take gigabytes.
     times = _days(table["timestamp"].filter(keep))
-    offsets = _offsets(_indices(table["user_id"].filter(keep))[0])
+    users, names = _codes(table["user_id"].filter(keep))
+    offsets = _offsets(users)
+    user_ids = names[users[offsets[:-1]]]
+    del users
     codes, dictionary = _codes(table["product_id"].filter(keep))
     present = np.zeros(len(dictionary), dtype=bool)
     present[codes] = True
@@ -417,7 +465,7 @@ def corpus(table: pa.Table) -> Corpus:
     del codes
     events, sessions = _events(table["event"].filter(keep)), table["session"].filter(keep).to_numpy()
     release()
-    return Corpus(dictionary[used], items, offsets, times, events, sessions)
+    return Corpus(dictionary[used], items, offsets, times, events, sessions, user_ids)
 
 
 def goals(given: Corpus) -> np.ndarray:
@@ -457,7 +505,10 @@ def without(given: Corpus, product_ids: np.ndarray) -> Corpus:
     keep = ~np.isin(given.product_ids, product_ids)[given.items]
     used, items = np.unique(given.items[keep], return_inverse=True)
     kept_before = np.concatenate([[0], np.cumsum(keep)])
-    return Corpus(given.product_ids[used], items.astype(np.int32), kept_before[given.offsets])
+    visits = {name: None if (of := getattr(given, name)) is None else of[keep] for name in ("times", "events", "sessions")}
+    return replace(
+        given, product_ids=given.product_ids[used], items=items.astype(np.int32), offsets=kept_before[given.offsets], **visits
+    )
 
 
 def of_split(table: pa.Table, split: str) -> pa.Table:
@@ -493,7 +544,7 @@ def examples(table: pa.Table, product_ids: np.ndarray, split: str, *, prefixes: 
         table = of_split(table, split)
     items, times, events, user_ids, users = _columns(table, product_ids)
     is_history = pc.equal(table["role"], "history").to_numpy()
-    in_split = pc.equal(table["split"], split).to_numpy()
+    in_split, in_train = (pc.equal(table["split"], name).to_numpy() for name in (split, "train"))
 
     offsets = _offsets(users)
     chosen = ~is_history & in_split
@@ -504,7 +555,8 @@ def examples(table: pa.Table, product_ids: np.ndarray, split: str, *, prefixes: 
     rows = np.flatnonzero(chosen)
     first = offsets[np.searchsorted(offsets, rows, side="right") - 1]
     rows, first = rows[rows > first], first[rows > first]  # a user's first visit has no history
-    return Examples(items, times, events, first, rows, items[rows], events[rows], user_ids[users[rows]])
+    trained = first + _trained(in_train, offsets)[np.searchsorted(offsets, rows, side="right") - 1]
+    return Examples(items, times, events, first, rows, items[rows], events[rows], user_ids[users[rows]], trained)
 
 
 def latest(table: pa.Table, product_ids: np.ndarray) -> Examples:
@@ -518,9 +570,15 @@ def latest(table: pa.Table, product_ids: np.ndarray) -> Examples:
     last = np.maximum.reduceat(np.where(is_target, np.arange(len(items)), -1), offsets[:-1])  # -1: no target
     target = np.where(last >= 0, items[last], -1)
     end = np.where(last >= 0, last, offsets[1:])
+    trained = offsets[:-1] + _trained(pc.equal(table["split"], "train").to_numpy(), offsets)
     return Examples(
-        items, times, events, offsets[:-1], end, target, np.zeros(len(end), np.int8), user_ids[users[offsets[:-1]]]
+        items, times, events, offsets[:-1], end, target, np.zeros(len(end), np.int8), user_ids[users[offsets[:-1]]], trained
     )
+
+
+def _trained(in_train: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """How many rows of each user may train, which come before all others; int64, shape (n_users,)."""
+    return np.add.reduceat(in_train, offsets[:-1], dtype=np.int64) if len(offsets) > 1 else np.zeros(0, np.int64)
 
 
 def _columns(table: pa.Table, product_ids: np.ndarray):

@@ -34,6 +34,8 @@ SESSION_GAP = 65 * 60.0  # least seconds between two sessions' visits; the usual
 # next product can be learnt, but not too easily.
 TASTE = 0.6  # pull of the lasting taste; a visit of this moment pulls with 1
 STRAY = 0.3  # share of taste's visits that follow the crowd into any category
+FAVOURITES = (0.45, 0.72, 0.9, 1.0)  # running shares of a user's favourite categories among taste's other visits
+OFFERED, TIER_FIT, BRAND_FIT = 6, 0.6, 1.2  # taste's choice: products on offer, width in price tier, bonus of the brand
 AGAIN, COMPLEMENT = 0.11, 0.16  # moves from an earlier visit; the rest are substitutes
 AGAIN_TAKEN, COMPLEMENT_TAKEN = 0.04, 0.66  # the same once its product is in the cart
 CART, CART_AGAIN, BUY = 0.06, 0.16, 0.5  # a first visit, a return visit, and from cart to purchase
@@ -41,7 +43,8 @@ SEARCH_TASTE, SEARCH_COMPLEMENT = 0.55, 0.3  # share of these moves that go thro
 DECAY_MEDIAN, DECAY_SIGMA = 0.4, 0.8  # log-normal true recency weight, per day
 VISITS_MEDIAN, VISITS_SIGMA, VISITS_MAX = 8.6, 0.62, 200  # log-normal visits per user
 NEW_SESSION = 0.3  # chance that a visit opens a session
-CLICK_MEDIAN, CLICK_SIGMA = 68.0, 1.25  # seconds between visits of a session, log-normal
+CLICK_MEDIAN, CLICK_SIGMA, CLICK_MAX = 68.0, 1.25, 1_700.0  # seconds between visits of a session, log-normal
+PAY_LEAST, PAY_MEDIAN, PAY_SIGMA, PAY_MAX = 60.0, 90.0, 0.8, 1_500.0  # seconds from the last visit to paying: least + log-normal
 RETURN_MEDIAN, RETURN_SIGMA = 0.7, 1.6  # days between sessions, log-normal
 ZIPF, ZIPF_SHIFT = 1.15, 1.0  # pull of a category's r-th product: (r + shift) ** -exponent
 SUBSTITUTES, PER_COMPLEMENT = 80, 4  # neighbours kept per product, and per product and complement category
@@ -261,19 +264,25 @@ class Shop:
         product_id (categorical, null where event is search), query (categorical, null elsewhere).
     products : pandas.DataFrame
         By product_id: product_id, name, category, brand, price, description; then the ground truth:
-        department, line (the model line that it belongs to or is made for), pull (on users; sums to 1).
+        department, line (the model line that it belongs to or is made for), tier (its price's place in the category,
+        in standard deviations, roughly), pull (on users; sums to 1).
     users : pandas.DataFrame
         By user_id: user_id, decay (true recency weight per day), price_tier (0 is the middle of every
         category, in standard deviations of the log price, roughly), favourite_category, favourite_brand (in
-        the department of that category).
+        the department of that category), favourite_categories (four, the likeliest first) and favourite_brands (one
+        in each department), as texts with commas.
     complements : pandas.DataFrame
-        product_id, complement_id: directed pairs, a phone and a case for that phone's line. By both ids.
+        product_id, complement_id, chance (that a move from the product to a complement goes there): directed pairs, a
+        phone and a case for that phone's line. By both ids.
+    substitutes : pandas.DataFrame
+        product_id, substitute_id, chance: the same for moves to a near substitute.
     """
 
     events: pd.DataFrame
     products: pd.DataFrame
     users: pd.DataFrame
     complements: pd.DataFrame
+    substitutes: pd.DataFrame
 
 
 class _Catalogue(NamedTuple):
@@ -321,7 +330,7 @@ def simulate(
     catalogue, blocks = _simulate(users, products, days, seed, visits)
     parts = list(blocks)
     traits = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
-    return Shop(_frame(catalogue, [part[0] for part in parts], users), *_truth(catalogue, traits))
+    return Shop(_frame(catalogue, [part[0] for part in parts], users), **_truth(catalogue, traits))
 
 
 def simulate_to(
@@ -369,11 +378,11 @@ def simulate_to(
          "product": b["product"].to_numpy(), "query": b["query"].to_numpy()}
         for b in batches
     )  # fmt: skip
-    known, who, complements = _truth(catalogue, {name: np.concatenate([t[name] for t in traits]) for name in traits[0]})
+    tables = _truth(catalogue, {name: np.concatenate([t[name] for t in traits]) for name in traits[0]})
     ids = _ids(catalogue, users)
-    _write(path, _tables((_columns(catalogue, log, ids) for log in frames), known))
+    _write(path, _tables((_columns(catalogue, log, ids) for log in frames), tables["products"]))
     if truth:
-        _write_truth({"products": known, "users": who, "complements": complements}, truth)
+        _write_truth(tables, truth)
     return rows
 
 
@@ -629,19 +638,19 @@ def _by_taste(
 ) -> np.ndarray:
     """A product by lasting taste.
 
-    Six popular products of a favourite category (now and then of the whole shop) are on offer; the one
+    `OFFERED` popular products of a favourite category (now and then of the whole shop) are on offer; the one
     that fits the user's price tier and brand is likely.
     """
-    rank = np.searchsorted([0.45, 0.72, 0.9], rng.random(len(who)))
+    rank = np.searchsorted(FAVOURITES[:-1], rng.random(len(who)))
     place = traits["favourite"][who, rank]
     edges = np.concatenate([[0.0], shop.cumulative])[shop.bounds]
     low, high = edges[place], edges[place + 1]
     stray = rng.random(len(who)) < STRAY
     low, high = np.where(stray, 0.0, low), np.where(stray, edges[-1], high)
-    wanted = low[:, None] + rng.random((len(who), 6)) * (high - low)[:, None]
+    wanted = low[:, None] + rng.random((len(who), OFFERED)) * (high - low)[:, None]
     offered = np.minimum(np.searchsorted(shop.cumulative, wanted, side="right"), len(shop.tier) - 1)
-    fit = -((shop.tier[offered] - traits["tier"][who][:, None]) ** 2) / (2 * 0.6**2)
-    fit += 1.2 * (shop.brand[offered] == traits["brands"][who[:, None], shop.department[offered]])
+    fit = -((shop.tier[offered] - traits["tier"][who][:, None]) ** 2) / (2 * TIER_FIT**2)
+    fit += BRAND_FIT * (shop.brand[offered] == traits["brands"][who[:, None], shop.department[offered]])
     return offered[np.arange(len(who)), np.argmax(fit + rng.gumbel(size=fit.shape), axis=1)]
 
 
@@ -656,7 +665,7 @@ def _times(visits: np.ndarray, days: int, rng: np.random.Generator) -> tuple[np.
     opens = rng.random(shape) < NEW_SESSION
     opens[0] = True
     opens &= np.cumsum(opens, axis=0) <= 12 * days  # what fits in the time
-    pause = np.minimum(CLICK_MEDIAN * np.exp(CLICK_SIGMA * rng.standard_normal(shape)), 1_700.0)
+    pause = np.minimum(CLICK_MEDIAN * np.exp(CLICK_SIGMA * rng.standard_normal(shape)), CLICK_MAX)
     gap = np.where(opens, RETURN_MEDIAN * np.exp(RETURN_SIGMA * rng.standard_normal(shape)), 0.0)
     gap[0] = 0.0
     since = np.cumsum(np.where(on, gap, 0.0), axis=0)
@@ -686,7 +695,8 @@ def _events(visits, who, opens, seconds, product, taken, search, rng) -> dict[st
     from_last = np.append(30.0, np.where(np.diff(session) == 0, np.diff(at), 30.0))
     asked, put = np.flatnonzero(search[of] >= 0), np.flatnonzero(taken[of])
     bought = put[rng.random(len(put)) < BUY]
-    paid = at[ends] + np.minimum(60.0 + 90.0 * np.exp(0.8 * rng.standard_normal(len(ends))), 1_500.0)
+    pause = PAY_LEAST + PAY_MEDIAN * np.exp(PAY_SIGMA * rng.standard_normal(len(ends)))
+    paid = at[ends] + np.minimum(pause, PAY_MAX)
     rows = np.concatenate([asked, np.arange(n), put, bought])
     sizes = [len(asked), n, len(put), len(bought)]
     event = np.repeat(np.arange(4, dtype=np.int8), sizes)
@@ -706,29 +716,39 @@ def _events(visits, who, opens, seconds, product, taken, search, rng) -> dict[st
     }
 
 
-def _truth(shop: _Catalogue, traits: dict[str, np.ndarray]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Products, users and complements, in order of id."""
+def _truth(shop: _Catalogue, traits: dict[str, np.ndarray]) -> dict[str, pd.DataFrame]:
+    """The ground truth by name, as in `Shop`: products, users, complements and substitutes, in order of id."""
     by_id, place = _by_id(shop)
-    columns = "product_id name category brand price description department line pull".split()
-    products = shop.frame[columns].iloc[by_id].reset_index(drop=True)
-    favourite = traits["favourite"][:, 0]
+    columns = "product_id name category brand price description department line tier pull".split()
+    products = shop.frame.assign(tier=shop.tier)[columns].iloc[by_id].reset_index(drop=True)
+    favourite = traits["favourite"]
     departments = list(BRANDS)
-    at_home = np.array([departments.index(row.department) for row in CATALOGUE])[favourite]
-    brand = traits["brands"][np.arange(len(favourite)), at_home]
+    of_category = np.array([departments.index(row.department) for row in CATALOGUE])
+    categories = np.array([row.name for row in CATALOGUE], dtype=object)[favourite]
+    brands = np.array([BRANDS[name].split() for name in departments], dtype=object)[np.arange(len(BRANDS)), traits["brands"]]
     users = pd.DataFrame({
         "user_id": _user_ids(len(favourite)),
         "decay": traits["decay"].round(4),
         "price_tier": traits["tier"].round(4),
-        "favourite_category": [CATALOGUE[c].name for c in favourite],
-        "favourite_brand": [BRANDS[departments[d]].split()[b] for d, b in zip(at_home, brand, strict=True)],
+        "favourite_category": categories[:, 0],
+        "favourite_brand": brands[np.arange(len(brands)), of_category[favourite[:, 0]]],
+        "favourite_categories": [",".join(row) for row in categories],
+        "favourite_brands": [",".join(row) for row in brands],
     })  # fmt: skip
-    places, cumulative = shop.complements
-    owner, slot = np.nonzero(np.diff(cumulative, axis=1, prepend=0.0) > 0)
-    pairs = np.stack([place[owner], place[places[owner, slot]]], axis=1)
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
     ids = products["product_id"].to_numpy()
-    complements = pd.DataFrame({"product_id": ids[pairs[:, 0]], "complement_id": ids[pairs[:, 1]]})
-    return products, users, complements
+    moves = {"complements": ("complement_id", shop.complements), "substitutes": ("substitute_id", shop.substitutes)}
+    return {"products": products, "users": users} | {
+        name: _moves(ids, place, goal, *chances) for name, (goal, chances) in moves.items()
+    }
+
+
+def _moves(ids: np.ndarray, place: np.ndarray, goal: str, places: np.ndarray, cumulative: np.ndarray) -> pd.DataFrame:
+    """Where moves from each product go, and with what chance: product_id, `goal`, chance; by both ids."""
+    chance = np.diff(cumulative, axis=1, prepend=0.0)
+    owner, slot = np.nonzero(chance > 0)
+    first, second = place[owner], place[places[owner, slot]]
+    order = np.lexsort((second, first))
+    return pd.DataFrame({"product_id": ids[first[order]], goal: ids[second[order]], "chance": chance[owner, slot][order]})
 
 
 def _user_ids(users: int) -> list[str]:
@@ -817,8 +837,8 @@ def _check_ending(path: str | Path) -> Path:
 
 
 def write_truth(shop: Shop, folder: str | Path) -> list[Path]:
-    """Write the ground truth as truth_products.parquet, truth_users.parquet and truth_complements.parquet."""
-    return _write_truth({"products": shop.products, "users": shop.users, "complements": shop.complements}, folder)
+    """Write the ground truth: truth_products, truth_users, truth_complements and truth_substitutes, all .parquet."""
+    return _write_truth({name: getattr(shop, name) for name in ("products", "users", "complements", "substitutes")}, folder)
 
 
 def _write_truth(tables: dict[str, pd.DataFrame], folder: str | Path) -> list[Path]:

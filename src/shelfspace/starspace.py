@@ -7,7 +7,8 @@ of sums over n ** p rows) and b1 … bK sampled negatives,
     hinge      sum_k max(0, margin - sim(a, b) + sim(a, b_k))
     softmax    -log( exp(sim(a, b) / t) / (exp(sim(a, b) / t) + sum_k exp(sim(a, b_k) / t)) )
 
-is lowered by Adagrad. Both sides share one table, with an Adagrad accumulator per row for each side. A product may be
+is lowered by Adagrad; the hinge of only so many negatives at a time as `max_kept` says, which is what the reported loss
+counts, divided by K. Both sides share one table, with an Adagrad accumulator per row for each side. A product may be
 the sum of several rows of the table: its own and those of its features (`shelfspace.features`), which other products
 share; so a product that nobody clicked has a vector, too.
 
@@ -103,7 +104,7 @@ def train(
         K, drawn for every batch: a uniformly drawn sequence, then the product that is its label in this epoch, so
         that products are drawn about as often as they occur.
     max_kept : int
-        Use at most so many of the negatives that violate the margin (hinge).
+        Use at most so many of the negatives that violate the margin (hinge); the loss that is reported is theirs, too, by K.
     batch : int
         Examples that share their negatives and are scored before any of them moves a vector. The original's is 5.
     window : int
@@ -222,6 +223,7 @@ def update(
     Returns
     -------
     loss : float
+        Of the negatives that were used (at most `max_kept` for the hinge), divided by their number K for the hinge.
     vectors : ndarray of float32, shape (n_products, dim)
     """
     count, dim = vectors.shape

@@ -16,7 +16,7 @@ The table v starts from pre-trained embeddings and keeps learning; there is no s
 comes back, which RepeatNet (Ren et al. 2019) has a decoder for, is told by s, as what lies in the cart is still wanted; by
 the habits h of the history (`HABITS`), as who went back before, goes back again; and by popularity, that of the product and
 of the newest one, which the bias holds. n_k(a -> b) is how often b came k visits after a in training
-(`shelfspace.transitions`): a cosine cannot say that b follows a but not a b. n(a, b) is in how many sequences both were: the
+(`shelfspace.transitions`), the user's own sequence left out: a cosine cannot say that b follows a but not a b. n(a, b) is in how many sequences both were: the
 item-to-item neighbours of Sarwar et al. 2001, averaged over the history with the weights c_i of the decay before it learned.
 Large catalogues are trained on a sample of the products at each step (`shelfspace.recommender.sample`). The attention is
 that of Li et al. 2017 (NARM) and Liu et al. 2018 (STAMP).
@@ -35,8 +35,8 @@ from tqdm import tqdm
 from shelfspace.embeddings import normalise
 from shelfspace.metrics import Model
 from shelfspace.recommender import Rows, adam, keras, sample, tf, validate
-from shelfspace.sequences import EVENT_LEVELS, Examples, passes
-from shelfspace.transitions import STEPS, Links, Own, span
+from shelfspace.sequences import EVENT_LEVELS, Corpus, Examples, passes
+from shelfspace.transitions import STEPS, Links
 from shelfspace.users import DECAY_TIMES
 
 EXAMPLES = 400_000  # trained on in all, when the number of epochs is left to the size of the log
@@ -205,7 +205,8 @@ class Tied(keras.Model):
 def start(
     vectors: np.ndarray,
     known: np.ndarray,
-    examples: Examples,
+    corpus: Corpus,
+    product_ids: np.ndarray,
     *,
     transitions: bool = True,
     seed: int = 0,
@@ -221,8 +222,10 @@ def start(
         Brought to length 1.
     known : ndarray of bool, shape (n_products,)
         Products without an embedding start near zero, at random.
-    examples : Examples
-        The training examples; what is counted, is counted in them.
+    corpus : Corpus
+        All that may train (`shelfspace.sequences.corpus` with the targets); what is counted, is counted in it.
+    product_ids : ndarray of str, shape (n_products,)
+        The product table, sorted.
     transitions : bool
         Whether scores know what came after what, and what came with what.
     seed : int
@@ -239,7 +242,7 @@ def start(
     if settings.get("visits", 1) < 1:
         raise ValueError(f"visits is {settings['visits']}; it must be 1 (the newest alone) or more.")
     n_products, dim = vectors.shape
-    links = Links.count(examples, n_products) if transitions else None
+    links = Links.count(corpus, product_ids) if transitions else None
     tables = [*links.steps, links.pairs] if links else []
     model = Tied(n_products, dim, [table.nnz for table in tables], **settings)
     for parts, table in zip(model.link_tables, tables):
@@ -248,9 +251,7 @@ def start(
     if links:
         model.alone.assign(links.alone)
     noise = np.random.default_rng(seed).normal(0, 0.01, vectors.shape)
-    seen = np.unique(span(examples)[0])
-    counts = np.bincount(examples.items[seen], minlength=n_products)
-    bias = 0.3 * np.log1p(counts)
+    bias = 0.3 * np.log1p(np.bincount(corpus.places(product_ids), minlength=n_products))
     model.table.assign(np.column_stack([np.where(known[:, None], normalise(vectors), noise), bias]))
     return model
 
@@ -329,8 +330,9 @@ def train(
     Parameters
     ----------
     model : Tied
-        From `start`, with the same examples; changed in place.
+        From `start`; changed in place.
     examples : Examples
+        Of sequences of the corpus that `start` counted: their `trained` parts are left out of the counts.
     valid : Examples, optional
         Measured after every epoch; the weights of the epoch with the best MRR@20 are kept. Without, the last ones.
     epochs : int
@@ -370,16 +372,15 @@ def train(
         raise ValueError("There is no training example; give a longer log.")
     n_products, n, rng = model.settings["n_products"], len(examples), np.random.default_rng(seed)
     links = model.links()
-    own = Own.of(examples, n_products)
     full = n_products <= full_below
     rows = Rows(model.table.numpy())
     take = _stepper(model, dropout, seed)
 
     def prepared(chosen: np.ndarray) -> tuple[np.ndarray, dict]:
         """The products of a step and its batch, in which product numbers are places among them."""
-        part, mine = examples[chosen], own[chosen]
+        part = examples[chosen]
         h = histories(part, model.settings["visits"], model.settings["decay_time"])
-        after = links.after(part, mine)
+        after = links.after(part)
         if full:
             products, correction = np.arange(n_products), np.zeros(n_products, dtype=np.float32)
         else:
@@ -392,7 +393,7 @@ def train(
             products, correction = sample(always, n_products, negatives, rng)
         place = np.full(n_products, -1, dtype=np.int32)
         place[products] = np.arange(len(products), dtype=np.int32)
-        alike = _alike(model, links, part, h, place >= 0, mine)
+        alike = _alike(model, links, part, h, place >= 0)
         row, product, kind, value = (np.concatenate(column) for column in zip(after, alike))
         items, linked = place[h.items], place[product]
         inside = linked >= 0
@@ -420,7 +421,7 @@ def train(
                 if i + 1 < len(chunks):
                     following = worker.submit(prepared, chunks[i + 1])
                 rate = learning_rate * (1 - rows.steps / steps)
-                moved, loss = take(rows.take(products), ready, np.float32(rate), np.float32(rows.steps + 1))
+                moved, loss = take(rows.take(products), ready, np.float32(rate), np.float32(rows.steps + 1), rows.steps_of[products] + 1)
                 rows.put(products, moved)
                 losses.append(loss)
                 bar.update()
@@ -457,12 +458,12 @@ def recency(examples: Examples, strength: float) -> np.ndarray:
     return np.exp(-strength * (time.max() - time) / max(np.ptp(time), 1e-12))
 
 
-def _alike(model: Tied, links: Links, examples: Examples, h: Histories, among: np.ndarray, own: Own | None = None):
-    """`Links.alike` for the histories, their visits weighed by the decay before it learned."""
+def _alike(model: Tied, links: Links, examples: Examples, h: Histories, among: np.ndarray):
+    """What goes with each history (`Links.alike`), whose visits weigh by the decay from before training."""
     offsets = np.append(h.newest, len(h.items)).astype(np.int64)
     weights = np.exp(-model.settings["decay"] * h.age)  # the newest visit has age 0, so that no sum is 0
     weights /= np.repeat(np.add.reduceat(weights, offsets[:-1]), np.diff(offsets))
-    return links.alike(examples, h.items, weights, offsets, among, own)
+    return links.alike(examples, h.items, weights, offsets, among)
 
 
 @tf.custom_gradient
@@ -480,12 +481,15 @@ def cross_entropy(logits, target):
 
 
 def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
-    """One step of training: from the table's rows, their moments and a batch to the moved rows and the loss."""
+    """One step of training: from the table's rows, their moments and a batch to the moved rows and the loss.
+
+    t is the number of the step, and t_of that of each row's own (`shelfspace.recommender.Rows`).
+    """
     small = [variable.value for variable in model.trainable_variables]
     moments = [(tf.Variable(tf.zeros_like(v)), tf.Variable(tf.zeros_like(v))) for v in small]
 
     def spec(names, kind, *width):
-        return {name: tf.TensorSpec((None, *width), kind) for name in names.split()}
+        return {name: _spec(name, kind, *width) for name in names.split()}
 
     batches = (
         spec("items event place row newest target repeat_place repeat_event link_kind", tf.int32)
@@ -497,8 +501,8 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
     number = tf.TensorSpec((), tf.float32)
     shape = (3, None, model.settings["dim"] + 1)
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32), batches, number, number])  # traced but once
-    def take(rows, batch, rate, t):
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32), batches, number, number, tf.TensorSpec((None, 1), tf.float32)])
+    def take(rows, batch, rate, t, t_of):  # traced but once
         table = rows[0]
         with tf.GradientTape() as tape:
             tape.watch(table)
@@ -519,7 +523,7 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
             moved = adam(tf.convert_to_tensor(gradient), value, first, second, rate, t)
             for variable, new in zip((value, first, second), moved):
                 variable.assign(new)
-        return adam(tf.convert_to_tensor(of_table), *tf.unstack(rows), rate, t), loss
+        return adam(tf.convert_to_tensor(of_table), *tf.unstack(rows), rate, t_of), loss
 
     return take
 
@@ -530,15 +534,32 @@ def recommend(model: Tied) -> Model:
     unit, bias, everything = normalise(table[:, :-1]), table[:, -1], np.ones(len(table), dtype=bool)
     temperature = model.settings["temperature"]
 
+    @tf.function(input_signature=[_spec("v", tf.float32, model.settings["dim"]), _spec("age", tf.float32)] + [
+        _spec(name, tf.int32) for name in ("event", "place", "row", "newest", "repeat_place", "repeat_event")
+    ] + [_spec("habits", tf.float32, len(HABITS)), _spec("popularity", tf.float32, len(POPULARITY))])  # fmt: skip
+    def query(v, age, event, place, row, newest, repeat_place, repeat_event, habits, popularity):
+        q = model.users(v, age, event, place, row, newest)
+        return tf.math.l2_normalize(q, 1, 1e-8) / temperature, model.repeat_bonus(repeat_place, repeat_event, habits, popularity)
+
+    @tf.function(input_signature=[_spec("kind", tf.int32), _spec("value", tf.float32)])
+    def link(kind, value):
+        return model.link_bonus(kind, value)
+
     def scores(examples: Examples) -> np.ndarray:
         h = histories(examples, model.settings["visits"], model.settings["decay_time"])
-        q = model.users(table[h.items, :-1], h.age, h.event, h.place, h.row, h.newest).numpy()
-        found = (normalise(q) / np.float32(temperature)) @ unit.T + bias
         owner, again = h.row[h.repeats], h.items[h.repeats]
         popularity = bias[np.stack([again, h.items[h.newest[owner]]], axis=1)]
-        found[owner, again] += model.repeat_bonus(h.place[h.repeats], h.event[h.repeats], h.habits, popularity).numpy()
+        v = table[h.items, :-1]
+        q, repeated = query(v, h.age, h.event, h.place, h.row, h.newest, h.place[h.repeats], h.event[h.repeats], h.habits, popularity)
+        products = q.numpy() @ unit.T + bias
+        products[owner, again] += repeated.numpy()
         for row, product, kind, value in (links.after(examples), _alike(model, links, examples, h, everything)):
-            np.add.at(found, (row, product), model.link_bonus(kind, value).numpy())  # several kinds may meet in one product
-        return found
+            np.add.at(products, (row, product), link(kind, value).numpy())  # several kinds may meet in one product
+        return products
 
     return scores
+
+
+def _spec(name: str, kind: tf.DType, *width: int) -> tf.TensorSpec:
+    """Of an argument with any number of rows."""
+    return tf.TensorSpec((None, *width), kind, name)

@@ -1,96 +1,25 @@
-"""What came after what, and what came with what: counted in the training examples, and looked up for a history.
+"""What came after what, and what came with what: counted in all that may train, and looked up for a history.
 
-A count n_k(a -> b) is how often b came k visits after a in the same training sequence. n(a, b) is how many training
-sequences hold both, n(a) how many hold a, and n(a, b) / sqrt(n(a) n(b)) how much they go together. A training example must
-not see what its own sequence added to the counts, or it would learn to trust a count that holds its own target.
+A count n_k(a -> b) is how often b came k visits after a in the same sequence. n(a, b) is how many sequences hold both, n(a)
+how many hold a, and n(a, b) / sqrt(n(a) n(b)) how much they go together. Whoever is scored, in training or in use, must not
+meet what the own sequence added to the counts: a model would learn to trust a count that holds its own target, or would
+rank first what nobody but this user ever did. So every look-up leaves out ``items[start:trained]`` (`Examples.trained`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numba as nb
 import numpy as np
 import scipy.sparse as sp
 
-from shelfspace.sequences import Examples
+from shelfspace.sequences import Corpus, Examples
 
 STEPS = (1, 2)  # k: how many visits later
 TOGETHER = len(STEPS)  # the kind of link that tells what goes together
 COMPANIONS = 50  # of each product are kept: those that go with it most
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Visits and what came a fixed number of visits after, within the same training sequence.
-
-    Attributes
-    ----------
-    source, target : ndarray of int32, shape (m,)
-        Products.
-    sequence : ndarray of int64, shape (m,)
-        Where in `Examples.items` the sequence begins.
-    """
-
-    source: np.ndarray
-    target: np.ndarray
-    sequence: np.ndarray
-
-    def counts(self, n_products: int) -> sp.csr_matrix:
-        """How often each product followed each; csr_matrix of float32, shape (n_products, n_products)."""
-        ones = np.ones(len(self.source), dtype=np.float32)
-        table = sp.csr_matrix((ones, (self.source, self.target)), shape=(n_products, n_products))
-        table.sum_duplicates()
-        return table
-
-    def own(self, source: np.ndarray, sequence: np.ndarray, n_products: int) -> sp.csr_matrix:
-        """The part of `counts` that each row's own sequence gave to its row of the table.
-
-        Parameters
-        ----------
-        source, sequence : ndarray, shape (n,)
-            Product and sequence of each row.
-
-        Returns
-        -------
-        csr_matrix of float32, shape (n, n_products)
-            To be taken from ``counts(n_products)[source]``.
-        """
-        key, wanted = self.sequence * n_products + self.source, sequence * n_products + source
-        order = np.argsort(key, kind="stable")
-        first, last = (np.searchsorted(key[order], wanted, side) for side in ("left", "right"))
-        offsets = np.concatenate([[0], np.cumsum(last - first)])
-        place = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], last - first)
-        ones = np.ones(len(place), dtype=np.float32)
-        table = sp.csr_matrix((ones, self.target[order][place], offsets), shape=(len(source), n_products))
-        table.sum_duplicates()
-        return table
-
-
-@dataclass(frozen=True)
-class Own:
-    """What each of n training examples' own sequence added to the counts.
-
-    Attributes
-    ----------
-    steps : list of csr_matrix
-        For each of `STEPS`, as `Pairs.own` gives it.
-    first, last : ndarray of int64, shape (n,)
-        Where in `Examples.items` the sequence begins and ends.
-    """
-
-    steps: list[sp.csr_matrix]
-    first: np.ndarray
-    last: np.ndarray
-
-    @classmethod
-    def of(cls, examples: Examples, n_products: int) -> Own:
-        """That of the training examples, all of them."""
-        steps = [pairs(examples, k).own(sources(examples, k)[0], examples.start, n_products) for k in STEPS]
-        return cls(steps, *sequence_of(examples))
-
-    def __getitem__(self, rows) -> Own:
-        return Own([table[rows] for table in self.steps], self.first[rows], self.last[rows])
 
 
 @dataclass(frozen=True)
@@ -109,20 +38,18 @@ class Links:
     pairs: sp.csr_matrix
     alone: np.ndarray
 
+    @cached_property
+    def scale(self) -> np.ndarray:
+        """See `scales`."""
+        return scales(self.alone)
+
     @classmethod
-    def count(cls, examples: Examples, n_products: int) -> Links:
-        """Count in training examples."""
-        return cls([pairs(examples, step).counts(n_products) for step in STEPS], *together(examples, n_products))
+    def count(cls, corpus: Corpus, product_ids: np.ndarray) -> Links:
+        """Count in all that may train."""
+        return cls([following(corpus, product_ids, step) for step in STEPS], *together(corpus, product_ids, COMPANIONS))
 
-    def after(self, examples: Examples, own: Own | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Products that came after the newest ones of each history.
-
-        Parameters
-        ----------
-        examples : Examples
-            n histories.
-        own : Own, optional
-            For training examples: what to take away.
+    def after(self, examples: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Products that came after the newest ones of each history, in other sequences than its own.
 
         Returns
         -------
@@ -131,23 +58,16 @@ class Links:
         value : ndarray of float32, shape (k,)
             n_k.
         """
-        found = [(np.zeros(0, np.int32),) * 3 + (np.zeros(0, np.float32),)]
+        links = [(np.zeros(0, np.int32),) * 3 + (np.zeros(0, np.float32),)]
         for kind, (table, step) in enumerate(zip(self.steps, STEPS)):
-            source, long = sources(examples, step)
-            part = table[source]
-            if own:
-                part = part - own.steps[kind]
-            part = part.tocoo()
-            keep = (part.data > 0) & long[part.row]
-            row, product = part.row[keep].astype(np.int32), part.col[keep].astype(np.int32)
-            found.append((row, product, np.full(len(row), kind, np.int32), part.data[keep]))
-        return tuple(np.concatenate(column) for column in zip(*found))
+            row, product, count = followers(table, examples, step, examples.end - step)
+            links.append((row, product, np.full(len(row), kind, np.int32), count))
+        return tuple(np.concatenate(column) for column in zip(*links))
 
     def alike(
-        self, examples: Examples, items: np.ndarray, weights: np.ndarray, offsets: np.ndarray, among: np.ndarray,
-        own: Own | None = None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-        """Products that go with those of each history.
+        self, examples: Examples, items: np.ndarray, weights: np.ndarray, offsets: np.ndarray, among: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Products that go with those of each history, in other sequences than its own.
 
         Parameters
         ----------
@@ -159,8 +79,6 @@ class Links:
             Where each history begins.
         among : ndarray of bool, shape (n_products,)
             Products to look for.
-        own : Own, optional
-            For training examples: what to take away.
 
         Returns
         -------
@@ -169,43 +87,54 @@ class Links:
         value : ndarray of float32, shape (k,)
             sum_i w_i n(a_i, b) / sqrt(n(a_i) n(b)).
         """
-        nobody = np.zeros(len(examples), dtype=np.int64)
-        first, last = (own.first, own.last) if own else (nobody, nobody)
-        row, product, value = companions(
-            items, weights, offsets, self.pairs.indptr, self.pairs.indices, self.pairs.data, self.alone, among,
-            examples.items, first, last,
-        )  # fmt: skip
+        row, product, value = companions(items, weights, offsets, self.pairs, self.scale, among, examples)
         return row, product, np.full(len(row), TOGETHER, np.int32), value
 
 
-def pairs(examples: Examples, step: int) -> Pairs:
-    """All pairs of visits `step` apart that the training examples show, targets among them."""
-    positions, sequence = span(examples)
-    together = np.flatnonzero((sequence[step:] == sequence[:-step]) & (positions[step:] == positions[:-step] + step))
-    items = examples.items[positions]
-    return Pairs(items[together], items[together + step], sequence[together])
+def following(corpus: Corpus, product_ids: np.ndarray, step: int) -> sp.csr_matrix:
+    """n_k: how often each product (column) came `step` visits after each (row); float32, shape (n_products, n_products)."""
+    places = corpus.places(product_ids)
+    sequence = np.repeat(np.arange(len(corpus)), np.diff(corpus.offsets))
+    same = sequence[step:] == sequence[:-step]
+    ones = np.ones(same.sum(), dtype=np.float32)
+    table = sp.csr_matrix((ones, (places[:-step][same], places[step:][same])), shape=(len(product_ids),) * 2)
+    table.sum_duplicates()
+    return table
 
 
-def sequence_of(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-    """Where in `Examples.items` the sequence of each training example begins and ends; int64, shape (n,) each."""
-    first, which = np.unique(examples.start, return_inverse=True)
-    end = np.zeros(len(first), dtype=np.int64)
-    np.maximum.at(end, which, examples.end)  # histories of a user are nested; the target of the longest is at its end
-    return examples.start, end[which] + 1
+def together(corpus: Corpus, product_ids: np.ndarray, most: int) -> tuple[sp.csr_matrix, np.ndarray]:
+    """In how many of the sequences two products are together, and in how many each one is.
 
+    Parameters
+    ----------
+    corpus : Corpus
+        What may train.
+    product_ids : ndarray of str, shape (n_products,)
+        The product table, sorted.
+    most : int
+        Products that each one keeps: itself, and the others of the largest n(a, b) / sqrt(n(b)).
 
-def span(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of all visits that the examples show, histories and targets, and where each one's sequence begins."""
-    first, one = np.unique(examples.start, return_index=True)
-    lengths = sequence_of(examples)[1][one] - first
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths), np.repeat(first, lengths)
-
-
-def sources(examples: Examples, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """The product from which transitions of `step` visits lead to the target, and which histories are that long."""
-    long = examples.lengths >= step
-    return examples.items[np.where(long, examples.end - step, examples.start)], long
+    Returns
+    -------
+    pairs : csr_matrix of float32, shape (n_products, n_products)
+        n(a, b), and n(a) on the diagonal.
+    alone : ndarray of float32, shape (n_products,)
+        n(a).
+    """
+    held = holds(corpus.places(product_ids), corpus.offsets, len(product_ids))
+    alone = np.bincount(held.indices, minlength=len(product_ids)).astype(np.float32)
+    holders, block, blocks = held.T.tocsr(), 256, []
+    for first in range(0, len(product_ids), block):
+        part = holders[first : first + block] @ held
+        row = np.repeat(np.arange(first, first + part.shape[0]), np.diff(part.indptr))
+        value = np.where(part.indices == row, np.inf, part.data / np.sqrt(alone[part.indices]))
+        for begin, end in zip(part.indptr[:-1], part.indptr[1:]):
+            if end - begin > most:
+                part.data[begin + np.argpartition(-value[begin:end], most - 1, kind="introselect")[most:]] = 0
+        part.eliminate_zeros()
+        part.sort_indices()
+        blocks.append(part)
+    return sp.vstack(blocks, format="csr"), alone
 
 
 def holds(items: np.ndarray, offsets: np.ndarray, n_products: int) -> sp.csr_matrix:
@@ -220,93 +149,129 @@ def holds(items: np.ndarray, offsets: np.ndarray, n_products: int) -> sp.csr_mat
     return held
 
 
-def together(examples: Examples, n_products: int) -> tuple[sp.csr_matrix, np.ndarray]:
-    """In how many of the training sequences two products are together, and in how many each one is.
-
-    Returns
-    -------
-    pairs : csr_matrix of float32, shape (n_products, n_products)
-        n(a, b) of each product a and the `COMPANIONS` that go with it most, a itself first of all: n(a, a) is n(a).
-    alone : ndarray of float32, shape (n_products,)
-        n(a).
-    """
-    positions, sequence = span(examples)
-    begins = np.flatnonzero(np.diff(sequence, prepend=-1))
-    held = holds(examples.items[positions], np.append(begins, len(sequence)), n_products)
-    alone = np.asarray(held.sum(axis=0), dtype=np.float32).ravel()
-    holders = held.T.tocsr()
-    blocks = [_most(holders[first : first + 1024] @ held, alone) for first in range(0, n_products, 1024)]
-    return sp.vstack(blocks).tocsr(), alone
-
-
-def _most(block: sp.csr_matrix, alone: np.ndarray) -> sp.csr_matrix:
-    """Rows of the counts cut to the `COMPANIONS` largest n(a, b) / sqrt(n(b))."""
-    block = block.tocoo()
-    row, product, count = block.row, block.col, block.data
-    order = np.lexsort((product, -count / np.sqrt(alone[product]), row))
-    begins = np.searchsorted(row[order], np.arange(block.shape[0]))
-    order = order[np.arange(len(order)) - begins[row[order]] < COMPANIONS]
-    return sp.csr_matrix((count[order], (row[order], product[order])), shape=block.shape)
-
-
-@nb.njit(nogil=True, cache=True)
-def companions(items, weights, offsets, starts, neighbours, counts, alone, among, visited, first, last):
-    """Products that go with those of each history: sum_i w_i n(a_i, b) / sqrt(n(a_i) n(b)). Without the GIL, for threads.
+def followers(
+    table: sp.csr_matrix, examples: Examples, step: int, source: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What came `step` visits after the visit at `source` of each history, in other sequences than its own.
 
     Parameters
     ----------
-    items, weights : ndarray, shape (m,)
-        Products a_i and weights w_i of the visits of all histories, one history after the other.
-    offsets : ndarray, shape (n + 1,)
-        Where each history begins.
-    starts, neighbours, counts, alone : ndarray
-        The arrays of the csr_matrix that `together` gives (indptr, indices, data), and its n(a).
-    among : ndarray of bool, shape (n_products,)
-        Products to find.
-    visited : ndarray of int32
-        `Examples.items`.
-    first, last : ndarray of int64, shape (n,)
-        ``visited[first:last]`` is the sequence that an example comes from and that is taken from the counts: see
-        `sequence_of`. Empty for others.
+    table : csr_matrix, shape (n_products, n_products)
+        From `following`, of the same step.
+    examples : Examples
+        n histories.
+    step : int
+    source : ndarray of int64, shape (n,)
+        Place in `Examples.items`; nothing follows where it lies before the history's start.
+
+    Returns
+    -------
+    row, product : ndarray of int32, shape (k,)
+    count : ndarray of float32, shape (k,)
+        n_k without the own sequence's part, where that leaves anything.
+    """
+    lengths = np.diff(table.indptr)
+    room = int(lengths[examples.items[np.maximum(source, examples.start)]].sum())
+    return _followers(
+        table.indptr, table.indices, table.data, examples.items, examples.start, examples.trained, source, step, room
+    )
+
+
+@nb.njit(nogil=True, cache=True)
+def _followers(starts, others, counts, items, start, trained, source, step, room):
+    """See `followers`; finds at most `room`. Without the GIL, for threads."""
+    own = np.zeros(len(starts) - 1, dtype=np.float32)
+    rows, products, left = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.float32)
+    size = 0
+    for row in range(len(start)):
+        if source[row] < start[row]:
+            continue
+        item = items[source[row]]
+        for at in range(start[row], trained[row] - step):
+            if items[at] == item:
+                own[items[at + step]] += 1
+        for at in range(starts[item], starts[item + 1]):
+            count = counts[at] - own[others[at]]
+            if count > 0:
+                rows[size], products[size], left[size] = row, others[at], count
+                size += 1
+        for at in range(start[row], trained[row] - step):
+            own[items[at + step]] = 0
+    return rows[:size], products[:size], left[:size]
+
+
+def scales(alone: np.ndarray, power: float = 0.5) -> np.ndarray:
+    """1 / n(a) ** power in row 0, and 1 / (n(a) - 1) ** power, for what a left-out sequence holds, in row 1; 0 where nobody is left."""
+    scale = np.zeros((2, len(alone)), dtype=np.float32)
+    for own in (0, 1):
+        np.power(alone - own, -power, out=scale[own], where=alone > own)
+    return scale
+
+
+def companions(
+    items: np.ndarray, weights: np.ndarray, offsets: np.ndarray, pairs: sp.csr_matrix, scale: np.ndarray,
+    among: np.ndarray, examples: Examples,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Products b that go with those of each history: sum_i w_i n(a_i, b) / (n(a_i) n(b)) ** power, its own sequence left out.
+
+    Parameters
+    ----------
+    items, weights, offsets, among, examples
+        See `Links.alike`.
+    pairs : csr_matrix, shape (n_products, n_products)
+        See `together`.
+    scale : ndarray of float32, shape (2, n_products)
+        See `scales`.
 
     Returns
     -------
     row, product : ndarray of int32, shape (k,)
     value : ndarray of float32, shape (k,)
     """
+    return _companions(
+        items, weights, offsets, pairs.indptr, pairs.indices, pairs.data, scale, among,
+        examples.items, examples.start, examples.trained,
+    )  # fmt: skip
+
+
+@nb.njit(nogil=True, cache=True)
+def _companions(items, weights, offsets, starts, neighbours, counts, scale, among, visited, first, last):
+    """See `companions`; ``visited[first:last]`` is each history's own sequence. Without the GIL, for threads."""
     n_products, n = len(starts) - 1, len(offsets) - 1
     value = np.zeros(n_products, dtype=np.float32)
-    own = np.zeros(n_products, dtype=np.float32)
+    met = np.zeros(n_products, dtype=np.bool_)  # apart from `value`, which stays 0 where a weight is 0
+    own = np.zeros(n_products, dtype=np.bool_)
     touched = np.empty(n_products, dtype=np.int32)
     size, room = 0, 1024
     rows, products, values = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.float32)
     for row in range(n):
         for item in visited[first[row] : last[row]]:
-            own[item] = 1
+            own[item] = True
         found = 0
         for place in range(offsets[row], offsets[row + 1]):
             item = items[place]
-            others = alone[item] - own[item]
-            if others <= 0:
-                continue
-            weight = weights[place] / np.sqrt(others)
+            mine = own[item]
+            weight = weights[place] * scale[int(mine), item]
             for at in range(starts[item], starts[item + 1]):
                 other = neighbours[at]
-                count = counts[at] - own[other]
+                count = counts[at]
+                if mine and own[other]:
+                    count -= 1
                 if count > 0 and among[other]:
-                    if value[other] == 0:
+                    if not met[other]:
+                        met[other] = True
                         touched[found] = other
                         found += 1
-                    value[other] += weight * count / np.sqrt(alone[other] - own[other])
+                    value[other] += weight * count * scale[int(own[other]), other]
         while size + found > room:
             room *= 2
             rows, products, values = _longer(rows, room), _longer(products, room), _longer(values, room)
         for other in touched[:found]:
             rows[size], products[size], values[size] = row, other, value[other]
             size += 1
-            value[other] = 0
+            value[other], met[other] = 0, False
         for item in visited[first[row] : last[row]]:
-            own[item] = 0
+            own[item] = False
     return rows[:size], products[:size], values[:size]
 
 

@@ -178,8 +178,8 @@ class Made:
     variant : Variant
     model : Model
         Scores of all products.
-    test : Examples
-        The test examples as this model takes them: with searches among the visits, say.
+    valid, test : Examples
+        The examples as this model takes them: with searches among the visits, say.
     vectors : ndarray of float32, shape (n_products, dim)
         Zero where a product has none.
     known : ndarray of bool, shape (n_products,)
@@ -199,6 +199,7 @@ class Made:
 
     variant: Variant
     model: Model
+    valid: Examples
     test: Examples
     vectors: np.ndarray
     known: np.ndarray
@@ -347,7 +348,7 @@ def _made(variant: Variant, material: Material, settings: Settings, made: Mappin
     if on & {"information", "searches"} and len(material.information.names):
         def place(rows: pd.DataFrame) -> np.ndarray:
             return embedded.embed_products(features.of_products(rows, min_products=1, max_share=1.0))
-    plain = Made(variant, None, material.test, vectors, known, None, seconds, size / 1e6, place)
+    plain = Made(variant, None, material.valid, material.test, vectors, known, None, seconds, size / 1e6, place)
     if "searches" in on:
         return _asking(embedded, material, decay, plain)
     return _exact(nearest_to_user(vectors, known, **decay), plain)
@@ -396,22 +397,24 @@ def _asking(embedded: Embeddings, material: Material, decay: Mapping, plain: Mad
     def model(examples: Examples) -> np.ndarray:
         return np.where(is_product, whole(examples), -np.inf)
 
-    test = sequences.examples(material.asked, ids, "test")
-    return _exact(model, replace(plain, test=test, megabytes=plain.megabytes + vectors[~is_product].nbytes / 1e6))
+    valid, test = (sequences.examples(material.asked, ids, split) for split in ("valid", "test"))
+    return _exact(model, replace(plain, valid=valid, test=test, megabytes=plain.megabytes + vectors[~is_product].nbytes / 1e6))
 
 
-def outside(name: str, label: str, model: Model, test: Examples, megabytes: float, base: str = "word2vec") -> Made:
+def outside(
+    name: str, label: str, model: Model, material: Material, megabytes: float, base: str = "word2vec"
+) -> Made:
     """A model that was trained elsewhere, to be measured beside the variants, against the default `base`."""
     nothing = np.zeros((0, 0), np.float32)
     variant = Variant(name, label, base, base)
-    return _exact(model, Made(variant, model, test, nothing, np.zeros(0, bool), None, float("nan"), megabytes))
+    return _exact(model, Made(variant, model, material.valid, material.test, nothing, np.zeros(0, bool), None, float("nan"), megabytes))
 
 
 def cold(material: Material, settings: Settings, made: Mapping[str, Made], hidden: np.ndarray) -> dict[str, np.ndarray]:
     """Ranks of the test targets when some products had not a single click.
 
-    The hidden products are taken out of the training sequences, and what places products by their features is trained
-    again. For the other variants the vectors of the hidden products are taken away, which is all that hiding can do to them.
+    The hidden products are taken out of the training sequences, and every variant is trained on what is left: hiding also
+    takes them from the contexts of the other products, whose vectors move. Those that use a base's vectors use its new ones.
 
     Parameters
     ----------
@@ -423,22 +426,21 @@ def cold(material: Material, settings: Settings, made: Mapping[str, Made], hidde
     dict of variant's name to ndarray of int64, shape (n_test,)
         The targets that are hidden products say how new products fare; the others, what their company costs the rest.
     """
-    unclicked = np.isin(np.arange(len(material.product_ids)), hidden)
-    found = {}
+    found, without = {}, {}
     for variant in [one for one in VARIANTS if one.name in made]:
         on, decay = set(variant.switches), settings.decays[variant.trainer]
-        if on & {"information", "images", "searches"}:
+        if on & {"given", "learned", "newcomers", "graph"}:
+            vectors, known = without[variant.base]
+        else:
             embedded = embed(variant, material, settings, material.product_ids[hidden])
             vectors, known = align(embedded, material.product_ids)
             if "searches" in on:
                 vectors[hidden] = embedded.embed_products(material.information)[hidden]
                 known = vectors.any(axis=1)
-        else:
-            known = made[variant.name].known & ~unclicked
-            vectors = np.where(known[:, None], made[variant.name].vectors, np.float32(0))
-            if "newcomers" in on:
-                place = newcomers.placer(material.information, vectors, known)
-                vectors, known = newcomers.fill(vectors, known, place, material.products)
+            without[variant.name] = vectors, known
+        if "newcomers" in on:
+            place = newcomers.placer(material.information, vectors, known)
+            vectors, known = newcomers.fill(vectors, known, place, material.products)
         weights = settings.counts if "given" in on else tuple(made[variant.name].chosen.values()) or None
         model = nearest_to_user(vectors, known, event_weights=weights, **decay)
         found[variant.name] = metrics.evaluate(model, material.test).ranks

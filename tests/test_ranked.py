@@ -1,0 +1,155 @@
+"""The ranker: what it is told of a candidate by hand, that own visits are left out, that it learns, and that it explains itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shelfspace import metrics, ranked
+from shelfspace.sequences import Corpus, Examples
+
+
+def shop(n: int = 400, n_products: int = 30, seed: int = 0) -> tuple[Examples, ranked.Facts]:
+    """Customers who see four products, after which comes the one whose number follows that of the newest, or the newest again."""
+    rng = np.random.default_rng(seed)
+    items = rng.integers(0, n_products, (n, 5))
+    again = rng.random(n) < 0.3
+    items[:, 4] = np.where(again, items[:, 3], (items[:, 3] + 1) % n_products)
+    start = 5 * np.arange(n)
+    events = np.zeros((n, 5), np.int8)
+    events[:, 3] = again  # what was put in the cart is looked at again
+    examples = Examples(
+        items.ravel().astype(np.int32), np.tile(np.arange(5.0), n), events.ravel(), start, start + 4, items[:, 4].astype(np.int32),
+        np.zeros(n, np.int8), np.arange(n).astype(str), start + 5,
+    )  # fmt: skip
+    ids = np.array([f"p{i:02d}" for i in range(n_products)])
+    corpus = Corpus(ids, examples.items, 5 * np.arange(n + 1), examples.times, examples.events)
+    products = pd.DataFrame({"product_id": ids, "category": np.where(np.arange(n_products) % 2, "odd", "even")})
+    return examples, ranked.facts(corpus, products, np.eye(n_products, dtype=np.float32))
+
+
+def following(n_products: int):
+    """A source that knows the rule, and one that names the same products to everybody."""
+    shift = np.roll(np.eye(n_products, dtype=np.float32), 1, axis=1)
+    return {
+        "after": lambda part: shift[part.items[part.end - 1]],
+        "same": lambda part: np.tile(-np.arange(n_products, dtype=np.float32), (len(part), 1)),
+    }
+
+
+@pytest.fixture(scope="module")
+def trained():
+    examples, facts = shop()
+    valid, _ = shop(seed=1)
+    return ranked.train(following(30), facts, examples, valid, top=3, trees=40), shop(seed=2)[0]
+
+
+def column(table: np.ndarray, name: str) -> np.ndarray:
+    return table[:, ranked.DESCRIPTION.index(name)]
+
+
+def test_a_candidate_is_described_as_by_hand():
+    """Three visits: product 2 in the cart, product 0, product 2 again after a pause of two days; candidates 0, 1 and 2."""
+    examples = Examples(
+        np.array([2, 0, 2], np.int32), np.array([0.0, 0.01, 2.01]), np.array([1, 0, 0], np.int8), np.array([0]), np.array([3]),
+        np.array([1], np.int32), np.zeros(1, np.int8), np.array(["Ada"]), np.array([2]),
+    )  # fmt: skip
+    nothing = np.full(3, np.nan, np.float32)
+    facts = ranked.Facts(
+        np.array([5.0, 1.0, 3.0], np.float32), np.array([0.0, 0.0, 2.0], np.float32), np.zeros(3, np.float32), 9.0,
+        np.array([0, 0, 1], np.int32), np.full(3, -1, np.int32), np.log1p(np.array([10.0, 20.0, 5.0], np.float32)), nothing,
+        np.eye(3, dtype=np.float32),
+    )  # fmt: skip
+    table = ranked.describe(facts, examples, np.arange(3, dtype=np.int32), np.array([0, 3]))
+    np.testing.assert_allclose(column(table, "own/visits"), [1, 0, 2])
+    np.testing.assert_allclose(column(table, "own/visits_ago"), [1, np.nan, 0])
+    np.testing.assert_allclose(column(table, "own/days_ago"), [2, np.nan, 0])
+    np.testing.assert_allclose(column(table, "own/strongest_event"), [0, np.nan, 1])
+    np.testing.assert_allclose(column(table, "own/newest_event"), [0, np.nan, 0])
+    np.testing.assert_allclose(column(table, "own/in_this_session"), [0, np.nan, 1])
+    for name, value in (
+        ("customer/visits", 3), ("customer/products", 2), ("customer/share_of_returns", 1 / 3), ("customer/sessions", 2),
+        ("customer/days_since_the_visit_before", 2), ("customer/days_in_all", 2.01), ("customer/visits_in_this_session", 1),
+    ):  # fmt: skip
+        np.testing.assert_allclose(column(table, name), value, rtol=1e-6)
+    # Two of Ada's visits were counted: one to product 2, in the cart, and one to product 0.
+    np.testing.assert_allclose(column(table, "popularity/visits"), [4, 1, 2])
+    np.testing.assert_allclose(column(table, "popularity/share_taken"), [0, 0, 1 / 12], rtol=1e-6)
+    np.testing.assert_allclose(column(table, "category/visits_ago"), [1, 1, 0])
+    fade = 1 + ranked.FADE + ranked.FADE**2
+    np.testing.assert_allclose(column(table, "category/share"), [0.8 / fade, 0.8 / fade, 1.64 / fade], rtol=1e-6)
+    assert np.isnan(column(table, "brand/share")).all() and np.isnan(column(table, "price/above_usual")).all()
+    np.testing.assert_allclose(column(table, "price/above_newest"), np.log([11 / 6, 21 / 6, 1]), rtol=1e-5)
+    np.testing.assert_allclose(column(table, "near/newest"), [0, 0, 1])
+    np.testing.assert_allclose(column(table, "near/nearest_of_five"), [1, 0, 1])
+
+
+def test_descriptions_do_not_depend_on_who_else_is_described():
+    examples, facts = shop(50)
+    product = np.tile(np.arange(30, dtype=np.int32), 50)
+    whole = ranked.describe(facts, examples, product, 30 * np.arange(51))
+    alone = [ranked.describe(facts, examples[i : i + 1], product[:30], np.array([0, 30])) for i in range(50)]
+    np.testing.assert_array_equal(whole, np.concatenate(alone))
+
+
+def test_candidates_are_the_first_of_each_source_and_what_was_seen():
+    examples, _ = shop(20)
+    product, offsets, said, _ = ranked.candidates(following(30), examples, top=3)
+    for i in range(20):
+        mine = product[offsets[i] : offsets[i + 1]]
+        history = examples.items[examples.start[i] : examples.end[i]]
+        assert set(history) | {0, 1, 2, (history[-1] + 1) % 30} <= set(mine) and len(set(mine)) == len(mine)
+        place = said[offsets[i] : offsets[i + 1], 3]  # by the source that names the same to everybody
+        assert dict(zip(mine, place)) == {p: (p if p < 3 else 3) for p in mine}
+
+
+def test_it_learns_when_to_trust_a_source(trained):
+    model, test = trained
+    rank = metrics.evaluate(ranked.recommend(model), test).ranks
+    alone = metrics.evaluate(model.sources["after"], test).ranks
+    assert metrics.reciprocal_rank(rank, 20).mean() > metrics.reciprocal_rank(alone, 20).mean() + 0.1
+    assert (rank <= 2).mean() > 0.95  # either of the two that can come
+
+
+def test_the_parts_of_a_score_sum_to_it(trained):
+    model, test = trained
+    for row in range(5):
+        parts = ranked.explain(model, test[row : row + 1], k=4)
+        scores = ranked.recommend(model)(test[row : row + 1])[0]
+        np.testing.assert_allclose(parts.drop(columns=["product", "score"]).sum(axis=1), parts.score, atol=1e-9)
+        np.testing.assert_allclose(scores[parts["product"]], parts.score, rtol=1e-6)
+        assert parts["product"].tolist() == metrics.top_k(scores[None], len(parts))[0][0].tolist()
+
+
+def test_what_is_no_candidate_comes_after_all_candidates(trained):
+    model, test = trained
+    product, offsets, _ = ranked.look(model.sources, model.facts, test[:10], model.top)
+    scores = ranked.recommend(model)(test[:10])
+    for row in range(10):
+        inside = np.isin(np.arange(30), product[offsets[row] : offsets[row + 1]])
+        assert scores[row, inside].min() > scores[row, ~inside].max()
+
+
+def test_it_is_the_same_from_its_file(trained, tmp_path):
+    model, test = trained
+    ranked.save(model, tmp_path / "ranker.txt")
+    again = ranked.load(tmp_path / "ranker.txt", model.sources, model.facts, model.top)
+    np.testing.assert_array_equal(ranked.recommend(again)(test), ranked.recommend(model)(test))
+    with pytest.raises(ValueError, match="trained with other sources"):
+        ranked.load(tmp_path / "ranker.txt", {"after": model.sources["after"]}, model.facts)
+
+
+def test_it_is_the_same_in_every_run():
+    (examples, facts), (valid, _) = shop(200), shop(200, seed=1)
+    texts = {ranked.train(following(30), facts, examples, valid, top=3, trees=10).trees.model_to_string() for _ in range(2)}
+    assert len(texts) == 1
+
+
+def test_without_a_target_among_the_candidates_there_is_nothing_to_learn():
+    examples, facts = shop(20)
+    far = Examples(*(getattr(examples, name) for name in ("items", "times", "events", "start", "end")),
+                   np.full(20, 29, np.int32), examples.target_event, examples.user_ids, examples.trained)  # fmt: skip
+    keep = ~far.seen() & (far.items[far.end - 1] != 28)
+    with pytest.raises(ValueError, match="No target is among the candidates"):
+        ranked.train(following(30), facts, far[keep], far[keep], top=3)
