@@ -40,7 +40,7 @@ FIGURES = {"hit_rate@20": [SHARE, SHARE], "mrr@20": [SHARE, SHARE]}
 MODEL = {"hit_rate@20!": SHARE, "mrr@20!": SHARE, "ci95": FIGURES, "label": NAME, "kind": TEXT}
 SHAPES = {
     "metrics.json": {
-        "models": {"*": MODEL}, "protocol": TEXT, "target_event": TEXT, "timings": {"latency": ANY, "*": SECONDS},
+        "models": {"*": MODEL}, "best": {"model": NAME}, "protocol": TEXT, "target_event": TEXT, "timings": {"latency": ANY, "*": SECONDS},
         "data": {"users_kept": COUNT, "products": COUNT, "test": COUNT},
     },
     "params.json": {

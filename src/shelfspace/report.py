@@ -231,7 +231,7 @@ def winner(metrics: Mapping) -> str:
     """The model that was chosen on the valid users; the one with the highest MRR@20 where metrics.json names none."""
     models = {name: values for name, values in metrics["models"].items() if values.get("kind") != "ceiling"}
     chosen = metrics.get("best", {}).get("model")
-    return chosen if chosen in models else min(models, key=lambda name: (-models[name]["mrr@20"], name))
+    return chosen if chosen in models else min(models, key=lambda name: (-models[name]["mrr@20"], name), default="")
 
 
 def _reach(values: Mapping, metric: str) -> float:
@@ -324,18 +324,18 @@ def answer(metrics: Mapping, model: str = "") -> dict:
     for key, (_, what) in COLUMNS.items():
         column = told.get(key)
         mine = models[chosen] if key == "all" else models[chosen].get(key)
-        if not column or not mine:
+        if not everyone or not column or not mine:
             continue
         sentences = []
         if key != "all":
             theirs = _others(metrics, key, chosen)
             rates = [(what, models[name][key]["hit_rate@20"]) for what, name in theirs if models[name].get(key)]
             digits = _digits([mine["hit_rate@20"], *(rate for _, rate in rates)])
-            against = ", ".join(f"{_of_100(rate, digits)} with {what}" for what, rate in rates)
+            against = " and ".join(f"{_of_100(rate, digits)} with {what}" for what, rate in rates)
             value = _placed(mine, "hit_rate@20", 1)
             sentences.append(
-                f"{_of_100(value['value'], digits)} of 100 are found{_sure(value)}{f', against {against}' if against else ''}; "
-                f"such are {column['n']:,} of the {everyone.get('n', column['n']):,} targets."
+                f"Of the {everyone['n']:,} targets, {column['n']:,} are such. Of 100, {_of_100(value['value'], digits)} are "
+                f"found{_sure(value)}{f', against {against}' if against else ''}."
             )
         sentences.append(_verdict(metrics, key, label, chosen))
         parts.append((what or "All together", sentences))
@@ -386,9 +386,9 @@ def points(found: Mapping) -> str:
 
 
 def _digits(shares: Sequence[float]) -> int:
-    """Decimals that tell these shares apart as numbers of 100 customers: none, or one where two would look alike or be 0."""
-    told = [f"{100 * share:.0f}" for share in shares]
-    return int(len(set(told)) < len(told) or "0" in told)
+    """Decimals that tell shares apart as numbers of 100 customers: none, or one where that shows more of them different."""
+    shown = [len({f"{100 * share:.{digits}f}" for share in (0, *shares)}) for digits in (0, 1)]
+    return int(shown[1] > shown[0])
 
 
 def _of_100(share: float, digits: int) -> str:
