@@ -315,8 +315,8 @@ def answer(metrics: Mapping, model: str = "") -> dict:
     others = _others(metrics, "all", chosen)
     digits = _digits([value["value"], *(models[name]["hit_rate@20"] for _, name in others)])
     whom = "customers" if one_each else "next products"
-    finds = f"find what they {verb} next among twenty recommendations" if one_each else f"that customers {verb} stand among twenty recommendations"
-    lead = [f"Of 100 {whom}, {_of_100(value['value'], digits)} {finds}{_sure(value)}."]
+    finds = f"find what they {verb} next" if one_each else f"that customers {verb} stand"
+    lead = [f"Of 100 {whom}, {_of_100(value['value'], digits)} {finds} among twenty recommendations{_sure(value)}."]
     if others:
         against = " and ".join(f"{_of_100(models[name]['hit_rate@20'], digits)} with {what}" for what, name in others)
         lead.append(f"It would be {against}.")
