@@ -60,6 +60,26 @@ def model_table():
     return pd.DataFrame(rows)
 
 
+def part(found, factor, n):
+    """The figures of a column: those of all, by a factor."""
+    values = {metric: factor * number for metric, number in found.items()}
+    return values | {"ci95": {m: [0.95 * x, 1.05 * x] for m, x in values.items()}, "n": n}
+
+
+def gain(value, width=0.01):
+    return {"gain": value, "ci95": [value - width, value + width], "p": 0.0002, "p_is_bound": abs(value) > width, "p_holm": 0.004}
+
+
+def paired(models, column):
+    """Each model less co-occurrence, which is the best baseline of every column here."""
+    of = {name: values if column == "all" else values[column] for name, values in models.items()}
+    return {
+        name: {metric: gain(values[metric] - of["cooccurrence"][metric]) for metric in ("mrr@20", "hit_rate@20")}
+        for name, values in of.items()
+        if name != "cooccurrence"
+    }
+
+
 def metrics():
     models = {}
     for name, label, kind, value in (
@@ -80,6 +100,9 @@ def metrics():
             "catalogue_coverage@20": 0.4,
             "kind": kind,
             "label": label,
+            "seen": part(found, 1.5, 3_400),
+            "discovery": part(found, 0.8 if kind != "recommender" else 0.5, 1_462),
+            "valid": {column: {"hit_rate@20": 1.01 * value, "mrr@20": 0.303 * value} for column in ("all", "seen", "discovery")},
         }
     return {
         "protocol": "last-product",
@@ -87,7 +110,10 @@ def metrics():
         "best": {"model": "dense", "embedding": "starspace", "decay": 0.2},
         "models": models,
         "slices": {},
-        "unseen": models,
+        "columns": {
+            column: {"n": n, "customers": n, "baseline": "cooccurrence", "comparisons": 21, "paired": paired(models, column)}
+            for column, n in (("all", 4_862), ("seen", 3_400), ("discovery", 1_462))
+        },
         "data": {
             "rows_read": 412_345,
             "events": 401_234,
@@ -275,6 +301,7 @@ def make_run(folder: Path) -> Path:
         )
     (folder / "metrics.json").write_text(json.dumps(metrics()))
     (folder / "params.json").write_text(json.dumps(params()))
+    (folder / "recommender.json").write_text(json.dumps({"model": "dense"}))
     return folder
 
 
@@ -297,20 +324,54 @@ def soup(html):
 
 def test_first_screen(soup):
     assert soup.html["lang"] == "en"
-    assert soup.h1.get_text() == "What will a customer look at next?"
-    said = soup.find(class_="answer").get_text()
-    assert "Recommender finds the next product best" in said
-    assert (
-        "it puts 29.1% of 4,862 test targets among its first 20 products (95 % interval 27.6% to 30.6%)"
-        in said
+    assert soup.h1.get_text() == "What will a customer of a simulated shop look at next?"
+    lead = soup.select_one(".answer > p").get_text()
+    assert lead.startswith(
+        "Of 100 customers, 29 find what they look at next among twenty recommendations (with 95 % confidence 27.6 to 30.6). "
+        "It would be 3 with the most popular products and 25 with the best simple method, Co-occurrence."
     )
-    assert "9.4 times Most popular (0.93%, 0.88% to 0.98%)" in said
-    assert "Against the strongest baseline, Co-occurrence (7.4%, 7.0% to 7.8%), it is ahead beyond chance." in said
-    assert "The recommender uses the StarSpace user embedding with a decay of 0.2 per day" in said
-    rows = soup.select(".key tbody tr")
-    assert len(rows) == 8 and "Recommender" in rows[0].get_text() and "best" in rows[0].get_text()
-    assert "Most popular" in rows[-1].get_text()
-    assert "27.6–30.6%" in rows[0].get_text()
+    said = {part.dt.get_text(): part.dd.get_text() for part in soup.select(".answer dl > div")}
+    assert list(said) == [
+        "All together", "Products that the customer knew", "Products that were new to the customer", "What leaves the pipeline",
+    ]  # fmt: skip
+    assert "ahead of Co-occurrence in how many are found (+4.4 points, +3.4 to +5.4) and in how high" in said["All together"]
+    known, new = said["Products that the customer knew"], said["Products that were new to the customer"]
+    assert "3,400 are such. Of 100, 44 are found" in known and "37 with the best simple method, Co-occurrence" in known
+    assert "Of 100, 15 are found" in new and "20 with the best simple method" in new
+    assert "Recommender is behind Co-occurrence in how many are found (−5.2 points, −6.2 to −4.2)" in new
+    assert "It is Recommender's, which was chosen on other customers" in said["What leaves the pipeline"]
+    assert "uses the StarSpace user embedding with a decay of 0.2 per day" in said["What leaves the pipeline"]
+
+
+def test_key_table(soup):
+    tables = soup.select(".key table")
+    rows = tables[0].select("tbody:not(.lead) tr")
+    assert [len(table.select("tbody:not(.lead) tr")) for table in tables] == [5, 3]  # the rest is folded
+    assert tables[1].find_parent("details") and "3 more models" in soup.select_one(".key summary").get_text()
+    assert "Recommender" in rows[0].get_text() and "chosen" in rows[0].get_text() and "Most popular" in rows[-1].get_text()
+    assert [" ".join(th.get_text().split()) for th in tables[0].select("[scope=colgroup]")] == [
+        "all 4,862 targets", "seen before 3,400 targets", "discovery 1,462 targets",
+    ]  # fmt: skip
+    cells = [" ".join(cell.get_text().split()) for cell in rows[0].select("td")]
+    assert cells[0] == "29.1% 27.6–30.6%" and cells[2].startswith("43.6%") and cells[4].startswith("14.5%") and len(cells) == 6
+    lead = [" ".join(cell.get_text(" ").split()) for cell in tables[0].select(".lead td")]
+    assert lead[0] == "+4.4 +3.4 to +5.4 ahead of Co-occurrence" and lead[4] == "−5.2 −6.2 to −4.2 behind Co-occurrence"
+    bar, whisker = rows[0].select_one("svg rect"), rows[0].select_one("svg path")
+    low, high = (float(x) for x in re.match(r"M([\d.]+) 2v8m0-4H([\d.]+)m", whisker["d"]).groups())
+    assert low < float(bar["width"]) + 2 < high  # the whisker stands on the end of the bar, and no track looks like one
+    assert not soup.select(".key svg line")
+
+
+def test_the_ceiling_stands_apart_and_is_never_best():
+    found = metrics()
+    ceiling = found["models"]["dense"] | {"kind": "ceiling", "label": "What can be known", "mrr@20": 0.9, "hit_rate@20": 0.95}
+    found["models"] = {"ceiling": ceiling} | found["models"]
+    table = report.key_table(found)
+    assert table["ceiling"]["label"] == "What can be known" and not table["ceiling"]["best"]
+    assert "ceiling" not in [row["name"] for row in [*table["rows"], *table["more"], *report.ranking(found)]]
+    del found["best"]
+    assert report.winner(found) == "dense" and report.alerts(found) == []
+    assert "ceiling" not in str(report.answer(found)) and "known:" not in str(report.answer(found))
 
 
 def test_data_and_reproduction(soup):
@@ -430,27 +491,59 @@ def test_a_sparse_run_has_a_page_too(tmp_path):
     assert "popular" in report.render(folder).read_text().lower()
 
 
-def test_answer_when_a_baseline_wins():
+def test_answer_when_a_baseline_was_chosen():
     found = metrics()
-    found["models"]["cooccurrence"]["mrr@20"] = 0.2
-    found["models"]["cooccurrence"]["ci95"]["mrr@20"] = [0.19, 0.21]
-    said = " ".join(report.answer(found))
-    assert said.startswith("Co-occurrence finds") and "strongest other baseline, Own recent products" in said
-    assert "nothing that was learned beats it; the best of what was learned is Recommender (8.7%" in said
-    assert any("Chosen on validation users was Recommender" in text for text in report.alerts(found))
+    found["best"] = {"model": "cooccurrence"}
+    said = report.answer(found, "dense")
+    assert said["lead"] == [
+        "Of 100 customers, 25 find what they look at next among twenty recommendations (with 95 % confidence 23.5 to 25.9).",
+        "It would be 3 with the most popular products.",
+    ]
+    assert dict(said["points"])["All together"].startswith("Co-occurrence is itself the best simple method here")
+    assert "It is Recommender's, although the valid users chose Co-occurrence." in dict(said["points"])["What leaves the pipeline"]
+    assert [one["cells"] for one in report.key_table(found)["lead"]] == [None, None, None]
 
 
-def test_answer_says_what_the_winner_is_made_of_and_is_held_against_the_most_popular():
+def test_targets_are_counted_where_a_customer_has_several():
     found = metrics()
-    found["models"] = {"recently_popular": found["models"]["popular"] | {"label": "Recently popular"}} | found["models"]
-    assert "times Most popular" in report.answer(found)[1]
+    found["columns"]["all"]["customers"] = 2_000
+    found["target_event"] = "purchase"
+    assert report.answer(found)["lead"][0].startswith("Of 100 next products, 29 that customers buy stand among twenty")
+    assert report.question(found, {"data": "log.csv"}) == "What will a customer buy next?"
+
+
+def test_numbers_of_100_tell_models_apart():
+    assert [report._digits(shares) for shares in ([0.29, 0.25], [0.291, 0.288], [0.2911, 0.2912], [0.29, 0.004])] == [0, 1, 0, 1]
+
+
+def test_answer_says_what_the_model_is_made_of():
+    found = metrics()
     for model, sentence in (
-        ("dense", "The recommender uses the StarSpace user embedding with a decay of 0.2 per day."),
-        ("tied", "It starts from the StarSpace embeddings and learned a decay of 0.2 per day."),
+        ("dense", "The model uses the StarSpace user embedding with a decay of 0.2 per day."),
+        ("tied", "The model starts from the StarSpace embeddings and learned a decay of 0.2 per day."),
+        ("ranked", "One of its sources, the tied recommender, starts from the StarSpace embeddings and learned a decay of 0.2 per day."),
         ("nearest_user_starspace", "User embeddings are averages in the StarSpace space, with a decay of 0.2 per day."),
     ):
         found["best"]["model"] = model
-        assert report.answer(found)[-1] == sentence
+        assert report.answer(found)["points"][-1][1].endswith(sentence)
+
+
+def test_alert_when_the_valid_users_chose_another_than_the_best():
+    found = metrics()
+    found["best"]["model"] = "nearest_user_starspace"  # as valid users might choose; dense is better on test
+    assert report.winner(found) == "nearest_user_starspace" and report.ranking(found)[0]["name"] == "dense"
+    (said,) = report.alerts(found)
+    assert said == (
+        "Another model is better: Nearest to the user (StarSpace) was chosen on the validation users, but on the test users "
+        "Recommender has a higher MRR@20 beyond chance, 8.7% against 7.1%."
+    )
+    found["best"]["gain"] = {"dense": gain(-0.016, 0.004)}
+    assert report.alerts(found)[0].endswith("8.7% against 7.1% (paired, the difference is −1.6 points, −2.0 to −1.2).")
+    found["best"]["gain"] = {"dense": gain(-0.016, 0.02)}  # ahead on test, but not shown to differ
+    assert [text.partition(":")[0] for text in report.alerts(found)] == ["Close race"]
+    found["best"] = {"model": "cooccurrence"}  # the baseline of the column, whose pairs it holds the other way round
+    assert report.difference(found, "dense")["gain"] == pytest.approx(-0.0132)
+    assert "(paired, the difference is −1.3 points, −2.3 to −0.3)" in report.alerts(found)[0]
 
 
 def test_alerts():
@@ -464,12 +557,12 @@ def test_alerts():
         "dropped": {"x": 100_000},
     }
     found["embeddings"]["word2vec"]["coverage"] = 0.9
-    paired = "paired, the gain is 0.31 points (-0.20 to 0.80)"
-    assert f"is not ahead of Co-occurrence beyond chance; {paired}." in report.alerts(found)[4]
-    assert report.answer(found)[0].startswith("Recommender and Co-occurrence are level: the former puts")
-    assert f"it is within the noise: {paired}." in report.answer(found)[2]
-    heads = [text.partition(":")[0] for text in report.alerts(found)]
-    assert heads == [
+    told = report.alerts(found)
+    assert told[4] == (
+        "Close race: Recommender and Co-occurrence are not shown to differ in MRR@20 (paired, the difference is +0.3 points, "
+        "−0.2 to +0.8)."
+    )
+    assert [text.partition(":")[0] for text in told] == [
         "Small test set",
         "Low coverage",
         "Heavy repeats",
@@ -580,7 +673,7 @@ def test_glossary_has_one_source(soup):
     assert names == sorted(names, key=lambda name: re.sub("[^a-z0-9]", "", name.lower()))
     shown = {row["id"]: row.dt.get_text() for row in soup.select("#glossary dl > div")}
     assert shown == {identity: term for identity, term, _ in terms}
-    assert [link.get_text() for link in soup.select(".key a.term")] == ["HR@20", "MRR@20"]
+    assert [link.get_text() for link in soup.select(".key > .scroll a.term")] == ["all", "seen before", "discovery", *["HR@20", "MRR@20"] * 3]
 
 
 def test_start_page_leads_through_the_notebooks_in_order():

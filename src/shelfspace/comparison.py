@@ -40,7 +40,7 @@ FIGURES = {"hit_rate@20": [SHARE, SHARE], "mrr@20": [SHARE, SHARE]}
 MODEL = {"hit_rate@20!": SHARE, "mrr@20!": SHARE, "ci95": FIGURES, "label": NAME, "kind": TEXT}
 SHAPES = {
     "metrics.json": {
-        "models": {"*": MODEL}, "protocol": TEXT, "target_event": TEXT, "timings": {"latency": ANY, "*": SECONDS},
+        "models": {"*": MODEL}, "best": {"model": NAME}, "protocol": TEXT, "target_event": TEXT, "timings": {"latency": ANY, "*": SECONDS},
         "data": {"users_kept": COUNT, "products": COUNT, "test": COUNT},
     },
     "params.json": {
@@ -206,7 +206,7 @@ def answer(found: Sequence[Run], swept: str = "") -> list[str]:
             *(
                 f"On the test users, {_called(run, swept)}: the highest MRR@20 is {_told(row['mrr'])}, of {row['label']}."
                 for run in found
-                for row in _models(run)[:1]
+                for row in report.ranking(run.metrics)[:1]
             ),
         ]
         return [clean(sentence) for sentence in sentences]
@@ -238,11 +238,6 @@ def answer(found: Sequence[Run], swept: str = "") -> list[str]:
     return [clean(sentence) for sentence in sentences]
 
 
-def _models(run: Run) -> list[dict]:
-    """The rows of the run's models, the best MRR@20 on test first; a ceiling is no model."""
-    return [row for row in report.ranking(run.metrics) if row["kind"] != "ceiling"]
-
-
 def _valid(run: Run, name: str, metric: str = METRICS[0]) -> float | None:
     """A model's figure on the valid users; None where metrics.json has none."""
     return ((run.metrics["models"].get(name, {}).get("valid") or {}).get("all") or {}).get(metric)
@@ -250,7 +245,7 @@ def _valid(run: Run, name: str, metric: str = METRICS[0]) -> float | None:
 
 def _top(run: Run) -> tuple[float, dict] | None:
     """The model with the run's highest MRR@20 on the valid users: that figure and its row; None where one model has none."""
-    rows = [(_valid(run, row["name"]), row) for row in _models(run)]
+    rows = [(_valid(run, row["name"]), row) for row in report.ranking(run.metrics)]
     return None if any(value is None for value, _ in rows) else max(rows, key=lambda one: one[0])
 
 
