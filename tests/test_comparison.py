@@ -124,8 +124,9 @@ def test_runs_that_cannot_be_compared_say_so(tmp_path, file, change, sentence):
 
 def test_other_targets_of_the_same_log_are_told_by_the_records(tmp_path):
     one, two = make(tmp_path / "one", min_products=5), make(tmp_path / "two", min_products=7)
-    for folder, digest in ((one, "a"), (two, "b")):
-        runs.write_json(folder / ".stages" / "01_prepare.json", {"outputs": {"sequences.parquet": digest}})
+    for folder, digest in ((one, 64 * "a"), (two, 64 * "b")):
+        record = {"stage": "01_prepare", "key": 64 * "0", "seconds": 1.0, "outputs": {"sequences.parquet": digest}}
+        runs.write_json(folder / ".stages" / "01_prepare.json", record)
     (said,) = comparison.cautions(comparison.read([one, two]))
     assert said.startswith("Different targets: the runs' sequences differ (min_products)")
 

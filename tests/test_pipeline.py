@@ -546,7 +546,8 @@ def test_a_run_writes_what_the_design_promises(small_run):
                 low, high = model["ci95"][f"{name}@{k}"]
                 assert 0 <= low <= model[f"{name}@{k}"] <= high <= 1
     assert set(metrics["columns"]) == {"all", "seen", "discovery"} and not {"unseen", "paired"} & set(metrics)
-    models, best = metrics["models"], metrics["best"]
+    models, best = {name: of for name, of in metrics["models"].items() if of["kind"] != "ceiling"}, metrics["best"]
+    assert metrics["models"]["ceiling"]["kind"] == "ceiling" and "ceiling" not in metrics["columns"]["all"]["paired"]
     assert best["model"] == max(models, key=lambda name: models[name]["valid"]["all"]["mrr@20"])  # not by what test says
     assert best["regret"] == models[best["test_best"]]["mrr@20"] - models[best["model"]]["mrr@20"] >= 0
     for key, column in metrics["columns"].items():
