@@ -156,7 +156,7 @@ def foreign(tmp_path):
         edit(folder := make(tmp_path / f"foreign{place}"), name, change)
         yield folder, sentence
     (folder := make(tmp_path / "deep")).joinpath("metrics.json").write_text(deep)
-    yield folder, "is nested too deeply, so it is not a run's"
+    yield folder, "it is nested too deeply"
 
 
 def test_a_damaged_record_of_the_targets_is_no_record(tmp_path):
