@@ -9,7 +9,8 @@ drawn over sessions, all of whose test rows come along.
 Every model has the same data, and is chosen in the same way, never on test rows: its settings, at most six, are tried on the
 last 5 % of the training sessions, with everything (embeddings too) trained on those before; then it is trained anew on all training
 sessions with the best. `dense` is trained for as many passes as were best there. What `tied` has is the same for all
-splits, its defaults, but for `RECENCY`, which ``benchmarks/recency.py`` chose in that way.
+splits, its defaults, but for `RECENCY`, which ``benchmarks/recency.py`` chose in that way. The ranker of `ranked` learns from those
+last 5 %, over sources that are trained on the sessions before; then its sources are trained anew on all, and the ranker stays.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shelfspace import baselines, embeddings, metrics, recommender, tied, users, word2vec
+from shelfspace import baselines, embeddings, metrics, ranked, recommender, tied, users, word2vec
 from shelfspace.metrics import Model
 from shelfspace.sequences import Corpus, Examples
 
@@ -36,6 +38,7 @@ BY_STEPS = {"steps": (1, 2, 3, 4, 8, 16)}
 BY_NEIGHBOURS = {"neighbours": (100, 300, 1000), "decay": (None, 0.3)}
 HELD_OUT = 0.05  # share of the training sessions, the last ones, on which settings are tried
 JUDGES = 10_000  # of their prefixes, at most
+RANKED = 30_000  # of their prefixes that train the ranker, at most; a fifth of the sessions says when to stop
 DENSE_EPOCHS = 6  # at most
 RECENCY = 0.0  # how much more often recent sessions train tied: of 0 and 2 the one with the higher mean MRR@20, see above
 
@@ -79,8 +82,8 @@ class Split:
         found = _examples(self.items, start, end, self.items[end], session, np.repeat(offsets[1:], targets))
         return found if shortest == 1 else found[found.lengths >= shortest]
 
-    def held_out(self, seed: int = 0) -> tuple[slice, Examples]:
-        """The training sessions but for the last of them, and at most `JUDGES` prefixes of these, to try settings on.
+    def held_out(self, seed: int = 0, most: int = JUDGES) -> tuple[slice, Examples]:
+        """The training sessions but for the last of them, and at most `most` prefixes of these, to try settings on.
 
         The prefixes are at least as long as the shortest one of a test row. Where the split is too small to hold any out, both
         are all sessions.
@@ -91,7 +94,7 @@ class Split:
         judges = judges[judges.lengths >= self.test.lengths.min()]
         if not len(self.examples(early)) or not len(judges):
             early, judges = slice(0, sessions), self.examples()
-        judges = judges[np.sort(np.random.default_rng(seed).permutation(len(judges))[:JUDGES])]
+        judges = judges[np.sort(np.random.default_rng(seed).permutation(len(judges))[:most])]
         return early, replace(judges, trained=judges.start)  # what they judge was counted in the early sessions alone
 
     def _offsets(self, sessions: slice) -> np.ndarray:
@@ -208,7 +211,7 @@ def makers(
     progress : bool
         Show progress bars.
     shortest : int
-        Prefixes of so many products at least train `dense` and `tied`.
+        Prefixes of so many products at least train `dense` and `tied`, and so the first source of `ranked`.
     """
     ids = split.product_ids
     early, judges = split.held_out(seed)
@@ -245,9 +248,27 @@ def makers(
         epochs = 1 + int(np.argmax([epoch["valid_mrr@20"] for epoch in history]))
         return trained(slice(None), False, epochs)[0], settings | {"epochs": epochs}
 
-    def ours() -> tuple[Model, dict]:
-        model = tied_on(split, slice(None), vectors(), RECENCY, shortest, seed=seed, progress=progress)
-        return model, {"recency": RECENCY}
+    @cache
+    def trained_tied(held_out: bool = False) -> Model:
+        return tied_on(split, early if held_out else slice(None), vectors(held_out), RECENCY, shortest, seed=seed, progress=progress)
+
+    def with_ranker() -> tuple[Model, dict]:
+        decays = {
+            "cooccurrence": best(partial(baselines.item_to_item, baselines.cooccurrence(split.corpus(early), ids)), BY_DECAY),
+            "word2vec_user": best(partial(baselines.nearest_to_user, *vectors(True)), BY_DECAY),
+        }
+
+        def parts(part: Corpus, held_out: bool) -> tuple[dict[str, Model], ranked.Facts]:
+            sources = ranked.sources(trained_tied(held_out), part, ids, {"word2vec": vectors(held_out)}, decays)
+            return sources, ranked.facts(part, pd.DataFrame({"product_id": ids}), vectors(held_out)[0])
+
+        asked = split.held_out(seed, RANKED)[1]
+        sessions = np.unique(asked.user_ids)
+        judging = np.isin(asked.user_ids, np.random.default_rng(seed).permutation(sessions)[: max(1, len(sessions) // 5)])
+        learn = asked if judging.all() else asked[~judging]
+        ranker = ranked.train(*parts(split.corpus(early), True), learn, asked[judging], seed=seed)
+        sources, facts = parts(corpus, False)
+        return ranked.recommend(replace(ranker, sources=sources, facts=facts)), decays | {"trees": ranker.trees.num_trees()}
 
     return {
         "popular": lambda: (baselines.popular(counts), {}),
@@ -261,7 +282,8 @@ def makers(
         "session_knn": lambda: tuned(lambda part: partial(baselines.session_knn, part, ids), BY_NEIGHBOURS),
         "word2vec_last": lambda: (baselines.nearest_to_last(*vectors()), {}),
         "dense": dense,
-        "tied": ours,
+        "tied": lambda: (trained_tied(), {"recency": RECENCY}),
+        "ranked": with_ranker,
     }  # fmt: skip
 
 

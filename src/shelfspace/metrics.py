@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -264,13 +264,35 @@ class Evaluation:
     log_total: np.ndarray | None = None
 
 
+def in_blocks(work: Callable[[Examples], tuple], examples: Examples, block: int = 64, threads: int | None = None) -> Iterator[tuple]:
+    """What `work` makes of each block of examples, in order; a few blocks at a time, so that little waits to be taken.
+
+    Each thread works on blocks of its own, with BLAS held to one thread, so that the result is the same to the bit for any
+    number of them.
+
+    Parameters
+    ----------
+    work : callable
+        It may be called from several threads at once.
+    examples : Examples
+    block : int
+        Examples in each.
+    threads : int, optional
+        None: one per core, at most four.
+    """
+    threads = threads or min(4, os.cpu_count() or 1)
+    starts = range(0, len(examples), block)
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+        for first in range(0, len(starts), 16 * threads):
+            yield from pool.map(lambda start: work(examples[start : start + block]), starts[first : first + 16 * threads])
+
+
 def evaluate(
     model: Model, examples: Examples, block: int = 64, *, probabilities: bool = False, threads: int | None = None
 ) -> Evaluation:
     """Score all products for each example, a block of examples at a time, and keep only what the metrics need.
 
-    Each thread scores and reads blocks of its own, with BLAS held to one thread, so that the result is the same to the
-    bit for any number of them.
+    The result is the same to the bit for any number of threads (`in_blocks`).
 
     Parameters
     ----------
@@ -290,17 +312,13 @@ def evaluate(
         If a score is NaN.
     """
 
-    def one(first: int) -> tuple:
-        part = examples[first : first + block]
+    def one(part: Examples) -> tuple:
         scores = np.asarray(model(part), dtype=np.float32)
         positions, offsets = part.flat()
         found = _read(scores, part.target, part.items[positions], offsets, max(CUTOFFS))
         return (*found, logsumexp(scores, axis=1)) if probabilities else found
 
-    threads = threads or min(4, os.cpu_count() or 1)
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(one, range(0, len(examples), block)))
-    return Evaluation(*(np.concatenate(column) for column in zip(*found)))
+    return Evaluation(*(np.concatenate(column) for column in zip(*in_blocks(one, examples, block, threads))))
 
 
 def summary(rank: np.ndarray, owners: np.ndarray | None = None, seed: int = 0) -> dict:

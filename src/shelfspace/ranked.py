@@ -12,9 +12,12 @@ in use.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before LightGBM is imported: its threads sleep while they wait for each other
 
 import lightgbm as lgb
 import numba as nb
@@ -23,7 +26,7 @@ import pandas as pd
 
 from shelfspace import baselines
 from shelfspace.embeddings import normalise
-from shelfspace.metrics import Model, top_k
+from shelfspace.metrics import Model, in_blocks, top_k
 from shelfspace.sequences import Corpus, Examples
 
 MARKOV_STEPS, SESSION_KNN = 4, {"neighbours": 300, "decay": 0.1}  # of these sources; the ranker weighs what they say
@@ -297,13 +300,13 @@ def look(
     sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int = TOP, block: int = 64
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Candidates and where each history's begin (see `candidates`), and their `features`: float32, shape (k, n_features)."""
-    parts, lengths = [], [np.zeros(1, np.int64)]
-    for first in range(0, len(examples), block):
-        product, offsets, table, _ = _look(sources, facts, examples[first : first + block], top)
-        parts.append((product, table))
-        lengths.append(np.diff(offsets))
-    product, table = (np.concatenate(column) for column in zip(*parts))
-    return product, np.cumsum(np.concatenate(lengths)), table
+
+    def one(part: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        product, offsets, table, _ = _look(sources, facts, part, top)  # scores of all products are not kept
+        return product, np.diff(offsets), table
+
+    product, lengths, table = (np.concatenate(column) for column in zip(*in_blocks(one, examples, block)))
+    return product, np.append(0, np.cumsum(lengths)), table
 
 
 def _look(sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int):
@@ -322,7 +325,7 @@ def train(
     trees: int = 300,
     learning_rate: float = 0.05,
     leaves: int = 15,
-    patience: int = 30,
+    patience: int = 60,
     seed: int = 0,
 ) -> Ranked:
     """Fit the ranker by LambdaRank; the number of trees is the one with the best NDCG@20 on the valid users.

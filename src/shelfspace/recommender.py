@@ -25,7 +25,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from shelfspace import runs
-from shelfspace.metrics import Model, ranks, reciprocal_rank, top_k
+from shelfspace.metrics import Model, in_blocks, ranks, reciprocal_rank, top_k
 from shelfspace.sequences import Examples
 from shelfspace.users import user_embeddings
 
@@ -345,22 +345,23 @@ def write_recommendations(
     schema = pa.schema(
         [("user_id", pa.string()), ("rank", pa.int16()), ("product_id", pa.string()), ("score", pa.float32())]
     )
-    block = 512
+
+    def best(part: Examples) -> pa.RecordBatch:
+        scores = model(part)
+        if not seen:
+            positions, offsets = part.flat()
+            scores = np.array(scores)  # a model may hand out what it keeps
+            scores[np.repeat(np.arange(len(part)), np.diff(offsets)), part.items[positions]] = -np.inf
+        top, scores = top_k(scores, k)
+        allowed = np.isfinite(scores)
+        columns = (
+            np.broadcast_to(part.user_ids[:, None], top.shape)[allowed].astype(object),
+            np.broadcast_to(np.arange(1, top.shape[1] + 1, dtype=np.int16), top.shape)[allowed],
+            product_ids[top[allowed]].astype(object),
+            scores[allowed],
+        )
+        return pa.record_batch([pa.array(column, field.type) for column, field in zip(columns, schema)], schema=schema)
+
     with runs.atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for first in range(0, len(examples), block):
-            part = examples[first : first + block]
-            scores = model(part)
-            if not seen:
-                positions, offsets = part.flat()
-                scores = np.array(scores)  # a model may hand out what it keeps
-                scores[np.repeat(np.arange(len(part)), np.diff(offsets)), part.items[positions]] = -np.inf
-            top, scores = top_k(scores, k)
-            allowed = np.isfinite(scores)
-            columns = (
-                np.broadcast_to(part.user_ids[:, None], top.shape)[allowed].astype(object),
-                np.broadcast_to(np.arange(1, top.shape[1] + 1, dtype=np.int16), top.shape)[allowed],
-                product_ids[top[allowed]].astype(object),
-                scores[allowed],
-            )
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema)]
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
+        for batch in in_blocks(best, examples, 512):
+            writer.write_batch(batch)
