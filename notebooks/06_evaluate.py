@@ -30,10 +30,11 @@
 run_dir = "reports/default"  # folder that this run writes to
 sweep_users = 2000  # try the decays on at most so many valid users; from 1 to 10000000
 matrix_factorisation = False  # also fit matrix factorisation; needs the extra mf: pip install 'shelfspace[mf]'
+peers = False  # also train GRU4Rec and SASRec, networks of the literature, as baselines; takes minutes
 seed = 0  # of everything random; from 0 to 4294967295
 
 # %%
-from functools import partial
+from functools import cache, partial
 
 import keras
 import numpy as np
@@ -41,6 +42,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from shelfspace import baselines, ceiling, embeddings, metrics, plots, ranked, recommender, runs, sequences, tied
+from shelfspace.peers import PEERS, train as train_peer
 
 plots.theme()
 run = runs.run_folder(run_dir)
@@ -78,7 +80,8 @@ plots.table(
 # Simple ones first: *most popular*, all the time or of late; *the user's own products*; *co-occurrence* (customers who
 # saw this also saw that), which stands for the model in use before embeddings; *Markov*, what came most often after
 # the last product; and *session-KNN*, what the training sequences most like the user's hold (V-SKNN of Ludewig and
-# Jannach, 2018), which many a network has failed to beat. A baseline that nobody tuned proves nothing, so each gets
+# Jannach, 2018), which many a network has failed to beat. With `peers`, two networks of the literature that know the order of
+# the visits alone join them: GRU4Rec (Hidasi et al., 2016) and SASRec (Kang and McAuley, 2018). A baseline that nobody tuned proves nothing, so each gets
 # its settings from the valid users, as the decays of the last but one chapter did.
 
 # %%
@@ -98,6 +101,12 @@ grids = {
 if matrix_factorisation:
     makers["matrix_factorisation"] = partial(baselines.matrix_factorisation, corpus, product_ids, seed=seed)
     grids["matrix_factorisation"] = {"dim": [32, 64, 128], "decay": [0.1, 0.3, 1.0]}
+if peers:
+    def peer(kind, dropout):
+        return train_peer(kind, corpus, product_ids, valid, dropout=dropout, seed=seed)[0]
+
+    makers |= {kind: cache(partial(peer, kind)) for kind in PEERS}
+    grids |= dict.fromkeys(PEERS, {"dropout": [0.2, 0.5]})
 judges = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:sweep_users])]
 tried, tuned = metrics.sweep(makers, grids, judges)
 

@@ -281,7 +281,7 @@ def test_latency_joins_the_models_that_nothing_beats():
 
 def test_models_differ_in_colour_or_marker():
     models = ["popular", "recently_popular", "own_products", "cooccurrence", "markov", "session_knn"]
-    models += ["matrix_factorisation", "dense", "tied", *(f"{e}_{how}" for e in ("word2vec", "starspace") for how in ("last", "user"))]
+    models += ["matrix_factorisation", "gru4rec", "sasrec", "ranked", "dense", "tied", *(f"{e}_{how}" for e in ("word2vec", "starspace") for how in ("last", "user"))]
     looks = {(plots.color_of(name), palette.marker_of(name)) for name in models}
     assert len(looks) == len(models) and all(plots.label_of(name) != name for name in models)
     assert plots.color_of("recently_popular") != plots.color_of("popular")

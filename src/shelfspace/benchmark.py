@@ -8,7 +8,7 @@ drawn over sessions, all of whose test rows come along.
 
 Every model has the same data, and is chosen in the same way, never on test rows: its settings, at most six, are tried on the
 last 5 % of the training sessions, with everything (embeddings too) trained on those before; then it is trained anew on all training
-sessions with the best. `dense` is trained for as many passes as were best there. What `tied` has is the same for all
+sessions with the best. `dense` and the peers are trained for as many passes as were best there. What `tied` has is the same for all
 splits, its defaults, but for `RECENCY`, which ``benchmarks/recency.py`` chose in that way. The ranker of `ranked` learns from those
 last 5 %, over sources that are trained on the sessions before; then its sources are trained anew on all, and the ranker stays.
 """
@@ -28,7 +28,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shelfspace import baselines, embeddings, metrics, ranked, recommender, tied, users, word2vec
+from shelfspace import baselines, embeddings, metrics, peers, ranked, recommender, tied, users, word2vec
 from shelfspace.metrics import Model
 from shelfspace.sequences import Corpus, Examples
 
@@ -40,6 +40,7 @@ HELD_OUT = 0.05  # share of the training sessions, the last ones, on which setti
 JUDGES = 10_000  # of their prefixes, at most
 RANKED = 30_000  # of their prefixes that train the ranker, at most; a fifth of the sessions says when to stop
 DENSE_EPOCHS = 6  # at most
+DROPOUTS = (0.2, 0.5)  # of the peers
 RECENCY = 0.0  # how much more often recent sessions train tied: of 0 and 2 the one with the higher mean MRR@20, see above
 
 
@@ -270,6 +271,15 @@ def makers(
         sources, facts = parts(corpus, False)
         return ranked.recommend(replace(ranker, sources=sources, facts=facts)), decays | {"trees": ranker.trees.num_trees()}
 
+    def peer(kind: str) -> tuple[Model, dict]:
+        tried = []
+        for dropout in DROPOUTS:
+            model, epochs = peers.train(kind, split.corpus(early), ids, judges, dim=DIM, dropout=dropout, seed=seed, progress=progress)
+            mrr = metrics.reciprocal_rank(metrics.evaluate(model, judges).ranks, 20).mean()
+            tried.append((mrr, {"dropout": dropout, "epochs": epochs}))
+        settings = max(tried, key=lambda one: one[0])[1]
+        return peers.train(kind, corpus, ids, dim=DIM, **settings, seed=seed, progress=progress)[0], settings
+
     return {
         "popular": lambda: (baselines.popular(counts), {}),
         "own_products": lambda: tuned(
@@ -281,6 +291,7 @@ def makers(
         "markov": lambda: tuned(lambda part: partial(baselines.markov, part, ids), BY_STEPS),
         "session_knn": lambda: tuned(lambda part: partial(baselines.session_knn, part, ids), BY_NEIGHBOURS),
         "word2vec_last": lambda: (baselines.nearest_to_last(*vectors()), {}),
+        **{kind: partial(peer, kind) for kind in peers.PEERS},
         "dense": dense,
         "tied": lambda: (trained_tied(), {"recency": RECENCY}),
         "ranked": with_ranker,

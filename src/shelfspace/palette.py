@@ -25,6 +25,8 @@ COLORS = {
     "markov": "#332288",
     "session_knn": "#1a9a8a",
     "matrix_factorisation": "#999933",
+    "gru4rec": "#5b7c00",
+    "sasrec": "#0b6e99",
     "ranked": "#c1272d",
     "tied": "#882255",
     "dense": "#117733",
@@ -45,7 +47,7 @@ COLORS = {
 PALETTE = tuple("#0072b2 #e69f00 #117733 #cc79a7 #56b4e9 #d55e00 #332288 #999933 #44aa99 #882255".split())
 MARKERS = {
     "last": "s", "user": "^", "own": "D", "recently": "p", "popular": "X", "cooccurrence": "v", "markov": ">",
-    "session": "P", "factorisation": "*",
+    "session": "P", "factorisation": "*", "gru4rec": "h", "sasrec": "d",
 }  # fmt: skip
 METRICS = {
     "hit_rate": "HR", "mrr": "MRR", "catalogue_coverage": "Catalogue coverage", "gini": "Gini", "novelty": "Novelty",
@@ -94,6 +96,8 @@ LABELS = {
     "markov": "Markov, after the last product",
     "session_knn": "Session-KNN",
     "matrix_factorisation": "Matrix factorisation",
+    "gru4rec": "GRU4Rec",
+    "sasrec": "SASRec",
     "word2vec_last": "word2vec, near the last product",
     "starspace_last": "StarSpace, near the last product",
     "word2vec_user": "word2vec, near the user",
