@@ -4,7 +4,8 @@
 
 Runs notebooks 01 to 06 for each log, protocol and seed, into a folder of its own under --out, and prints a table for each log and
 protocol: HR@20 / MRR@20 in %, the mean over seeds and, in brackets, the smallest and largest. What is up to date is not run again,
-so the script can be stopped and started. A star marks the model that the valid users chose at most seeds.
+so the script can be stopped and started. A star marks the model that the valid users chose at most seeds. A second table holds
+the model that leaves the pipeline against the best baseline of each column (paired, corrected, as in notebook 06), seed by seed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shelfspace import pipeline
+from shelfspace import metrics, pipeline
 
 COLUMNS = ("all", "seen", "discovery")
 
@@ -54,6 +55,22 @@ def table(runs: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def against(runs: list[dict]) -> str:
+    """Rows of Markdown: a column each; gains in points, and at how many seeds they are beyond chance."""
+    lines = ["| column | best baseline | HR@20, points | MRR@20, points | ahead / level / behind |", "|---|---|---|---|---|"]
+    for column in COLUMNS:
+        found = [(run["best"]["model"], run["columns"][column], run["models"]) for run in runs if run["columns"].get(column)]
+        if not found:
+            continue
+        pairs = [[of["paired"][model][metric] for model, of, _ in found] for metric in ("hit_rate@20", "mrr@20")]
+        names = Counter(models[of["baseline"]]["label"] for _, of, models in found)
+        signs = [np.sign(one["gain"]) * metrics.clear(one) for pair in pairs for one in pair]
+        cells = [", ".join(f"{100 * one['gain']:+.1f}" for one in pair) for pair in pairs]
+        verdicts = " / ".join(str(sum(sign == which for sign in signs)) for which in (1, 0, -1))
+        lines.append(f"| {column} | {', '.join(names)} | {' | '.join(cells)} | {verdicts} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logs", nargs="+", help="'shop', or files, folders and patterns as for shelfspace report --data")
@@ -71,7 +88,7 @@ def main() -> None:
             for stage in range(1, 7):
                 pipeline.run(log, folder, given=shared | {"protocol": protocol, "seed": seed}, only=str(stage))
             runs.append(figures(folder))
-        print(f"\n{log}, {protocol}, seeds {given.seeds}\n\n{table(runs)}\n", flush=True)
+        print(f"\n{log}, {protocol}, seeds {given.seeds}\n\n{table(runs)}\n\n{against(runs)}\n", flush=True)
 
 
 if __name__ == "__main__":

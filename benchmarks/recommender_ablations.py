@@ -3,7 +3,8 @@
     python benchmarks/recommender_ablations.py RUN [--epochs N] [--only NAME,NAME]
 
 RUN is the folder of a finished run (`shelfspace report --out RUN`). Every variant learns from the same examples with the
-same seed; MRR@20 and HR@20 are those of the test users, the gain is paired with the full model.
+same seed; MRR@20 and HR@20 are those of the valid users, as whoever reads them chooses by them. The gain is paired with the full
+model, its interval corrected for the number of variants.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def main() -> None:
     product_ids = pd.read_parquet(given.run / "products.parquet").product_id.to_numpy().astype(str)
     table = sequences.load(given.run / "sequences.parquet")
     corpus, choice = sequences.corpus(table), runs.read_json(given.run / "decay.json")
-    train = sequences.examples(table, product_ids, "train", prefixes=20)
-    valid, test = (sequences.examples(table, product_ids, split) for split in ("valid", "test"))
+    train = sequences.examples(table, product_ids, "train", prefixes=1000)
+    valid = sequences.examples(table, product_ids, "valid")
     trainers = {"word2vec": word2vec.train, "starspace": starspace.train}
 
     def vectors(name: str, dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,9 +80,9 @@ def main() -> None:
             unit = "visits" if found["decay_time"] == "rank" else "days"
             model, half_life = tied.recommend(learned), f"{found['half_life']:.2g} {unit}" if found["decay"] > 1e-6 else "∞"
         seconds = time.perf_counter() - begun
-        rank = metrics.evaluate(model, test).ranks
+        rank = metrics.evaluate(model, valid).ranks
         full = rank if full is None else full
-        lead = metrics.difference(rank, full, test.user_ids)
+        lead = metrics.difference(rank, full, valid.user_ids, comparisons=len(VARIANTS) - 1)
         gain = "" if name == "full" else "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * x for x in (lead["gain"], *lead["ci95"])))
         hit, mrr = (100 * kind(rank, 20).mean() for kind in (metrics.hit_rate, metrics.reciprocal_rank))
         print(f"| {name} | {hit:.2f} | {mrr:.2f} | {gain} | {half_life} | {seconds:.0f} |", flush=True)
