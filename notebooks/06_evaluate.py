@@ -34,7 +34,7 @@ peers = False  # also train GRU4Rec and SASRec, networks of the literature, as b
 seed = 0  # of everything random; from 0 to 4294967295
 
 # %%
-from functools import cache, partial
+from functools import partial
 
 import keras
 import numpy as np
@@ -42,7 +42,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from shelfspace import baselines, ceiling, embeddings, metrics, plots, ranked, recommender, runs, sequences, tied
-from shelfspace.peers import PEERS, train as train_peer
+from shelfspace.peers import DROPOUTS, PEERS, maker
 
 plots.theme()
 run = runs.run_folder(run_dir)
@@ -102,11 +102,8 @@ if matrix_factorisation:
     makers["matrix_factorisation"] = partial(baselines.matrix_factorisation, corpus, product_ids, seed=seed)
     grids["matrix_factorisation"] = {"dim": [32, 64, 128], "decay": [0.1, 0.3, 1.0]}
 if peers:
-    def peer(kind, dropout):
-        return train_peer(kind, corpus, product_ids, valid, dropout=dropout, seed=seed)[0]
-
-    makers |= {kind: cache(partial(peer, kind)) for kind in PEERS}
-    grids |= dict.fromkeys(PEERS, {"dropout": [0.2, 0.5]})
+    makers |= {kind: maker(kind, corpus, product_ids, valid, seed=seed) for kind in PEERS}
+    grids |= dict.fromkeys(PEERS, {"dropout": DROPOUTS})
 judges = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:sweep_users])]
 tried, tuned = metrics.sweep(makers, grids, judges)
 

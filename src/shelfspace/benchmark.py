@@ -40,7 +40,6 @@ HELD_OUT = 0.05  # share of the training sessions, the last ones, on which setti
 JUDGES = 10_000  # of their prefixes, at most
 RANKED = 30_000  # of their prefixes that train the ranker, at most; a fifth of the sessions says when to stop
 DENSE_EPOCHS = 6  # at most
-DROPOUTS = (0.2, 0.5)  # of the peers
 RECENCY = 0.0  # how much more often recent sessions train tied: of 0 and 2 the one with the higher mean MRR@20, see above
 
 
@@ -273,7 +272,7 @@ def makers(
 
     def peer(kind: str) -> tuple[Model, dict]:
         tried = []
-        for dropout in DROPOUTS:
+        for dropout in peers.DROPOUTS:
             model, epochs = peers.train(kind, split.corpus(early), ids, judges, dim=DIM, dropout=dropout, seed=seed, progress=progress)
             mrr = metrics.reciprocal_rank(metrics.evaluate(model, judges).ranks, 20).mean()
             tried.append((mrr, {"dropout": dropout, "epochs": epochs}))

@@ -12,6 +12,9 @@ more by that than by anything else since (Hidasi & Czapp 2023; Klenitskiy & Vasi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 from tqdm import tqdm
 
@@ -20,6 +23,7 @@ from shelfspace.recommender import deterministic, keras, sample, tf
 from shelfspace.sequences import Corpus, Examples
 
 PEERS = ("gru4rec", "sasrec")
+DROPOUTS = (0.2, 0.5)  # that are tried
 VISITS = 50  # newest visits of a history that count
 BLOCKS = 2  # of self-attention
 
@@ -174,6 +178,11 @@ def train(
     for weight, value in zip(weights, state or []):
         weight.assign(value)
     return model, kept
+
+
+def maker(kind: str, *given, **settings) -> Callable[[float], Model]:
+    """Trains a peer for a dropout, once for each, as `shelfspace.metrics.sweep` asks for it; the rest is as for `train`."""
+    return cache(lambda dropout: train(kind, *given, dropout=dropout, **settings)[0])
 
 
 def _pad(rows: list[np.ndarray]) -> np.ndarray:
