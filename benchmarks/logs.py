@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from shelfspace import metrics, pipeline
+from shelfspace.execution import StageError
 
 COLUMNS = ("all", "seen", "discovery")
 
@@ -85,9 +86,15 @@ def main() -> None:
         for seed in given.seeds.split(","):
             name = "shop" if log == "shop" else f"{Path(log).parent.name}-{Path(log).stem.strip('*')}"
             folder = given.out / f"{name}-{protocol}-{seed}"
-            for stage in range(1, 7):
-                pipeline.run(log, folder, given=shared | {"protocol": protocol, "seed": seed}, only=str(stage))
+            try:
+                for stage in range(1, 7):
+                    pipeline.run(log, folder, given=shared | {"protocol": protocol, "seed": seed}, only=str(stage))
+            except StageError as error:  # a log of sessions, none of which goes on after the cut of protocol time
+                print(f"\n{log}, {protocol}: {error}\n", flush=True)
+                break
             runs.append(figures(folder))
+        if not runs:
+            continue
         print(f"\n{log}, {protocol}, seeds {given.seeds}\n\n{table(runs)}\n\n{against(runs)}\n", flush=True)
 
 
