@@ -126,6 +126,25 @@ def test_scores_by_hand():
     np.testing.assert_allclose(tied.recommend(model)(history)[0], expected, rtol=1e-4)
 
 
+def test_the_terms_of_a_score_sum_to_it():
+    """Also where several meet in one product, and each is what the formula has it be."""
+    examples = ring(n=60, products=6)
+    model, _ = trained(examples, products=6, epochs=2)
+    one = examples[np.flatnonzero(examples.lengths == 4)[:1]]
+    parts = tied.explain(model, one, 6)
+    scores = tied.recommend(model)(one)[0]
+    assert parts["product"].tolist() == np.argsort(-scores, kind="stable").tolist()
+    np.testing.assert_allclose(parts.score, scores[parts["product"]], rtol=1e-5)
+    terms = parts.drop(columns=["product", "score"])
+    assert list(terms) == ["similarity", "popularity", "seen_before", "came_after", "goes_together"]
+    np.testing.assert_allclose(terms.sum(axis=1), parts.score, rtol=1e-5)
+    seen = np.isin(parts["product"], one.items[one.start[0] : one.end[0]])
+    assert (terms.seen_before[~seen] == 0).all() and (terms.seen_before[seen] != 0).all()
+    newest = one.items[one.end[0] - 1]
+    assert (terms.came_after > 0).tolist() == (parts["product"] == (newest + 1) % 6).tolist()
+    assert len(tied.explain(model, one, 2)) == 2
+
+
 def test_the_loss_of_a_step_is_that_of_the_scores():
     """What training lowers is the cross-entropy of what is recommended, where several bonuses meet in one product, too."""
     examples = ring(n=30, products=4)

@@ -29,6 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from tqdm import tqdm
 
@@ -530,6 +531,45 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
 
 def recommend(model: Tied) -> Model:
     """The trained model as a `shelfspace.metrics.Model`: from histories to scores of all products."""
+    terms, bias = _terms(model), model.table.numpy()[:, -1]
+
+    def scores(examples: Examples) -> np.ndarray:
+        similar, *bonuses = terms(examples)
+        products = similar + bias
+        for _, row, product, value in bonuses:
+            np.add.at(products, (row, product), value)  # several kinds may meet in one product
+        return products
+
+    return scores
+
+
+def explain(model: Tied, example: Examples, k: int = 20) -> pd.DataFrame:
+    """The terms that make up the scores of the first k products of one history.
+
+    Parameters
+    ----------
+    model : Tied
+    example : Examples
+        One history.
+    k : int
+
+    Returns
+    -------
+    DataFrame
+        product, score, and the terms of the module's formula, which sum to it: similarity (cos(q, v_j) / T), popularity (the bias),
+        seen_before, came_after, and goes_together.
+    """
+    similar, *bonuses = _terms(model)(example)
+    parts = {"similarity": similar[0], "popularity": model.table.numpy()[:, -1]}
+    for name, _, product, value in bonuses:
+        parts[name] = np.bincount(product, value, minlength=similar.shape[1])
+    score = np.sum(list(parts.values()), axis=0)
+    best = np.argsort(-score, kind="stable")[:k]
+    return pd.DataFrame({"product": best, "score": score[best]} | {name: part[best] for name, part in parts.items()})
+
+
+def _terms(model: Tied) -> Callable:
+    """From histories to cos(q, v_j) / T of all products, and to each bonus: its name, histories, products and values."""
     table, links = model.table.numpy(), model.links()
     unit, bias, everything = normalise(table[:, :-1]), table[:, -1], np.ones(len(table), dtype=bool)
     temperature = model.settings["temperature"]
@@ -545,19 +585,19 @@ def recommend(model: Tied) -> Model:
     def link(kind, value):
         return model.link_bonus(kind, value)
 
-    def scores(examples: Examples) -> np.ndarray:
+    def terms(examples: Examples) -> list:
         h = histories(examples, model.settings["visits"], model.settings["decay_time"])
         owner, again = h.row[h.repeats], h.items[h.repeats]
         popularity = bias[np.stack([again, h.items[h.newest[owner]]], axis=1)]
         v = table[h.items, :-1]
         q, repeated = query(v, h.age, h.event, h.place, h.row, h.newest, h.place[h.repeats], h.event[h.repeats], h.habits, popularity)
-        products = q.numpy() @ unit.T + bias
-        products[owner, again] += repeated.numpy()
-        for row, product, kind, value in (links.after(examples), _alike(model, links, examples, h, everything)):
-            np.add.at(products, (row, product), link(kind, value).numpy())  # several kinds may meet in one product
-        return products
+        found = [q.numpy() @ unit.T, ("seen_before", owner, again, repeated.numpy())]
+        links_of = {"came_after": links.after(examples), "goes_together": _alike(model, links, examples, h, everything)}
+        for name, (row, product, kind, value) in links_of.items():
+            found.append((name, row, product, link(kind, value).numpy()))
+        return found
 
-    return scores
+    return terms
 
 
 def _spec(name: str, kind: tf.DType, *width: int) -> tf.TensorSpec:
