@@ -184,6 +184,7 @@ plots.table(two, caption="Only what other users did can help to predict a user's
 
 # %%
 asked = sequences.examples(table, product_ids, "train")  # the train users' targets
+asked = asked if len(asked) else sequences.examples(table, product_ids, "train", prefixes=1)  # of a tiny log
 owner = np.unique(asked.user_ids, return_inverse=True)[1]
 drawn = np.random.default_rng(seed).permutation(len(asked))[owner]  # a place in the queue for each of the users
 asked = asked[np.sort(np.argsort(drawn, kind="stable")[:rank_examples])]

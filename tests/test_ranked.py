@@ -104,6 +104,14 @@ def test_candidates_are_the_first_of_each_source_and_what_was_seen():
         assert dict(zip(mine, place)) == {p: (p if p < 3 else 3) for p in mine}
 
 
+def test_of_a_very_long_history_the_newest_products_are_candidates():
+    n = 12_000
+    items = np.arange(n, dtype=np.int32)
+    one = Examples(items, np.arange(float(n)), np.zeros(n, np.int8), np.array([0]), np.array([n - 1]), items[-1:], np.zeros(1, np.int8), np.array(["Ada"]))
+    product, _, _, _ = ranked.candidates({"none": lambda part: np.zeros((len(part), n), np.float32)}, one, top=3)
+    assert set(product) == {0, 1, 2, *range(n - 1 - ranked.OWN, n - 1)}
+
+
 def test_it_learns_when_to_trust_a_source(trained):
     model, test = trained
     rank = metrics.evaluate(ranked.recommend(model), test).ranks
@@ -146,10 +154,15 @@ def test_it_is_the_same_in_every_run():
     assert len(texts) == 1
 
 
-def test_without_a_target_among_the_candidates_there_is_nothing_to_learn():
-    examples, facts = shop(20)
+def test_where_no_source_names_a_target_the_targets_are_candidates():
+    """Which a log may ask for whose customers share no product; who has no example at all is told."""
+    examples, facts = shop(200)
     far = Examples(*(getattr(examples, name) for name in ("items", "times", "events", "start", "end")),
-                   np.full(20, 29, np.int32), examples.target_event, examples.user_ids, examples.trained)  # fmt: skip
-    keep = ~far.seen() & (far.items[far.end - 1] != 28)
-    with pytest.raises(ValueError, match="No target is among the candidates"):
-        ranked.train(following(30), facts, far[keep], far[keep], top=3)
+                   np.full(200, 29, np.int32), examples.target_event, examples.user_ids, examples.trained)  # fmt: skip
+    far = far[~far.seen() & (far.items[far.end - 1] != 28)]
+    assert not any(29 in ranked.candidates(following(30), far[i : i + 1], top=3)[0] for i in range(5))
+    model = ranked.train(following(30), facts, far, far, top=3, trees=5)
+    assert model.trees.num_trees() > 0 and np.isfinite(ranked.recommend(model)(far)).all()
+    for learn, stop in ((far[:0], far), (far, far[:0])):
+        with pytest.raises(ValueError, match="No user has a target"):
+            ranked.train(following(30), facts, learn, stop, top=3)

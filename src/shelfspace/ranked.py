@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before LightGBM is imported: its threads sleep while they wait for each other
@@ -31,6 +31,7 @@ from shelfspace.sequences import Corpus, Examples
 
 MARKOV_STEPS, SESSION_KNN = 4, {"neighbours": 300, "decay": 0.1}  # of these sources; the ranker weighs what they say
 TOP = 40  # candidates that each source names
+OWN = 3_000  # newest visits of a history whose products are candidates: LightGBM takes no more than 10,000 for a history
 VISITS = 100  # newest visits of a history that describe it
 NEWEST = 5  # visits whose products a candidate is compared with one by one
 FADE = 0.8  # what a visit's category, brand and price weigh beside those of the visit after it
@@ -129,7 +130,7 @@ def sources(
 
 
 def candidates(
-    sources: Mapping[str, Model], examples: Examples, top: int = TOP
+    sources: Mapping[str, Model], examples: Examples, top: int = TOP, targets: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The best products by each source, and those that the user saw, with what every source says of them.
 
@@ -140,6 +141,8 @@ def candidates(
         n histories; a block of them at a time is scored by the caller.
     top : int
         Products that each source names.
+    targets : bool
+        Whether the targets are candidates though no source names them.
 
     Returns
     -------
@@ -156,14 +159,17 @@ def candidates(
     scores = [np.asarray(model(examples), dtype=np.float32) for model in sources.values()]
     n_products = scores[0].shape[1]
     best = [top_k(each, top)[0] for each in scores]
-    positions, offsets = examples.flat()
+    positions, offsets = replace(examples, start=np.maximum(examples.start, examples.end - OWN)).flat()
     rows = [np.repeat(np.arange(n), np.diff(offsets)), *(np.repeat(np.arange(n), named.shape[1]) for named in best)]
-    key = np.unique(np.concatenate(rows) * n_products + np.concatenate([examples.items[positions], *map(np.ravel, best)]))
+    named = [examples.items[positions], *map(np.ravel, best)]
+    if targets:
+        rows, named = [*rows, np.arange(n)], [*named, examples.target]
+    key = np.unique(np.concatenate(rows) * n_products + np.concatenate(named))
     row, product = np.divmod(key, n_products)
     place = np.full((len(key), len(best)), top, dtype=np.float32)
-    for column, named in enumerate(best):
-        there = np.searchsorted(key, (np.arange(n)[:, None] * n_products + named).ravel())
-        place[there, column] = np.tile(np.arange(named.shape[1]), n)
+    for column, products in enumerate(best):
+        there = np.searchsorted(key, (np.arange(n)[:, None] * n_products + products).ravel())
+        place[there, column] = np.tile(np.arange(products.shape[1]), n)
     said = np.column_stack([each[row, product] for each in scores] + [place])
     return product.astype(np.int32), np.searchsorted(row, np.arange(n + 1)), said, scores[0]
 
@@ -297,21 +303,21 @@ def features(sources: Sequence[str]) -> list[str]:
 
 
 def look(
-    sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int = TOP, block: int = 64
+    sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int = TOP, targets: bool = False, block: int = 64
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Candidates and where each history's begin (see `candidates`), and their `features`: float32, shape (k, n_features)."""
 
     def one(part: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        product, offsets, table, _ = _look(sources, facts, part, top)  # scores of all products are not kept
+        product, offsets, table, _ = _look(sources, facts, part, top, targets)  # scores of all products are not kept
         return product, np.diff(offsets), table
 
     product, lengths, table = (np.concatenate(column) for column in zip(*in_blocks(one, examples, block)))
     return product, np.append(0, np.cumsum(lengths)), table
 
 
-def _look(sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int):
+def _look(sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int, targets: bool = False):
     """As `look`, of one block, and the scores of all products by the first source."""
-    product, offsets, said, rest = candidates(sources, examples, top)
+    product, offsets, said, rest = candidates(sources, examples, top, targets)
     return product, offsets, np.column_stack([said, describe(facts, examples, product, offsets)]), rest
 
 
@@ -331,7 +337,8 @@ def train(
     """Fit the ranker by LambdaRank; the number of trees is the one with the best NDCG@20 on the valid users.
 
     Each example asks twice: for the target among all candidates and, where the target was new to the user, for the target among
-    the candidates that were new, too. So one ranker serves both lists.
+    the candidates that were new, too. So one ranker serves both lists. Where no source names any target, the targets join
+    the candidates, so that there is something to learn from.
 
     Parameters
     ----------
@@ -349,11 +356,14 @@ def train(
     Raises
     ------
     ValueError
-        If no example has its target among the candidates.
+        If there is no example to learn from, or none to stop by.
     """
-    data = [_questions(*look(sources, facts, part, top), part) for part in (examples, valid)]
-    if not len(data[0][0]) or not len(data[1][0]):
-        raise ValueError("No target is among the candidates, so there is nothing to rank; give a longer log.")
+    if not len(examples) or not len(valid):
+        raise ValueError("No user has a target for the ranker to learn from; give a longer log.")
+    data = []
+    for part in (examples, valid):
+        asked = (_questions(*look(sources, facts, part, top, targets), part) for targets in (False, True))
+        data.append(next(each for each in asked if len(each[0])))
     names = features(list(sources))
     learn, judge = (lgb.Dataset(table, label, group=group, feature_name=names) for table, label, group in data)
     judge.set_reference(learn)
