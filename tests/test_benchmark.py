@@ -44,14 +44,15 @@ def test_reads_sessions_and_rows_as_they_stand(split):
 
 def test_every_model_runs_and_is_measured(split, monkeypatch):
     monkeypatch.setattr(peers, "train", partial(peers.train, epochs=2))  # test_peers has them learn
-    lines = []
-    result = benchmark.run(split, progress=False, say=lines.append)
+    monkeypatch.setattr(peers, "DROPOUTS", (0.2,))
+    lines, names = [], [name for name in benchmark.makers(benchmark.read(split)) if name != "sasrec"]
+    result = benchmark.run(split, names, progress=False, say=lines.append)
     assert result["split"] == {
         "name": "ring", "products": 13, "train_sessions": 1000, "train_examples": 3000, "train_examples_of_two_or_more": 2000,
         "test_rows": 3, "test_sessions": 3, "test_rows_of_seen_targets": 1, "test_rows_of_unknown_targets": 1,
     }  # fmt: skip
     models = result["models"]
-    assert {"popular", "own_products", "cooccurrence", "markov", "session_knn", "gru4rec", "sasrec", "dense", "tied", "ranked"} <= set(models)
+    assert {"popular", "own_products", "cooccurrence", "markov", "session_knn", "gru4rec", "dense", "tied", "ranked"} <= set(models)
     assert len(lines) == 1 + len(models)
     for name in ("markov", "tied", "ranked"):  # two of three are found at once; the third was never met
         assert models[name]["hit_rate@20"] >= 2 / 3 and models[name]["mrr@20"] >= 2 / 3
