@@ -148,7 +148,9 @@ plots.show(
 #
 # $$w_i = \mathrm{softmax}_i(-d\,t_i + b_{e_i} + a^\top \sigma(A v_i + B v_{\mathrm{last}} + P_i)) \qquad u = \sum_i w_i\, v_i$$
 #
-# $$\mathrm{score}_j = \frac{\cos(q, v_j)}{T} + \beta_j + \rho_j + \sum_{k=1}^{2} \alpha_k \log(1 + \kappa_k\, n_k(\cdot \to j)) + \log(1 + 30\, s_j) \qquad q = u + W_2\,\mathrm{ReLU}(W_1 [u, v_{\mathrm{last}}] + c)$$
+# $$q = u + W_2\,\mathrm{ReLU}(W_1 [u, v_{\mathrm{last}}] + c)$$
+#
+# $$\mathrm{score}_j = \frac{\cos(q, v_j)}{T} + \beta_j + \rho_j + \sum_{k=1}^{2} \alpha_k \log(1 + \kappa_k\, n_k(\cdot \to j)) + \log(1 + 30\, s_j)$$
 #
 # - $v$ starts at the pre-trained embeddings and keeps learning; the same table is used to average and to score.
 # - $d$ is the decay and $b_e$ the weight of a kind of event; both are learned. The last term of $w_i$ is attention: which
@@ -321,16 +323,7 @@ runs.write_json(run / "recommender.json", {"model": leaves, "top": rank_top, "va
 
 # %%
 example = valid[np.flatnonzero(valid.lengths <= 8)[:1]] if (valid.lengths <= 8).any() else valid[:1]
-parts = ranked.explain(ranker, example, 5)
 labels = plots.product_labels(products)
-parts.insert(1, "recommended", [labels[i] for i in parts["product"]])
-plots.table(
-    parts.drop(columns="product").rename(columns=plots.label_of),
-    formats=dict.fromkeys(map(plots.label_of, parts.columns[2:]), ".2f"),
-    caption="Why these: the first five products of the ranker for a valid user, and what each group of features adds to the score.",
-)
-
-# %%
 top, scores = metrics.top_k(scores_of(example), 5)
 saw = [labels[i] for i in example.items[example.start[0] : example.end[0]][-5:]]
 shown = pd.DataFrame(
@@ -340,6 +333,20 @@ plots.table(
     shown,
     caption=f"A valid user: the last {len(saw)} products seen, and the first five recommended. What came next was: "
     f"{labels[example.target[0]]}.",
+)
+
+# %% [markdown]
+# Why these? Each tree adds something to a product's score because of what it looked at, and what a group of features adds can be told
+# exactly (SHAP values of trees, Lundberg et al., 2020): the parts sum to the score.
+
+# %%
+parts = ranked.explain(ranker, example, 5).set_index("product").T.rename(index=plots.label_of)
+named = "; ".join(f"{place}: {labels[i]}" for place, i in enumerate(parts.columns, 1))
+parts.columns = [str(place) for place in range(1, 1 + len(parts.columns))]
+plots.table(
+    parts.rename_axis("what adds to it").reset_index(),
+    formats=dict.fromkeys(parts.columns, ".2f"),
+    caption=f"The ranker's first five for the same user, and what their scores are made of. {named}.",
 )
 
 # %% [markdown]
