@@ -265,22 +265,23 @@ aligned = {
 }
 sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"])
 facts = ranked.facts(corpus, products, vectors)
-product, offsets, _ = ranked.look(sources, facts, valid, rank_top)
+few = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:rank_examples])]
+product, offsets, _ = ranked.look(sources, facts, few, rank_top)
 
 # %%
-row = np.repeat(np.arange(len(valid)), np.diff(offsets))
-among = np.bincount(row, product == valid.target[row], minlength=len(valid)) > 0
-alone = {name: metrics.evaluate(source, valid) for name, source in sources.items()}
+row = np.repeat(np.arange(len(few)), np.diff(offsets))
+among = np.bincount(row, product == few.target[row], minlength=len(few)) > 0
+alone = {name: metrics.evaluate(source, few) for name, source in sources.items()}
 plots.table(
     pd.DataFrame({
         "source": [plots.label_of(name) for name in alone],
         "names the target": [np.mean(each.ranks <= rank_top) for each in alone.values()],
-        "names a new target": [np.mean(each.ranks[~valid.seen()] <= rank_top) for each in alone.values()],
+        "names a new target": [np.mean(each.ranks[~few.seen()] <= rank_top) for each in alone.values()],
         "MRR@20 by itself": [metrics.reciprocal_rank(each.ranks, 20).mean() for each in alone.values()],
     }),
     formats={"names the target": ".1%", "names a new target": ".1%", "MRR@20 by itself": ".1%"},
-    caption=f"What each source brings with its first {rank_top} products for the valid users. Together they name {among.mean():.1%} of the "
-    f"targets, and {among[~valid.seen()].mean():.1%} of the new ones, with {len(product) / len(valid):.0f} candidates for each user.",
+    caption=f"What each source brings with its first {rank_top} products for {len(few):,} targets of valid users. Together they name "
+    f"{among.mean():.1%} of them, and {among[~few.seen()].mean():.1%} of the new ones, with {len(product) / len(few):.0f} candidates each.",
 )  # fmt: skip
 
 # %% [markdown]

@@ -31,7 +31,8 @@ from shelfspace.sequences import Corpus, Examples
 
 MARKOV_STEPS, SESSION_KNN = 4, {"neighbours": 300, "decay": 0.1}  # of these sources; the ranker weighs what they say
 TOP = 40  # candidates that each source names
-OWN = 3_000  # newest visits of a history whose products are candidates: LightGBM takes no more than 10,000 for a history
+JUDGES = 20_000  # valid examples at most by which the ranker stops
+OWN = 1_000  # newest visits of a history whose products are candidates, so that a wholesaler's years do not fill the memory
 VISITS = 100  # newest visits of a history that describe it
 NEWEST = 5  # visits whose products a candidate is compared with one by one
 FADE = 0.8  # what a visit's category, brand and price weigh beside those of the visit after it
@@ -347,6 +348,7 @@ def train(
     examples : Examples
         Their targets must be unknown to the sources.
     valid : Examples
+        At most `JUDGES` of them, drawn at random.
     top : int
         Products that each source names.
     trees, learning_rate, leaves, patience
@@ -360,8 +362,9 @@ def train(
     """
     if not len(examples) or not len(valid):
         raise ValueError("No user has a target for the ranker to learn from; give a longer log.")
+    few = np.sort(np.random.default_rng(seed).permutation(len(valid))[:JUDGES])
     data = []
-    for part in (examples, valid):
+    for part in (examples, valid[few]):
         asked = (_questions(*look(sources, facts, part, top, targets), part) for targets in (False, True))
         data.append(next(each for each in asked if len(each[0])))
     names = features(list(sources))
