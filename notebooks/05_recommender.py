@@ -265,7 +265,7 @@ aligned = {
 }
 sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"])
 facts = ranked.facts(corpus, products, vectors)
-few = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:rank_examples])]
+few = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:5000])]
 product, offsets, _ = ranked.look(sources, facts, few, rank_top)
 
 # %%

@@ -112,6 +112,14 @@ def test_of_a_very_long_history_the_newest_products_are_candidates():
     assert set(product) == {0, 1, 2, *range(n - 1 - ranked.OWN, n - 1)}
 
 
+def test_no_more_is_learned_from_than_memory_holds(monkeypatch):
+    examples, _ = shop(100)  # histories of four, and ten products named
+    assert len(ranked._few(examples, 10, seed=0)) == 100
+    monkeypatch.setattr(ranked, "ROWS", 14 * 30 + 5)
+    few = ranked._few(examples, 10, seed=0)
+    assert len(few) == 30 and (np.diff(few.start) > 0).all() and few.start[-1] > 5 * 50
+
+
 def test_it_learns_when_to_trust_a_source(trained):
     model, test = trained
     rank = metrics.evaluate(ranked.recommend(model), test).ranks

@@ -31,8 +31,8 @@ from shelfspace.sequences import Corpus, Examples
 
 MARKOV_STEPS, SESSION_KNN = 4, {"neighbours": 300, "decay": 0.1}  # of these sources; the ranker weighs what they say
 TOP = 40  # candidates that each source names
-JUDGES = 20_000  # valid examples at most by which the ranker stops
-OWN = 1_000  # newest visits of a history whose products are candidates, so that a wholesaler's years do not fill the memory
+OWN = 1_000  # newest visits of a history whose products are candidates
+ROWS = 5_000_000  # candidates to learn from at most, and as many to stop by, if nobody named one twice: about half a gigabyte
 VISITS = 100  # newest visits of a history that describe it
 NEWEST = 5  # visits whose products a candidate is compared with one by one
 FADE = 0.8  # what a visit's category, brand and price weigh beside those of the visit after it
@@ -348,7 +348,7 @@ def train(
     examples : Examples
         Their targets must be unknown to the sources.
     valid : Examples
-        At most `JUDGES` of them, drawn at random.
+        Of either, no more than `ROWS` allows, drawn at random.
     top : int
         Products that each source names.
     trees, learning_rate, leaves, patience
@@ -362,9 +362,8 @@ def train(
     """
     if not len(examples) or not len(valid):
         raise ValueError("No user has a target for the ranker to learn from; give a longer log.")
-    few = np.sort(np.random.default_rng(seed).permutation(len(valid))[:JUDGES])
     data = []
-    for part in (examples, valid[few]):
+    for part in (_few(examples, top * len(sources), seed), _few(valid, top * len(sources), seed)):
         asked = (_questions(*look(sources, facts, part, top, targets), part) for targets in (False, True))
         data.append(next(each for each in asked if len(each[0])))
     names = features(list(sources))
@@ -378,6 +377,13 @@ def train(
     stop = lgb.early_stopping(patience, verbose=False)
     booster = lgb.train(settings, learn, trees, valid_sets=[judge], callbacks=[stop])
     return Ranked(sources, facts, booster, top)
+
+
+def _few(examples: Examples, named: int, seed: int) -> Examples:
+    """As many of the examples, drawn at random, as have no more than `ROWS` candidates; `named` by the sources for each."""
+    drawn = np.random.default_rng(seed).permutation(len(examples))
+    most = np.cumsum(np.minimum(examples.lengths, OWN)[drawn] + named)
+    return examples[np.sort(drawn[most <= ROWS])]
 
 
 def _questions(product, offsets, table, examples: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
