@@ -230,8 +230,16 @@ def makers(
         settings = best(make(split.corpus(early)), grid)
         return make(corpus)(**settings), settings
 
+    @cache
+    def user_decay() -> dict:
+        return best(partial(baselines.nearest_to_user, *vectors(True)), BY_DECAY)
+
+    @cache
+    def cooccurrence() -> tuple[Model, dict]:
+        return tuned(lambda part: partial(baselines.item_to_item, baselines.cooccurrence(part, ids)), BY_DECAY)
+
     def dense() -> tuple[Model, dict]:
-        settings = best(partial(baselines.nearest_to_user, *vectors(True)), BY_DECAY)
+        settings = user_decay()
 
         def trained(part: slice, held_out: bool, epochs: int, judged: Sequence[Examples] = ()):
             table, known = vectors(held_out)
@@ -253,10 +261,7 @@ def makers(
         return tied_on(split, early if held_out else slice(None), vectors(held_out), RECENCY, shortest, seed=seed, progress=progress)
 
     def with_ranker() -> tuple[Model, dict]:
-        decays = {
-            "cooccurrence": best(partial(baselines.item_to_item, baselines.cooccurrence(split.corpus(early), ids)), BY_DECAY),
-            "word2vec_user": best(partial(baselines.nearest_to_user, *vectors(True)), BY_DECAY),
-        }
+        decays = {"cooccurrence": cooccurrence()[1], "word2vec_user": user_decay()}
 
         def parts(part: Corpus, held_out: bool) -> tuple[dict[str, Model], ranked.Facts]:
             sources = ranked.sources(trained_tied(held_out), part, ids, {"word2vec": vectors(held_out)}, decays)
@@ -271,12 +276,12 @@ def makers(
         return ranked.recommend(replace(ranker, sources=sources, facts=facts)), decays | {"trees": ranker.trees.num_trees()}
 
     def peer(kind: str) -> tuple[Model, dict]:
-        tried = []
-        for dropout in peers.DROPOUTS:
-            model, epochs = peers.train(kind, split.corpus(early), ids, judges, dim=DIM, dropout=dropout, seed=seed, progress=progress)
-            mrr = metrics.reciprocal_rank(metrics.evaluate(model, judges).ranks, 20).mean()
-            tried.append((mrr, {"dropout": dropout, "epochs": epochs}))
-        settings = max(tried, key=lambda one: one[0])[1]
+        @cache
+        def trained(dropout: float) -> tuple[Model, int]:
+            return peers.train(kind, split.corpus(early), ids, judges, dim=DIM, dropout=dropout, seed=seed, progress=progress)
+
+        settings = best(lambda dropout: trained(dropout)[0], {"dropout": peers.DROPOUTS})
+        settings |= {"epochs": trained(settings["dropout"])[1]}
         return peers.train(kind, corpus, ids, dim=DIM, **settings, seed=seed, progress=progress)[0], settings
 
     return {
@@ -284,9 +289,7 @@ def makers(
         "own_products": lambda: tuned(
             lambda part: partial(baselines.own_products, baselines.visit_counts(part, ids)), BY_DECAY
         ),
-        "cooccurrence": lambda: tuned(
-            lambda part: partial(baselines.item_to_item, baselines.cooccurrence(part, ids)), BY_DECAY
-        ),
+        "cooccurrence": cooccurrence,
         "markov": lambda: tuned(lambda part: partial(baselines.markov, part, ids), BY_STEPS),
         "session_knn": lambda: tuned(lambda part: partial(baselines.session_knn, part, ids), BY_NEIGHBOURS),
         "word2vec_last": lambda: (baselines.nearest_to_last(*vectors()), {}),
