@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shelfspace import embeddings, metrics, recommender, runs, sequences, starspace, tied, users, word2vec
+from shelfspace import embeddings, metrics, recommender, runs, sequences, skipgram, starspace, tied, users
 
 VARIANTS = {
     "full": {},
@@ -48,7 +48,7 @@ def main() -> None:
     corpus, choice = sequences.corpus(table), runs.read_json(given.run / "decay.json")
     train = sequences.examples(table, product_ids, "train", prefixes=1000)
     valid = sequences.examples(table, product_ids, "valid")
-    trainers = {"word2vec": word2vec.train, "starspace": starspace.train}
+    trainers = {"word2vec": skipgram.train, "starspace": starspace.train}
 
     def vectors(name: str, dim: int) -> tuple[np.ndarray, np.ndarray]:
         if name == "random":

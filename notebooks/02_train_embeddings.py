@@ -27,6 +27,7 @@
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
 dim = 50  # length of the product embeddings; from 1 to 4096
+w2v_trainer = "shelfspace"  # who trains word2vec: shelfspace's own compiled trainer, or gensim, as good and slower; one of: shelfspace, gensim
 w2v_window = 5  # word2vec: products before and after that are context; from 1 to 1000
 w2v_negatives = 20  # word2vec: noise products per pair; from 1 to 1000
 w2v_ns_exponent = 0.5  # word2vec: noise products are drawn by count to this power; from -2 to 2
@@ -50,7 +51,7 @@ seed = 0  # of everything random; from 0 to 4294967295
 import numpy as np
 import pandas as pd
 
-from shelfspace import baselines, embeddings, features, metrics, plots, runs, sequences, starspace, users, word2vec
+from shelfspace import baselines, embeddings, features, metrics, plots, runs, sequences, skipgram, starspace, users
 
 plots.theme()
 run = runs.run_folder(run_dir)
@@ -96,7 +97,8 @@ plots.table(
 # The defaults for text do not suit shops: popular products are no stop words, and noise drawn by count to the power
 # of 0.75 is rarely best (Caselles-Dupré et al., RecSys 2018). Window, negatives, exponent and subsampling are
 # parameters of this notebook for that reason; their defaults were chosen by a search on valid users, with as many
-# tries as StarSpace had. (`runs.once` trains, unless a scheduler had a task of its own do so in this run; then the
+# tries as StarSpace had. The trainer is a small one of our own; `w2v_trainer="gensim"` takes gensim's, which finds vectors as good
+# in several times the processor time. (`runs.once` trains, unless a scheduler had a task of its own do so in this run; then the
 # file is there.)
 
 # %% tags=["word2vec"]
@@ -104,8 +106,12 @@ w2v_settings = {
     "window": w2v_window, "negatives": w2v_negatives, "ns_exponent": w2v_ns_exponent, "subsample": w2v_subsample,
     "epochs": w2v_epochs, "learning_rate": w2v_learning_rate,
 }  # fmt: skip
+if w2v_trainer == "gensim":
+    from shelfspace import word2vec as trainer
+else:
+    trainer = skipgram
 seconds["word2vec"] = runs.once(
-    run, files["word2vec"], lambda path: word2vec.train(corpus, dim=dim, seed=seed, **w2v_settings).save(path)
+    run, files["word2vec"], lambda path: trainer.train(corpus, dim=dim, seed=seed, **w2v_settings).save(path)
 )
 
 # %% [markdown]
@@ -347,7 +353,7 @@ if by_features is not None and "category" in products:
 # - **Collapse.** When all cosines are near 1, the vectors point the same way: the step size is too large, or there are too
 #   few negatives.
 # - **Comparing losses.** Two trainers measure different quantities. Compare them by what they find, not by their loss.
-# - **Threads.** More than one thread makes gensim's result depend on the timing; here one is used, for the same bytes.
+# - **Threads.** With more than one thread the result would depend on their timing; here one is used, for the same bytes.
 #
 # ## Exercises
 #
@@ -389,7 +395,7 @@ if by_features is not None and "category" in products:
 # those agree more the longer it trains.
 #
 # ```python
-# small = {name: word2vec.train(corpus, dim=16, epochs=2, seed=s).vectors for name, s in (("a", 0), ("again", 0), ("b", 1))}
+# small = {name: skipgram.train(corpus, dim=16, epochs=2, seed=s).vectors for name, s in (("a", 0), ("again", 0), ("b", 1))}
 # assert np.array_equal(small["a"], small["again"]) and not np.allclose(small["a"], small["b"])
 # ```
 #

@@ -138,9 +138,9 @@ else:
 # %% [markdown]
 # ## All of them, at one budget
 #
-# gensim knows neither of the two new terms, so word2vec's variants are trained by a small trainer of our own, which
-# without them is skip-gram with negative sampling, as gensim is. Models from the chapters before stand beside the
-# variants: the vectors of the second chapter, with all the passes they had, and the tied recommender of the fifth.
+# The trainer of the second chapter knows the two new terms; without them it is skip-gram with negative sampling and nothing else.
+# Models from the chapters before stand beside the variants: the vectors of the second chapter, with all the passes they had,
+# and the tied recommender of the fifth.
 
 # %%
 settings = variants.Settings(
@@ -419,8 +419,8 @@ plots.takeaways([
     + f"; “{label[top]}”, which gains most on the valid users, brings {100 * found[top]['mrr@20']['gain']:+.1f} points on the test users.",
     *([f"Of products that nobody clicked, “{label[newest]}”, best on the valid users of those that can, finds {found[newest]['cold']['value']:.1%} in twenty tries, the "
        "default none."] if found[newest]["cold"]["value"] else []),
-    f"Our skip-gram trainer with every switch off reaches an MRR@20 of {found['word2vec']['mrr@20']['value']:.1%} in "
-    f"{settings.sg_epochs} passes, gensim's vectors of chapter 2 {found['word2vec_before']['mrr@20']['value']:.1%} with theirs.",
+    f"Skip-gram with every switch off reaches an MRR@20 of {found['word2vec']['mrr@20']['value']:.1%} in {settings.sg_epochs} passes, "
+    f"the vectors of chapter 2 {found['word2vec_before']['mrr@20']['value']:.1%} with all they had.",
     f"The valid users choose “{best.label}”: {best.value:.1%} on the test users, where the best has {by_test.value:.1%}. Its answers "
     f"take {best.user_ms:.2g} ms, those of the default {costs.user_ms[0]:.2g} ms.",
 ])  # fmt: skip

@@ -613,7 +613,7 @@ def test_a_log_of_three_columns_by_time(small_run, tmp_path):
     log = log[log.product_id.notna()].rename(columns={"user_id": "shopper", "product_id": "thing", "timestamp": "at"})
     log[["shopper", "thing", "at"]].to_csv(tmp_path / "log.csv", index=False)
     said: list[str] = []
-    given = {"protocol": "time", "test_days": 7, "epochs": 2, "tied_epochs": 1, "w2v_epochs": 5, "ss_epochs": 5, "sweep_users": 60, "sg_visits": 5_000, "ss_examples": 5_000}
+    given = {"protocol": "time", "test_days": 7, "w2v_trainer": "gensim", "epochs": 2, "tied_epochs": 1, "w2v_epochs": 5, "ss_epochs": 5, "sweep_users": 60, "sg_visits": 5_000, "ss_examples": 5_000}
     page = pipeline.run(
         str(tmp_path / "log.csv"), tmp_path / "run", columns="user_id=shopper,product_id=thing,timestamp=at", given=given,
         say=said.append,

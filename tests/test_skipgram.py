@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from gensim.models import Word2Vec
 from test_trainers import corpus
 
 from shelfspace import skipgram
@@ -47,11 +48,11 @@ def learned_from(monkeypatch, given: Corpus, *, weights=None, goals=None, groups
     n = len(given.product_ids)
     share = np.bincount(given.items, minlength=n).astype(float)
     weights = np.ones(len(given.items), np.float32) if weights is None else weights
-    goals = np.full(len(given.items), -1) if goals is None else goals
+    goals = np.full(len(given.items), -1) if goals is None else np.where(goals >= 0, given.items[goals], -1)
     grouped = skipgram._grouped(np.full(n, -1) if groups is None else groups, share)
     skipgram._epoch.py_func(
-        np.zeros((n, 16), np.float32), np.zeros((n, 16), np.float32), given.items, given.offsets, np.arange(len(given)),
-        np.array([7], np.uint64), window, negatives, *skipgram._alias(share), weights, goals, *grouped, market, 0.1, 0.0,
+        np.zeros((n, 16), np.float32), np.zeros((n, 16), np.float32), given.items, given.offsets, weights, goals,
+        np.arange(len(given)), np.array([7], np.uint64), window, negatives, *skipgram._alias(share), *grouped, market, 0.1, 0.0,
     )  # fmt: skip
     return seen
 
@@ -136,3 +137,20 @@ def test_what_does_not_fit_is_refused(given, sentence):
         skipgram.train(corpus(), progress=False, **given)
     with pytest.raises(ValueError, match="no training visit"):
         skipgram.train(Corpus(np.zeros(0, str), np.zeros(0, np.int32), np.zeros(1, np.int64)), progress=False)
+
+
+def test_popular_products_are_thinned_out_as_by_gensim():
+    items = np.repeat(np.arange(5, dtype=np.int32), [400, 100, 40, 9, 1])
+    model = Word2Vec(min_count=1, sample=0.02)
+    model.build_vocab([items.astype(str).tolist()])
+    theirs = [model.wv.get_vecattr(str(item), "sample_int") / 2**32 for item in range(5)]
+    ours = skipgram._keep(items, 5, 0.02)[np.searchsorted(items, np.arange(5))]
+    np.testing.assert_allclose(np.minimum(ours, 1), theirs, atol=1e-6)
+    assert skipgram._keep(items, 5, 0.0) is None
+
+
+def test_what_is_left_of_a_pass_keeps_its_sequences():
+    items, offsets = np.array([3, 1, 2, 0, 3], np.int32), np.array([0, 2, 3, 5])
+    kept = np.array([True, False, False, True, True])
+    left = skipgram._thinned(items, offsets, np.arange(5.0), items - 1, kept)
+    assert [each.tolist() for each in left] == [[3, 0, 3], [0, 1, 1, 3], [0, 3, 4], [2, -1, 2]]

@@ -11,8 +11,12 @@ Personalization using Embeddings for Search Ranking at Airbnb" (KDD), section 3,
     log s(v_p . u_b)                 b: what the visit's session bought in the end, however far away (a global positive)
     sum_m log s(-v_p . u_nm)         n_m: products of p's own category (their "market"), drawn for each pair
 
-`shelfspace.word2vec` is gensim's trainer of the first line, and knows no other. Here one thread does it all, so one seed
-gives the same bytes.
+`shelfspace.word2vec` is gensim's trainer of the first line, and knows no other. Both train as well (benchmarks/README.md); this one
+is faster. Here, too, one thread does it all, so one seed gives the same bytes.
+
+What suits text need not suit a shop (Caselles-Dupré, Lesaint & Royo-Letelier, RecSys 2018, "Word2vec applied to
+Recommendation: Hyperparameters Matter"): small logs want many more epochs, a larger step and more negatives
+(benchmarks/README.md tells the search that chose the defaults).
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ from tqdm import tqdm
 from shelfspace.embeddings import Embeddings
 from shelfspace.kernels import FAST, LANES, dot, draw
 from shelfspace.sequences import Corpus, passes
-from shelfspace.word2vec import VISITS
+
+VISITS = 4_000_000  # trained on in all, when the number of epochs is left to the size of the log
 
 
 def train(
@@ -40,12 +45,13 @@ def train(
     window: int = 5,
     negatives: int = 20,
     ns_exponent: float = 0.5,
+    subsample: float = 0.0,
     epochs: int = 0,
     learning_rate: float = 0.1,
     seed: int = 0,
     progress: bool = True,
 ) -> Embeddings:
-    """Train skip-gram with negative sampling; with the four switches off, that and nothing else.
+    """Train skip-gram with negative sampling; without the first four options, that and nothing else.
 
     Parameters
     ----------
@@ -60,8 +66,27 @@ def train(
         Category of each product of the corpus; -1 for none. Needed for `market`.
     market : int
         Noise products of the same category that each pair has besides `negatives`.
-    dim, window, negatives, ns_exponent, epochs, learning_rate, seed, progress
-        As in `shelfspace.word2vec.train`. Noise within a category is drawn by count ** ns_exponent, too.
+    dim : int
+        Length of the vectors.
+    window : int
+        Products up to this many places before and after are context.
+    negatives : int
+        Noise products drawn for each (product, context) pair.
+    ns_exponent : float
+        Noise products are drawn in proportion to count ** ns_exponent: 1 as often as they occur, 0 uniformly, below
+        0 rare ones more often. So is the noise of the same category.
+    subsample : float
+        A visit to a product with a share f of all visits above about this value is left out of a pass with the chance
+        1 - sqrt(subsample / f) (as in word2vec's code, Mikolov et al. 2013, section 2.3); 0 keeps all.
+    epochs : int
+        Passes over the corpus; 0 chooses them by its size, for about four million visits in all (3 to 100 passes):
+        small logs need many.
+    learning_rate : float
+        Step size of the gradient descent at the start; falls linearly to 0.
+    seed : int
+        One thread and one seed: the same bytes in every process.
+    progress : bool
+        Show a progress bar.
 
     Returns
     -------
@@ -76,6 +101,8 @@ def train(
     for name, value, least in (("dim", dim, 1), ("window", window, 1), ("negatives", negatives, 1), ("market", market, 0)):
         if value < least:
             raise ValueError(f"{name} is {value}; it must be at least {least}.")
+    if subsample < 0:
+        raise ValueError(f"subsample is {subsample}; it must be 0 (keep all visits) or more.")
     if len(corpus.items) == 0:
         raise ValueError("There is no training visit, so there is nothing to learn from; give a longer log.")
     if market and groups is None:
@@ -88,21 +115,35 @@ def train(
     share = np.bincount(corpus.items, minlength=count).astype(float) ** ns_exponent
     chance, other = _alias(share)
     weights = np.ones(visits, np.float32) if weights is None else weights.astype(np.float32)
-    goals = np.full(visits, -1) if goals is None else goals.astype(np.int64)
+    goals = np.full(visits, -1) if goals is None else np.where(goals >= 0, corpus.items[goals], -1)  # products from here on
+    seen, keep = (corpus.items, corpus.offsets, weights, goals), _keep(corpus.items, count, subsample)
     grouped = _grouped(np.full(count, -1) if groups is None else groups, share)
     losses = []
     with tqdm(total=epochs, desc="skip-gram", unit="epoch", disable=not progress) as bar:
         for epoch in range(epochs):
             order = rng.permutation(len(corpus))
+            taken = seen if keep is None else _thinned(*seen, rng.random(visits) < keep)
             total = _epoch(
-                v, u, corpus.items, corpus.offsets, order, rng.integers(1, 2**63, size=1, dtype=np.uint64), window,
-                negatives, chance, other, weights, goals, *grouped, market,
-                learning_rate * (1 - epoch / epochs), learning_rate * (1 - (epoch + 1) / epochs),
+                v, u, *taken, order, rng.integers(1, 2**63, size=1, dtype=np.uint64), window, negatives, chance, other, *grouped,
+                market, learning_rate * (1 - epoch / epochs), learning_rate * (1 - (epoch + 1) / epochs),
             )  # fmt: skip
-            losses.append(total / visits)
+            losses.append(total / max(1, len(taken[0])))
             bar.update()
             bar.set_postfix(loss=f"{losses[-1]:.3f}")
     return Embeddings(corpus.product_ids, v[:, :dim].copy(), tuple(losses))
+
+
+def _keep(items: np.ndarray, count: int, subsample: float) -> np.ndarray | None:
+    """Each visit's chance to stay in a pass; None where all stay."""
+    if not subsample:
+        return None
+    of_product = subsample * len(items) / np.maximum(1, np.bincount(items, minlength=count))
+    return (np.sqrt(of_product) + of_product)[items]  # 1 and more: always
+
+
+def _thinned(items: np.ndarray, offsets: np.ndarray, weights: np.ndarray, goals: np.ndarray, kept: np.ndarray) -> tuple:
+    """The visits that are kept, and where each sequence begins among them."""
+    return items[kept], np.append(0, np.cumsum(kept))[offsets], weights[kept], goals[kept]
 
 
 def update(
@@ -142,8 +183,8 @@ def update(
 
 @numba.njit(**FAST)
 def _epoch(
-    v, u, items, offsets, order, state, window, negatives, chance, other, weights, goals, group_of, group_starts,
-    group_items, group_mass, market, rate_start, rate_end,
+    v, u, items, offsets, weights, goals, order, state, window, negatives, chance, other, group_of, group_starts, group_items,
+    group_mass, market, rate_start, rate_end,
 ):  # fmt: skip
     """One pass over the sequences in `order`; returns the sum of the losses."""
     outputs = np.empty(1 + negatives + market, np.int64)
@@ -176,8 +217,8 @@ def _epoch(
                             outputs[size] = drawn
                             size += 1
                 total += _learn(v, u, product, outputs, size, weights[near], rate, gradient)
-            if goals[place] >= 0 and items[goals[place]] != product:
-                outputs[0] = items[goals[place]]
+            if goals[place] >= 0 and goals[place] != product:
+                outputs[0] = goals[place]
                 total += _learn(v, u, product, outputs, 1, np.float32(1), rate, gradient)
     return total
 

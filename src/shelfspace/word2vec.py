@@ -1,9 +1,6 @@
-"""Product embeddings by word2vec: skip-gram with negative sampling over shopping sequences, trained by gensim.
+"""Skip-gram word2vec with negative sampling, trained by gensim: the well-known trainer, to compare `shelfspace.skipgram` with.
 
-Mikolov et al. 2013, "Distributed Representations of Words and Phrases and their Compositionality", section 2.2. What
-suits text need not suit a shop (Caselles-Dupré, Lesaint & Royo-Letelier, RecSys 2018, "Word2vec applied to
-Recommendation: Hyperparameters Matter"): small logs want many more epochs, a larger step
-and more negatives (benchmarks/README.md tells the search that chose the defaults).
+Mikolov et al. 2013, "Distributed Representations of Words and Phrases and their Compositionality", section 2.2.
 """
 
 from __future__ import annotations
@@ -15,8 +12,7 @@ from tqdm import tqdm
 
 from shelfspace.embeddings import Embeddings
 from shelfspace.sequences import Corpus, passes
-
-VISITS = 4_000_000  # trained on in all, when the number of epochs is left to the size of the log
+from shelfspace.skipgram import VISITS
 
 
 class _EveryEpoch(CallbackAny2Vec):
@@ -59,28 +55,10 @@ def train(
     ----------
     corpus : Corpus
         The training sequences (`shelfspace.sequences.corpus`).
-    dim : int
-        Length of the vectors.
-    window : int
-        Products up to this many places before and after are context.
-    negatives : int
-        Noise products drawn for each (product, context) pair.
-    ns_exponent : float
-        Noise products are drawn in proportion to count ** ns_exponent: 1 as often as they occur, 0 uniformly, below
-        0 rare ones more often.
-    subsample : float
-        Occurrences of products with a share of all visits above about this value are thinned out; 0 keeps all.
-    epochs : int
-        Passes over the corpus; 0 chooses them by its size, for about four million visits in all (3 to 100 passes):
-        small logs need many.
-    learning_rate : float
-        Step size of the gradient descent at the start; falls linearly to nearly 0.
+    dim, window, negatives, ns_exponent, subsample, epochs, learning_rate, seed, progress
+        As in `shelfspace.skipgram.train`.
     min_count : int
         Products with fewer visits get no embedding.
-    seed : int
-        One thread and one seed: the same bytes in every process.
-    progress : bool
-        Show a progress bar.
 
     Returns
     -------
