@@ -90,7 +90,7 @@ def train(
     epochs: int = 20,
     batch: int = 1024,
     learning_rate: float = 0.004,
-    patience: int = 2,
+    patience: int = 1,
     examples: int = 500_000,
     negatives: int = 2048,
     full_below: int = 4096,
