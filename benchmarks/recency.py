@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shelfspace import benchmark, embeddings, metrics, skipgram
+from shelfspace import benchmark, embeddings, metrics, word2vec
 
 STRENGTHS = (0.0, 2.0)
 SEED = 0
@@ -21,7 +21,7 @@ if __name__ == "__main__":
     for folder in sys.argv[1:]:
         split = benchmark.read(folder)
         early, judges = split.held_out(SEED)
-        vectors = embeddings.align(skipgram.train(split.corpus(early), dim=benchmark.DIM, seed=SEED, progress=False), split.product_ids)
+        vectors = embeddings.align(word2vec.train(split.corpus(early), dim=benchmark.DIM, seed=SEED, progress=False), split.product_ids)
         for strength in STRENGTHS:
             model = benchmark.tied_on(split, early, vectors, strength, seed=SEED, progress=False)
             rank = metrics.evaluate(model, judges).ranks

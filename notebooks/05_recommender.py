@@ -39,6 +39,7 @@ examples = 400000  # examples that a pass of either network takes at most, drawn
 patience = 1  # passes of the dense network without a gain on the valid users before stopping; from 0 to 10000
 model = "best"  # whose recommendations leave the pipeline; best: of ranked and tied, by the valid users; one of: best, ranked, tied, dense
 seen = True  # whether products that a user saw already may be recommended
+new_places = 0  # places of each twenty that are kept for products that nobody clicked, where products have information; from 0 to 19
 tied_epochs = 0  # passes of the tied recommender; 0: by the size of the log; from 0 to 10000
 tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last; from 0 to 100
 tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training; 0 or more and below 1
@@ -50,7 +51,7 @@ seed = 0  # of everything random; from 0 to 4294967295
 import numpy as np
 import pandas as pd
 
-from shelfspace import embeddings, metrics, plots, ranked, recommender, runs, sequences, tied, transitions, users
+from shelfspace import baselines, embeddings, metrics, newcomers, plots, ranked, recommender, runs, sequences, tied, transitions, users
 
 plots.theme()
 run = runs.run_folder(run_dir)
@@ -313,14 +314,21 @@ leaves = max(("ranked", "tied"), key=mrr.get) if model == "best" else model
 #
 # What leaves the pipeline is a table: user, rank, product, score. Here it is written for every user, from all that
 # came before the user's last target, by the recommender that `model` names.
+#
+# None of them knows a product that nobody clicked. Where the log tells what products are, such a one can be placed by the
+# products most like it (chapter 7). With `new_places`, the last places of each list are kept for the new products that lie nearest to the
+# user. It costs what would have stood there: how often to show what nobody knows yet is for the shop to decide, not for
+# clicks to tell.
 
 # %%
 everybody = sequences.latest(table, product_ids)
-scores_of = final[leaves]
+clicked = baselines.visit_counts(corpus, product_ids) > 0
+unclicked = newcomers.model(products, *aligned["word2vec"], clicked, **choice["best"]["word2vec_user"])
+scores_of = newcomers.keep_places(final[leaves], unclicked, new_places)
 recommender.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet", seen=seen)
 with runs.atomic(run / "recommender.keras") as temporary:
     (network if leaves == "dense" else learned).save(temporary)
-runs.write_json(run / "recommender.json", {"model": leaves, "top": rank_top, "valid_mrr@20": {name: float(each) for name, each in mrr.items()}})
+runs.write_json(run / "recommender.json", {"model": leaves, "top": rank_top, "new_places": new_places, "valid_mrr@20": {name: float(each) for name, each in mrr.items()}})
 
 # %%
 example = valid[np.flatnonzero(valid.lengths <= 8)[:1]] if (valid.lengths <= 8).any() else valid[:1]
@@ -362,7 +370,7 @@ plots.table(
 # - **Stale input.** The network knows the embeddings it was trained on. Train the embeddings anew, and it must be trained
 #   anew as well.
 # - **New products.** A product that was no target in training is never recommended by a softmax that learned a vector for
-#   each.
+#   each, nor found by counts; `new_places` keeps places for them.
 #
 # ## Exercises
 #

@@ -41,7 +41,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from shelfspace import baselines, ceiling, embeddings, metrics, plots, ranked, recommender, runs, sequences, tied
+from shelfspace import baselines, ceiling, embeddings, metrics, newcomers, plots, ranked, recommender, runs, sequences, tied
 from shelfspace.peers import DROPOUTS, PEERS, maker
 
 plots.theme()
@@ -146,6 +146,8 @@ sources = ranked.sources(softmaxes["tied"], corpus, product_ids, aligned, choice
 facts = ranked.facts(corpus, products, vectors)
 ranker = ranked.load(run / "recommender_ranked.txt", sources, facts, leaving["top"])
 networks = softmaxes | {"ranked": ranked.recommend(ranker)}
+unclicked = newcomers.model(products, *aligned["word2vec"], counts > 0, **choice["best"]["word2vec_user"])
+networks[leaving["model"]] = newcomers.keep_places(networks[leaving["model"]], unclicked, leaving["new_places"])
 models = {name: make(**settings.get(name, {})) for name, make in makers.items()} | near | networks
 kinds = dict.fromkeys(makers, "baseline") | dict.fromkeys(near, "embedding") | dict.fromkeys(networks, "recommender")
 

@@ -28,7 +28,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shelfspace import baselines, embeddings, metrics, peers, ranked, recommender, skipgram, tied, users
+from shelfspace import baselines, embeddings, metrics, peers, ranked, recommender, tied, users, word2vec
 from shelfspace.metrics import Model
 from shelfspace.sequences import Corpus, Examples
 
@@ -221,7 +221,7 @@ def makers(
     @cache
     def vectors(held_out: bool = False) -> tuple[np.ndarray, np.ndarray]:
         part = split.corpus(early) if held_out else corpus
-        return embeddings.align(skipgram.train(part, dim=DIM, seed=seed, progress=progress), ids)
+        return embeddings.align(word2vec.train(part, dim=DIM, seed=seed, progress=progress), ids)
 
     def best(make: Callable[..., Model], grid: dict) -> dict:
         return metrics.sweep({"": make}, {"": grid}, judges)[1][""]

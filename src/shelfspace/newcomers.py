@@ -13,11 +13,15 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from shelfspace import features
+from shelfspace import baselines, features
 from shelfspace.embeddings import normalise
 from shelfspace.features import Features
+from shelfspace.metrics import Model, top_k
+from shelfspace.sequences import Examples
 
 ALIKE = 3  # products whose mean a new product takes
+BELOW = 1e6  # by so much lie new products that have no place below all others
+FIRST = 20  # products of a list, of which some places may be kept for new ones
 
 
 def placer(information: Features, vectors: np.ndarray, known: np.ndarray) -> Callable[[pd.DataFrame], np.ndarray]:
@@ -69,6 +73,67 @@ def fill(vectors: np.ndarray, known: np.ndarray, place: Callable, products: pd.D
         vectors[part] = place(products.iloc[part])
     known[missing] = vectors[missing].any(axis=1)
     return vectors, known
+
+
+def model(
+    products: pd.DataFrame, vectors: np.ndarray, known: np.ndarray, clicked: np.ndarray, decay: float, decay_time: str = "days"
+) -> Model | None:
+    """The new products nearest to the user embedding by where `placer` puts them; all others score -inf.
+
+    Parameters
+    ----------
+    products : DataFrame
+        The product table, with whatever it tells of the products.
+    vectors, known
+        Product embeddings, in the order of `products`, and whether there is one.
+    clicked : ndarray of bool, shape (n_products,)
+        Which products are not new.
+    decay, decay_time
+        See `shelfspace.users.history_weights`.
+
+    Returns
+    -------
+    Model or None
+        None where no new product can be placed.
+    """
+    information = features.of_products(products)
+    known = known & clicked
+    if clicked.all() or not len(information.names) or not known.any():
+        return None
+    filled, placed = fill(vectors, known, placer(information, vectors, known), products)
+    nearest, new = baselines.nearest_to_user(filled, placed, decay, decay_time), placed & ~clicked
+    return (lambda examples: np.where(new, nearest(examples), np.float32(-np.inf))) if new.any() else None
+
+
+def keep_places(recommender: Model, newcomers: Model | None, places: int) -> Model:
+    """The recommender, with the last `places` of its first `FIRST` products given to the best new ones.
+
+    A new product has that place or none: how often one is shown that nobody clicked yet is for the shop to decide, and not for
+    clicks to tell. All other products keep their order.
+
+    Parameters
+    ----------
+    recommender : Model
+    newcomers : Model or None
+        From `model`.
+    places : int
+        From 0 to `FIRST` - 1. Where fewer can be placed, so many.
+    """
+    if newcomers is None or not places:
+        return recommender
+
+    def scores(examples: Examples) -> np.ndarray:
+        products, rows = np.array(recommender(examples), dtype=np.float32), np.arange(len(examples))[:, None]
+        of_new = newcomers(examples)
+        products -= np.where(np.isfinite(of_new), np.float32(BELOW), 0)
+        first, best = top_k(products, FIRST - places)
+        new, placed = top_k(of_new, places)
+        products[rows, first] += 1  # makes room for the new ones below them
+        below = best[:, -1:] + 1 - np.arange(1, new.shape[1] + 1, dtype=np.float32) / (new.shape[1] + 1)
+        products[rows, new] = np.where(np.isfinite(placed), below, products[rows, new])
+        return products
+
+    return scores
 
 
 def _of_length_one(matrix: sp.sparray) -> sp.csr_matrix:

@@ -1,0 +1,74 @@
+"""What places kept for new products find, and what they cost the others.
+
+    python benchmarks/new_products.py reports/default [--seed 0]
+
+Takes a tenth of the products out of all histories of a finished run, trains word2vec, StarSpace, the tied recommender and the ranker
+on what is left, and asks the test users, with 0 to 5 of the twenty places kept for the products that are now new (`new_places` of
+notebook 05). Beside it the same places filled by the tied recommender of the run itself, which knew every click: more than any
+placing by information could find in them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shelfspace import baselines, embeddings, metrics, newcomers, ranked, recommender, runs, sequences, skipgram, starspace, tied
+
+
+def main() -> None:
+    """Hide, train, ask, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    products, choice = pd.read_parquet(given.run / "products.parquet"), runs.read_json(given.run / "decay.json")
+    ids, seed = products.product_id.to_numpy().astype(str), given.seed
+    knowing = tied.recommend(keras.saving.load_model(given.run / "recommender_tied.keras"))
+    table = sequences.load(given.run / "sequences.parquet")
+    whole = sequences.corpus(table, targets=True)
+    hidden = np.random.default_rng(seed).random(len(ids)) < 0.1
+    clicks = pc.and_(pc.is_in(pc.cast(table["product_id"], pa.string()), pa.array(ids[hidden])), pc.not_equal(table["split"], "test"))
+    history = pc.and_(pc.is_in(pc.cast(table["product_id"], pa.string()), pa.array(ids[hidden])), pc.equal(table["role"], "history"))
+    table = table.filter(pc.invert(pc.or_(clicks, history)))
+
+    corpus, plain = sequences.corpus(table, targets=True), sequences.corpus(table)
+    trained = {"word2vec": skipgram.train(plain, seed=seed), "starspace": starspace.train(plain, seed=seed)}
+    aligned = {name: embeddings.align(made, ids) for name, made in trained.items()}
+    vectors, known = aligned[choice["embedding"]]
+    train, valid, test = (sequences.examples(table, ids, split, prefixes=1000) for split in ("train", "valid", "test"))
+    asked = sequences.examples(table, ids, "train")
+    recommender.deterministic(seed)
+    learned = tied.start(vectors, known, corpus, ids, decay_time="days", seed=seed)
+    tied.train(learned, train[~np.isin(train.end, asked.end)], valid, dropout=0.4, limit=400_000, seed=seed)
+    sources = ranked.sources(tied.recommend(learned), corpus, ids, aligned, choice["best"])
+    ranker = ranked.recommend(ranked.train(sources, ranked.facts(corpus, products, vectors), asked, valid, seed=seed))
+
+    new = hidden[test.target]
+    placed = newcomers.model(products, *aligned["word2vec"], ~hidden, **choice["best"]["word2vec_user"])
+
+    def with_clicks(examples: sequences.Examples) -> np.ndarray:
+        return np.where(hidden, knowing(examples), np.float32(-np.inf))
+
+    print(f"{hidden.sum()} of {len(ids):,} products hidden; {new.sum():,} of {len(test):,} test targets are such; {len(whole.items) - len(corpus.items):,} visits taken out\n")
+    print("| places | new found, % | the same by who knew the clicks, % | others found, % | cost, points |")
+    print("| ---: | ---: | ---: | ---: | ---: |", flush=True)
+    first = None
+    for places in range(6):
+        hits = [
+            100 * metrics.hit_rate(metrics.evaluate(newcomers.keep_places(ranker, source, places), test).ranks, 20)
+            for source in (placed, with_clicks)
+        ]
+        others = hits[0][~new].mean()
+        first = others if first is None else first
+        print(f"| {places} | {hits[0][new].mean():.1f} | {hits[1][new].mean():.1f} | {others:.1f} | {others - first:+.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
