@@ -79,8 +79,9 @@ plots.table(
 #
 # Simple ones first: *most popular*, all the time or of late; *the user's own products*; *co-occurrence* (customers who
 # saw this also saw that), which stands for the model in use before embeddings; *Markov*, what came most often after
-# the last product; and *session-KNN*, what the training sequences most like the user's hold (V-SKNN of Ludewig and
-# Jannach, 2018), which many a network has failed to beat. With `peers`, two networks of the literature that know the order of
+# the last product; *session-KNN*, what the training sequences most like the user's hold (V-SKNN of Ludewig and
+# Jannach, 2018), which many a network has failed to beat; and *EASE* (Steck, 2019), a linear regression of each product on all
+# others, which tells apart what two products owe to a third. With `peers`, two networks of the literature that know the order of
 # the visits alone join them: GRU4Rec (Hidasi et al., 2016) and SASRec (Kang and McAuley, 2018). A baseline that nobody tuned proves nothing, so each gets
 # its settings from the valid users, as the decays of the last but one chapter did.
 
@@ -91,12 +92,14 @@ makers = {
     "markov": partial(baselines.markov, corpus, product_ids),
     "session_knn": partial(baselines.session_knn, corpus, product_ids),
     "cooccurrence": partial(baselines.item_to_item, baselines.cooccurrence(corpus, product_ids)),
+    "ease": baselines.ease(corpus, product_ids),
 }
 grids = {
     "recently_popular": {"decay": [0.03, 0.1, 0.3, 1.0]},
     "markov": {"steps": [1, 2, 4, 8, 16], "own": [False, True]},
     "cooccurrence": {name: [value] for name, value in choice["best"]["cooccurrence"].items()} | {"own": [False, True]},
     "session_knn": {"neighbours": [100, 300, 1000], "decay": [None, 0.0, 0.03, 0.1, 0.3, 1.0], "own": [False, True]},
+    "ease": {"regularisation": [30.0, 100.0, 300.0, 1000.0], "decay": [0.1, 0.3, 1.0], "own": [False, True]},
 }
 if matrix_factorisation:
     makers["matrix_factorisation"] = partial(baselines.matrix_factorisation, corpus, product_ids, seed=seed)

@@ -7,6 +7,7 @@ import pytest
 
 from shelfspace import baselines, metrics
 from shelfspace.sequences import Corpus, Examples
+from shelfspace.users import history_weights
 
 IDS = np.array(["a", "b", "c", "d"])
 # Three users: a b, a b c, a c; nobody saw d.
@@ -193,6 +194,7 @@ MODELS = {
     "cooccurrence": lambda corpus, ids, **own: baselines.item_to_item(baselines.cooccurrence(corpus, ids), decay=0.0, **own),
     "markov": lambda corpus, ids, **own: baselines.markov(corpus, ids, steps=3, **own),
     "session_knn": lambda corpus, ids, **own: baselines.session_knn(corpus, ids, neighbours=5, **own),
+    "ease": lambda corpus, ids, **own: baselines.ease(corpus, ids)(regularisation=5.0, decay=0.0, **own),
 }
 
 
@@ -262,6 +264,28 @@ def test_relabelling_the_products_changes_no_figures(name):
         assert (other == found[0]).mean() > 0.98  # but for what rounding does to equal scores
 
 
+def test_ease_is_the_regression_of_each_product_on_all_others_without_the_users_own_row():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, 9, size=50)
+    offsets, ids = np.append(0, np.cumsum(lengths)), np.array([f"p{p:02d}" for p in range(12)])
+    corpus = Corpus(ids, rng.integers(12, size=offsets[-1]).astype(np.int32), offsets, user_ids=np.arange(50).astype("U2"))
+    examples = of_users(corpus)
+    seen = np.zeros((50, 12))
+    seen[np.repeat(np.arange(50), lengths), corpus.items] = 1
+    weights = history_weights(examples, 12, 0.3, "rank").toarray()
+    scores = baselines.ease(corpus, ids)(5.0, 0.3, "rank")(examples)
+    for user in range(50):
+        others = np.delete(seen, user, axis=0)
+        for product in range(12):
+            rest = np.delete(np.arange(12), product)
+            table = others[:, rest].T @ others[:, rest] + 5 * np.eye(11)
+            coefficients = np.linalg.solve(table, others[:, rest].T @ others[:, product])
+            assert scores[user, product] == pytest.approx(weights[user, rest] @ coefficients, abs=1e-5)
+    few = baselines.ease(corpus, ids, most=3)(5.0, 0.3, "rank")(examples)
+    popular = np.argsort(-baselines.visit_counts(corpus, ids), kind="stable")[:3]
+    assert set(np.flatnonzero((few > -100).any(axis=0))) == set(popular)
+
+
 def test_matrix_factorisation_tells_two_tastes_apart():
     pytest.importorskip("implicit", reason="the extra mf is not installed")
     corpus = two_tastes()
@@ -270,46 +294,6 @@ def test_matrix_factorisation_tells_two_tastes_apart():
         assert set(np.argsort(-model(one_history(history, range(len(history))))[0])[:5]) == set(taste)
     again = baselines.matrix_factorisation(corpus, corpus.product_ids, decay=0.0, dim=2)
     assert np.array_equal(model(SEEN), again(SEEN))
-
-
-def of_users(corpus, history=slice(None)):
-    """The training sequences' own histories, without their newest visit."""
-    start, end = corpus.offsets[:-1], corpus.offsets[1:] - 1
-    n, visits = len(corpus), len(corpus.items)
-    return Examples(
-        corpus.items, np.zeros(visits), np.zeros(visits, np.int8), start, end, corpus.items[end], np.zeros(n, np.int8),
-        corpus.user_ids, corpus.offsets[1:],
-    )  # fmt: skip
-
-
-MODELS = {
-    "cooccurrence": lambda corpus, ids, **own: baselines.item_to_item(baselines.cooccurrence(corpus, ids), decay=0.0, **own),
-    "markov": lambda corpus, ids, **own: baselines.markov(corpus, ids, steps=3, **own),
-    "session_knn": lambda corpus, ids, **own: baselines.session_knn(corpus, ids, neighbours=5, **own),
-}
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_who_was_counted_is_scored_as_if_they_were_not(name):
-    """Each user's scores are those of a model that was made without the user; but for the most visited products' order."""
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(2, 7, size=40)
-    ids, offsets = np.array([f"p{p:02d}" for p in range(12)]), np.concatenate([[0], np.cumsum(lengths)])
-    items = np.concatenate([np.arange(12), rng.integers(12, size=offsets[-1] - 12)]).astype(np.int32)
-    corpus = Corpus(ids, items, offsets, user_ids=np.array([f"u{u:02d}" for u in rng.permutation(40)]))
-    examples, model = of_users(corpus), MODELS[name](corpus, ids)
-    for user in range(0, 40, 3):
-        keep = np.arange(40) != user
-        visits = np.repeat(keep, lengths)
-        used, places = np.unique(items[visits], return_inverse=True)
-        others = Corpus(ids[used], places.astype(np.int32), np.append(0, np.cumsum(lengths[keep])), user_ids=corpus.user_ids[keep])
-        one = examples[user : user + 1]
-        expected = MODELS[name](others, ids)(replace(one, trained=one.start))[0]
-        scores = model(one)[0]
-        assert np.array_equal(MODELS[name](corpus, ids, own=True)(one), MODELS[name](replace(corpus, user_ids=None), ids)(replace(one, trained=one.start)))
-        known = expected > 0.02
-        np.testing.assert_allclose(scores[known], expected[known], rtol=1e-4, atol=0.02 if name == "markov" else 1e-5)
-        assert (scores[~known] <= 0.02).all()
 
 
 def test_matrix_factorisation_says_what_is_missing(monkeypatch):

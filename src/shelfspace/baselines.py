@@ -14,8 +14,9 @@ customers share, it leads back to the user's own products. The valid users can c
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numba as nb
 import numpy as np
@@ -30,6 +31,7 @@ from shelfspace.users import history_weights, user_embeddings
 
 
 ENTRIES = 50_000_000  # of an item-to-item table, 400 MB
+REGRESSED = 5_000  # products of a regression of each on all others: its table takes 100 MB
 
 
 def visit_counts(corpus: Corpus, product_ids: np.ndarray) -> np.ndarray:
@@ -243,6 +245,66 @@ def _cosine_table(vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _cosines(query: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Cosines to all products, -2 to those without an embedding, in one product of matrices."""
     return np.column_stack([normalise(query), np.ones(len(query), dtype=np.float32)]) @ table
+
+
+def ease(corpus: Corpus, product_ids: np.ndarray, most: int = REGRESSED) -> Callable[..., Model]:
+    """Each product as a linear regression on all others (EASE, Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data").
+
+    X says who saw what. B = I - P diag(P) ** -1 with P = (X' X + regularisation) ** -1 predicts a column of X from the others; a
+    history is scored by its decayed weights w times B. What two products owe to a third that goes with both is told apart, which
+    co-occurrence cannot do.
+
+    The user's own sequence x is a row of X. To leave it out, P becomes P + P x x' P / (1 - x' P x) (Sherman & Morrison 1950): the
+    scores are those of a table fitted without it, at the price of one more product of vectors.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        What may train.
+    product_ids : ndarray of str, shape (n_products,)
+        The product table, sorted.
+    most : int
+        Only so many of the most visited products take part, as P is dense; the others come last.
+
+    Returns
+    -------
+    callable
+        From ``regularisation``, ``decay``, ``decay_time`` (see `shelfspace.users.history_weights`) and ``own`` (leave the user's
+        own sequence in) to a Model. The last P is kept.
+    """
+    counts = visit_counts(corpus, product_ids)
+    kept = np.sort(np.argsort(-counts, kind="stable")[:most])
+    seen = holds(corpus.places(product_ids), corpus.offsets, len(product_ids))[:, kept]
+    gram = (seen.T @ seen).toarray().astype(np.float64)
+    rest = _tie_break(counts) - 1_000  # below any score
+
+    @lru_cache(maxsize=1)
+    def fitted(regularisation: float) -> np.ndarray:
+        return np.linalg.inv(gram + regularisation * np.eye(len(kept))).astype(np.float32)
+
+    def make(regularisation: float = 300.0, decay: float = 0.3, decay_time: str = "days", own: bool = False) -> Model:
+        table = fitted(regularisation)
+        diagonal = np.diag(table).copy()
+
+        def scores(examples: Examples) -> np.ndarray:
+            weights = history_weights(examples, len(counts), decay, decay_time)[:, kept].tocsr()
+            found, scale = weights @ table, np.broadcast_to(diagonal, (len(examples), len(kept)))
+            if not own:
+                theirs = replace(examples, end=examples.trained)
+                positions, offsets = theirs.flat()
+                mine = holds(theirs.items[positions], offsets, len(counts))[:, kept]
+                pulled = mine @ table
+                share = 1 / (1 - mine.multiply(pulled).sum(axis=1))  # a column
+                found += np.asarray(np.multiply(share, weights.multiply(pulled).sum(axis=1))) * pulled
+                scale = scale + np.asarray(share) * pulled**2
+            found = weights.toarray() - found / scale
+            products = np.tile(rest, (len(examples), 1))
+            products[:, kept] = found
+            return products
+
+        return scores
+
+    return make
 
 
 def matrix_factorisation(
