@@ -61,7 +61,7 @@ def test_no_target_was_impossible(trial):
     assert (found.ranks < len(product_ids)).all() and np.median(found.ranks) < 20
 
 
-def test_no_baseline_beats_the_ceiling(trial):
+def test_no_baseline_beats_the_ceiling(trial, folder):
     table, product_ids, test, found = trial
     corpus, new = sequences.corpus(table, targets=True), ~test.seen()
     counts = baselines.visit_counts(corpus, product_ids)
@@ -71,6 +71,9 @@ def test_no_baseline_beats_the_ceiling(trial):
         "markov": baselines.markov(corpus, product_ids, 4),
         "co-occurrence": baselines.item_to_item(baselines.cooccurrence(corpus, product_ids), 1.0),
         "session-KNN": baselines.session_knn(corpus, product_ids, decay=0.3),
+        "who does not know the customers": ceiling.model(
+            folder, product_ids, min_products=5, last=len(np.unique(test.user_ids)) == len(test), traits=False
+        ),
     }
     for name, model in models.items():
         other = metrics.evaluate(model, test)

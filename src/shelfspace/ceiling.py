@@ -38,6 +38,7 @@ from shelfspace.sequences import Examples
 FILES = ("events", *(f"truth_{name}" for name in ("products", "users", "complements", "substitutes")))
 FITS = np.linspace(-25.0, 0.0, 251)  # grid of a product's fit to a customer's taste, from the best fit down
 NODES = np.arange(-12.0, 31.0, 0.5)  # where the integral of `_offered` is evaluated, as logarithms
+AVERAGED = 500  # customers whose tastes make a mean one
 OFFERED = shop.OFFERED  # a constant of the compiled code
 DAY, PER_USER = 86_400e3, 2**42  # milliseconds of a day, and more of them than any log lasts
 
@@ -60,7 +61,7 @@ def of_run(run: str | Path, product_ids: np.ndarray, data: Mapping) -> Model | N
     return model(folder, product_ids, data["min_products"], data["protocol"] == "last-product")
 
 
-def model(folder: str | Path, product_ids: np.ndarray, min_products: int = 0, last: bool = True) -> Model:
+def model(folder: str | Path, product_ids: np.ndarray, min_products: int = 0, last: bool = True, traits: bool = True) -> Model:
     """The true chances as a model: from examples of the simulated shop to the logarithm of each product's chance.
 
     Parameters
@@ -75,6 +76,9 @@ def model(folder: str | Path, product_ids: np.ndarray, min_products: int = 0, la
     last : bool
         Whether a target is its customer's last visit (protocol "last-product"), or may be any (protocol "time").
         Either way targets must be of any event.
+    traits : bool
+        Whether the customers' true traits are known. Without, each has the mean taste of `AVERAGED` of them and the median decay: what is
+        left is the shop's true substitutes and complements, and how it is browsed.
 
     Returns
     -------
@@ -94,6 +98,9 @@ def model(folder: str | Path, product_ids: np.ndarray, min_products: int = 0, la
     products, users, complements, substitutes = (pd.read_parquet(folder / f"{name}.parquet") for name in FILES[1:])
     ids, user_ids = (frame.iloc[:, 0].to_numpy().astype(str) for frame in (products, users))
     log, taste, decay = _Log.read(folder / "events.parquet", user_ids, ids), _taste(products, users), users["decay"].to_numpy()
+    if not traits:
+        mean = taste(np.linspace(0, len(users) - 1, min(AVERAGED, len(users))).astype(int)).mean(axis=0)
+        taste, decay = (lambda user: np.broadcast_to(mean, (len(user), len(mean)))), np.full(len(users), np.median(decay))
     complements, substitutes = (_table(moves, ids) for moves in (complements, substitutes))
     goes_with = np.diff(complements.indptr) > 0
     of_shop = np.searchsorted(ids, product_ids)

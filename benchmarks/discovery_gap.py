@@ -1,0 +1,53 @@
+"""What stands between the recommenders and what can be known of the simulated shop, on products that are new to a customer.
+
+    python benchmarks/discovery_gap.py reports/default
+
+On the valid users of a finished run of the default shop: the true chances (`shelfspace.ceiling`), the same without the customers'
+traits, the recommenders, and the best of the simple methods.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from shelfspace import baselines, ceiling, embeddings, metrics, ranked, runs, sequences, tied
+
+
+def main() -> None:
+    """Ask all of them, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    run = parser.parse_args().run
+    products, choice, data = pd.read_parquet(run / "products.parquet"), runs.read_json(run / "decay.json"), runs.read_json(run / "data.json")
+    ids = products.product_id.to_numpy().astype(str)
+    table = sequences.load(run / "sequences.parquet")
+    valid, corpus = sequences.examples(table, ids, "valid"), sequences.corpus(table, targets=True)
+    aligned = {
+        name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), ids) for name in ("word2vec", "starspace")
+    }
+    learned = tied.recommend(keras.saving.load_model(run / "recommender_tied.keras"))
+    sources = ranked.sources(learned, corpus, ids, aligned, choice["best"])
+    facts = ranked.facts(corpus, products, aligned[choice["embedding"]][0])
+    how = {"min_products": data["min_products"], "last": data["protocol"] == "last-product"}
+    models = {
+        "true moves and true traits: what can be known": ceiling.model(run / "shop", ids, **how),
+        "true moves, customers unknown": ceiling.model(run / "shop", ids, traits=False, **how),
+        "ranked": ranked.recommend(ranked.load(run / "recommender_ranked.txt", sources, facts, runs.read_json(run / "recommender.json")["top"])),
+        "tied": learned,
+        "EASE (regularisation 300, decay 0.5)": baselines.ease(corpus, ids)(300.0, 0.5),
+        "co-occurrence": sources["cooccurrence"],
+    }
+    new = ~valid.seen()
+    print(f"{new.sum():,} valid users whose target was new\n\n| who ranks the new products | HR@20 | MRR@20 |\n| --- | ---: | ---: |")
+    for name, model in models.items():
+        rank = metrics.evaluate(model, valid).ranks_new[new]
+        print(f"| {name} | {100 * metrics.hit_rate(rank, 20).mean():.1f} | {100 * metrics.reciprocal_rank(rank, 20).mean():.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
