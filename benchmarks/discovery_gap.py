@@ -31,7 +31,7 @@ def main() -> None:
         name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), ids) for name in ("word2vec", "starspace")
     }
     learned = tied.recommend(keras.saving.load_model(run / "recommender_tied.keras"))
-    sources = ranked.sources(learned, corpus, ids, aligned, choice["best"])
+    sources = ranked.sources(learned, corpus, ids, aligned, choice["best"] | {"ease": ranked.EASE})
     facts = ranked.facts(corpus, products, aligned[choice["embedding"]][0])
     how = {"min_products": data["min_products"], "last": data["protocol"] == "last-product"}
     models = {

@@ -47,7 +47,7 @@ def main() -> None:
     recommender.deterministic(seed)
     learned = tied.start(vectors, known, corpus, ids, decay_time="days", seed=seed)
     tied.train(learned, train[~np.isin(train.end, asked.end)], valid, dropout=0.4, limit=400_000, seed=seed)
-    sources = ranked.sources(tied.recommend(learned), corpus, ids, aligned, choice["best"])
+    sources = ranked.sources(tied.recommend(learned), corpus, ids, aligned, choice["best"] | {"ease": ranked.EASE})
     ranker = ranked.recommend(ranked.train(sources, ranked.facts(corpus, products, vectors), asked, valid, seed=seed))
 
     new = hidden[test.target]

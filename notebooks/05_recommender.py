@@ -264,7 +264,7 @@ aligned = {
     name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), product_ids)
     for name in ("word2vec", "starspace")
 }
-sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"])
+sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"] | {"ease": ranked.EASE})
 facts = ranked.facts(corpus, products, vectors)
 few = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:5000])]
 product, offsets, _ = ranked.look(sources, facts, few, rank_top)

@@ -145,7 +145,7 @@ softmaxes = {
     "dense": recommender.recommend(network, vectors, choice["decay"], choice["decay_time"], known),
     "tied": tied.recommend(learned),
 }
-sources = ranked.sources(softmaxes["tied"], corpus, product_ids, aligned, choice["best"])
+sources = ranked.sources(softmaxes["tied"], corpus, product_ids, aligned, choice["best"] | {"ease": ranked.EASE})
 facts = ranked.facts(corpus, products, vectors)
 ranker = ranked.load(run / "recommender_ranked.txt", sources, facts, leaving["top"])
 networks = softmaxes | {"ranked": ranked.recommend(ranker)}

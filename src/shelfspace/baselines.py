@@ -22,6 +22,7 @@ import numba as nb
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
 
 from shelfspace.embeddings import normalise
 from shelfspace.metrics import Model
@@ -280,7 +281,8 @@ def ease(corpus: Corpus, product_ids: np.ndarray, most: int = REGRESSED) -> Call
 
     @lru_cache(maxsize=1)
     def fitted(regularisation: float) -> np.ndarray:
-        return np.linalg.inv(gram + regularisation * np.eye(len(kept))).astype(np.float32)
+        with threadpool_limits(1, "blas"):  # the same bytes for any number of cores
+            return np.linalg.inv(gram + regularisation * np.eye(len(kept))).astype(np.float32)
 
     def make(regularisation: float = 300.0, decay: float = 0.3, decay_time: str = "days", own: bool = False) -> Model:
         table = fitted(regularisation)
@@ -352,7 +354,6 @@ def matrix_factorisation(
     if importlib.util.find_spec("implicit") is None:
         raise ValueError("Matrix factorisation needs the library implicit; install it with: pip install 'shelfspace[mf]'.")
     from implicit.cpu.als import AlternatingLeastSquares
-    from threadpoolctl import threadpool_limits
 
     shape, places = (len(corpus), len(product_ids)), corpus.places(product_ids)
     visits = sp.csr_matrix((np.ones(len(places), np.float32), places, corpus.offsets), shape=shape)

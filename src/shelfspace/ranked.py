@@ -30,6 +30,7 @@ from shelfspace.metrics import Model, in_blocks, top_k
 from shelfspace.sequences import Corpus, Examples
 
 MARKOV_STEPS, SESSION_KNN = 4, {"neighbours": 300, "decay": 0.1}  # of these sources; the ranker weighs what they say
+EASE = {"regularisation": 300.0, "decay": 0.3}
 TOP = 40  # candidates that each source names
 OWN = 1_000  # newest visits of a history whose products are candidates
 ROWS = 5_000_000  # candidates to learn from at most, and as many to stop by, if nobody named one twice: about half a gigabyte
@@ -120,14 +121,16 @@ def sources(
     vectors : mapping of name to (ndarray of float32, ndarray of bool)
         Embeddings, aligned with the product table (`shelfspace.embeddings.align`), trained without any target.
     settings : mapping of name to mapping
-        Decays of "cooccurrence" and of NAME_user for each of the embeddings, chosen on the valid users.
+        Decays of "cooccurrence" and of NAME_user for each of the embeddings, chosen on the valid users; and what "ease" is to be
+        made with, a source only where it is given.
     """
+    regressed = {"ease": baselines.ease(corpus, product_ids)(**settings["ease"])} if "ease" in settings else {}
     return {
         "tied": recommender,
         "cooccurrence": baselines.item_to_item(baselines.cooccurrence(corpus, product_ids), **settings["cooccurrence"]),
         "markov": baselines.markov(corpus, product_ids, MARKOV_STEPS),
         "session_knn": baselines.session_knn(corpus, product_ids, **SESSION_KNN),
-    } | {f"{name}_user": baselines.nearest_to_user(*pair, **settings[f"{name}_user"]) for name, pair in vectors.items()}
+    } | regressed | {f"{name}_user": baselines.nearest_to_user(*pair, **settings[f"{name}_user"]) for name, pair in vectors.items()}
 
 
 def candidates(
