@@ -249,7 +249,7 @@ def makers(
             recommender.deterministic(seed)
             network = recommender.dense(inputs, len(ids))
             valid = [values for each in judged for values in (embedded(each), each.target)]
-            history = recommender.train(network, inputs, train.target, *valid, epochs=epochs, seed=seed, progress=progress)
+            history = recommender.train(network, inputs, train.target, *valid, epochs=epochs, patience=2, seed=seed, progress=progress)
             return recommender.recommend(network, table, **settings, known=known), history
 
         _, history = trained(early, True, DENSE_EPOCHS, [judges])
