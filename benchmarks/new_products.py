@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shelfspace import baselines, embeddings, metrics, newcomers, ranked, recommender, runs, sequences, skipgram, starspace, tied
+from shelfspace import embeddings, metrics, newcomers, ranked, recommender, runs, sequences, skipgram, starspace, tied
 
 
 def main() -> None:
@@ -34,9 +34,8 @@ def main() -> None:
     table = sequences.load(given.run / "sequences.parquet")
     whole = sequences.corpus(table, targets=True)
     hidden = np.random.default_rng(seed).random(len(ids)) < 0.1
-    clicks = pc.and_(pc.is_in(pc.cast(table["product_id"], pa.string()), pa.array(ids[hidden])), pc.not_equal(table["split"], "test"))
-    history = pc.and_(pc.is_in(pc.cast(table["product_id"], pa.string()), pa.array(ids[hidden])), pc.equal(table["role"], "history"))
-    table = table.filter(pc.invert(pc.or_(clicks, history)))
+    is_test_target = pc.and_(pc.equal(table["role"], "target"), pc.equal(table["split"], "test"))
+    table = table.filter(pc.or_(is_test_target, pc.invert(pc.is_in(pc.cast(table["product_id"], pa.string()), pa.array(ids[hidden])))))
 
     corpus, plain = sequences.corpus(table, targets=True), sequences.corpus(table)
     trained = {"word2vec": skipgram.train(plain, seed=seed), "starspace": starspace.train(plain, seed=seed)}
@@ -56,7 +55,8 @@ def main() -> None:
     def with_clicks(examples: sequences.Examples) -> np.ndarray:
         return np.where(hidden, knowing(examples), np.float32(-np.inf))
 
-    print(f"{hidden.sum()} of {len(ids):,} products hidden; {new.sum():,} of {len(test):,} test targets are such; {len(whole.items) - len(corpus.items):,} visits taken out\n")
+    gone = len(whole.items) - len(corpus.items)
+    print(f"{hidden.sum()} of {len(ids):,} products hidden; {new.sum():,} of {len(test):,} test targets are such; {gone:,} visits taken out\n")
     print("| places | new found, % | the same by who knew the clicks, % | others found, % | cost, points |")
     print("| ---: | ---: | ---: | ---: | ---: |", flush=True)
     first = None

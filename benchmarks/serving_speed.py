@@ -20,6 +20,7 @@ from recommender_speed import examples
 
 from shelfspace import ranked, recommender, tied
 
+
 def main() -> None:
     """Time both and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
