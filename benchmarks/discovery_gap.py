@@ -31,7 +31,8 @@ def main() -> None:
         name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), ids) for name in ("word2vec", "starspace")
     }
     learned = tied.recommend(keras.saving.load_model(run / "recommender_tied.keras"))
-    sources = ranked.sources(learned, corpus, ids, aligned, choice["best"] | {"ease": ranked.EASE})
+    ease = baselines.ease(corpus, ids)
+    sources = ranked.sources(learned, corpus, ids, aligned, choice["best"], ease)
     facts = ranked.facts(corpus, products, aligned[choice["embedding"]][0])
     how = {"min_products": data["min_products"], "last": data["protocol"] == "last-product"}
     models = {
@@ -39,7 +40,7 @@ def main() -> None:
         "true moves, customers unknown": ceiling.model(run / "shop", ids, traits=False, **how),
         "ranked": ranked.recommend(ranked.load(run / "recommender_ranked.txt", sources, facts, runs.read_json(run / "recommender.json")["top"])),
         "tied": learned,
-        "EASE (regularisation 300, decay 0.5)": baselines.ease(corpus, ids)(300.0, 0.5),
+        "EASE (regularisation 300, decay 0.5)": ease(300.0, 0.5),
         "co-occurrence": sources["cooccurrence"],
     }
     new = ~valid.seen()

@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shelfspace import embeddings, metrics, newcomers, ranked, recommender, runs, sequences, skipgram, starspace, tied
+from shelfspace import baselines, embeddings, metrics, newcomers, ranked, recommender, runs, sequences, skipgram, starspace, tied
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     recommender.deterministic(seed)
     learned = tied.start(vectors, known, corpus, ids, decay_time="days", seed=seed)
     tied.train(learned, train[~np.isin(train.end, asked.end)], valid, dropout=0.4, limit=400_000, seed=seed)
-    sources = ranked.sources(tied.recommend(learned), corpus, ids, aligned, choice["best"] | {"ease": ranked.EASE})
+    sources = ranked.sources(tied.recommend(learned), corpus, ids, aligned, choice["best"], baselines.ease(corpus, ids))
     ranker = ranked.recommend(ranked.train(sources, ranked.facts(corpus, products, vectors), asked, valid, seed=seed))
 
     new = hidden[test.target]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shelfspace import embeddings, metrics, ranked, recommender, runs, sequences, tied
+from shelfspace import baselines, embeddings, metrics, ranked, recommender, runs, sequences, tied
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
     aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
     learned = recommender.keras.saving.load_model(run / "recommender_tied.keras")
-    sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"] | {"ease": ranked.EASE})
+    sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], baselines.ease(corpus, product_ids))
     facts = ranked.facts(corpus, products, aligned[choice["embedding"]][0])
     half = asked[np.sort(np.random.default_rng(0).permutation(len(asked))[: len(asked) // 2])]
     rest = {name: model for name, model in sources.items() if name != "tied"}  # tied stands first, and orders what is no candidate

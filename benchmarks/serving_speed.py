@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from recommender_speed import examples
 
-from shelfspace import ranked, recommender, tied
+from shelfspace import baselines, ranked, recommender, tied
 
 
 def main() -> None:
@@ -35,9 +35,9 @@ def main() -> None:
     corpus = type(corpus)(ids, corpus.items, corpus.offsets, times=everything.times, user_ids=corpus.offsets[:-1].astype(str))
     products = pd.DataFrame({"product_id": ids, "price": rng.lognormal(3, 1, len(ids)), "category": rng.integers(0, 50, len(ids))})
     vectors = {name: (rng.normal(size=(len(ids), 50)).astype(np.float32), np.ones(len(ids), bool)) for name in ("word2vec", "starspace")}
-    settings = dict.fromkeys(("cooccurrence", "word2vec_user", "starspace_user"), {"decay": 0.5}) | {"ease": ranked.EASE}
+    settings = dict.fromkeys(("cooccurrence", "word2vec_user", "starspace_user"), {"decay": 0.5})
     model = tied.start(*vectors["word2vec"], corpus, ids, decay_time="days")
-    sources = ranked.sources(tied.recommend(model), corpus, ids, vectors, settings)
+    sources = ranked.sources(tied.recommend(model), corpus, ids, vectors, settings, baselines.ease(corpus, ids))
     few = newest[rng.permutation(len(newest))[:4000]]
     facts = ranked.facts(corpus, products, vectors["word2vec"][0])
     ranker = ranked.train(sources, facts, few[:2000], few[2000:], trees=given.trees, patience=given.trees)

@@ -264,7 +264,7 @@ aligned = {
     name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), product_ids)
     for name in ("word2vec", "starspace")
 }
-sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"] | {"ease": ranked.EASE})
+sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], baselines.ease(corpus, product_ids))
 facts = ranked.facts(corpus, products, vectors)
 few = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:5000])]
 product, offsets, _ = ranked.look(sources, facts, few, rank_top)
@@ -323,7 +323,7 @@ leaves = max(("ranked", "tied"), key=mrr.get) if model == "best" else model
 # %%
 everybody = sequences.latest(table, product_ids)
 clicked = baselines.visit_counts(corpus, product_ids) > 0
-unclicked = newcomers.model(products, *aligned["word2vec"], clicked, **choice["best"]["word2vec_user"])
+unclicked = newcomers.model(products, *aligned["word2vec"], clicked, **choice["best"]["word2vec_user"]) if new_places else None
 scores_of = newcomers.keep_places(final[leaves], unclicked, new_places)
 recommender.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet", seen=seen)
 with runs.atomic(run / "recommender.keras") as temporary:

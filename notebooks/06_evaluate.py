@@ -145,12 +145,13 @@ softmaxes = {
     "dense": recommender.recommend(network, vectors, choice["decay"], choice["decay_time"], known),
     "tied": tied.recommend(learned),
 }
-sources = ranked.sources(softmaxes["tied"], corpus, product_ids, aligned, choice["best"] | {"ease": ranked.EASE})
+sources = ranked.sources(softmaxes["tied"], corpus, product_ids, aligned, choice["best"], makers["ease"])
 facts = ranked.facts(corpus, products, vectors)
 ranker = ranked.load(run / "recommender_ranked.txt", sources, facts, leaving["top"])
 networks = softmaxes | {"ranked": ranked.recommend(ranker)}
-unclicked = newcomers.model(products, *aligned["word2vec"], counts > 0, **choice["best"]["word2vec_user"])
-networks[leaving["model"]] = newcomers.keep_places(networks[leaving["model"]], unclicked, leaving["new_places"])
+if leaving["new_places"]:
+    unclicked = newcomers.model(products, *aligned["word2vec"], counts > 0, **choice["best"]["word2vec_user"])
+    networks[leaving["model"]] = newcomers.keep_places(networks[leaving["model"]], unclicked, leaving["new_places"])
 models = {name: make(**settings.get(name, {})) for name, make in makers.items()} | near | networks
 kinds = dict.fromkeys(makers, "baseline") | dict.fromkeys(near, "embedding") | dict.fromkeys(networks, "recommender")
 

@@ -6,9 +6,9 @@ followed the other. Nearest products: the cosine of their embeddings. Popular pr
 session-KNN at the training sequences that are like it. Each model function returns a `shelfspace.metrics.Model`; none
 needs the times of visits but `recently_popular` and a decay counted in days.
 
-Co-occurrence, Markov and session-KNN leave the user's own sequence out of what they counted, or they would count what the user
-did as what people do. Nothing is fitted in them, so that what stays is no cheat either (`own`): on a log whose products few
-customers share, it leads back to the user's own products. The valid users can choose.
+Co-occurrence, Markov, session-KNN and EASE leave the user's own sequence out of what they counted, or they would count what the
+user did as what people do. None of them is fitted to targets, so that what stays is no cheat either (`own`): on a log whose products
+few customers share, it leads back to the user's own products. The valid users can choose.
 """
 
 from __future__ import annotations
@@ -284,7 +284,7 @@ def ease(corpus: Corpus, product_ids: np.ndarray, most: int = REGRESSED) -> Call
         with threadpool_limits(1, "blas"):  # the same bytes for any number of cores
             return np.linalg.inv(gram + regularisation * np.eye(len(kept))).astype(np.float32)
 
-    def make(regularisation: float = 300.0, decay: float = 0.3, decay_time: str = "days", own: bool = False) -> Model:
+    def make(regularisation: float, decay: float, decay_time: str = "days", own: bool = False) -> Model:
         table = fitted(regularisation)
         diagonal = np.diag(table).copy()
 

@@ -96,9 +96,11 @@ def model(
     Model or None
         None where no new product can be placed.
     """
-    information = features.of_products(products)
     known = known & clicked
-    if clicked.all() or not len(information.names) or not known.any():
+    if clicked.all() or not known.any():
+        return None
+    information = features.of_products(products)
+    if not len(information.names):
         return None
     filled, placed = fill(vectors, known, placer(information, vectors, known), products)
     nearest, new = baselines.nearest_to_user(filled, placed, decay, decay_time), placed & ~clicked

@@ -13,7 +13,7 @@ in use.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from shelfspace.metrics import Model, in_blocks, top_k
 from shelfspace.sequences import Corpus, Examples
 
 MARKOV_STEPS, SESSION_KNN = 4, {"neighbours": 300, "decay": 0.1}  # of these sources; the ranker weighs what they say
-EASE = {"regularisation": 300.0, "decay": 0.3}
+EASE = {"regularisation": 300.0, "decay": 0.3}  # of this one, too
 TOP = 40  # candidates that each source names
 OWN = 1_000  # newest visits of a history whose products are candidates
 ROWS = 5_000_000  # candidates to learn from at most, and as many to stop by, if nobody named one twice: about half a gigabyte
@@ -106,7 +106,7 @@ def facts(corpus: Corpus, products: pd.DataFrame, vectors: np.ndarray) -> Facts:
 
 def sources(
     recommender: Model, corpus: Corpus, product_ids: np.ndarray, vectors: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    settings: Mapping[str, Mapping],
+    settings: Mapping[str, Mapping], ease: Callable[..., Model] | None = None,
 ) -> dict[str, Model]:  # fmt: skip
     """The sources of the report's ranker, by name.
 
@@ -121,10 +121,11 @@ def sources(
     vectors : mapping of name to (ndarray of float32, ndarray of bool)
         Embeddings, aligned with the product table (`shelfspace.embeddings.align`), trained without any target.
     settings : mapping of name to mapping
-        Decays of "cooccurrence" and of NAME_user for each of the embeddings, chosen on the valid users; and what "ease" is to be
-        made with, a source only where it is given.
+        Decays of "cooccurrence" and of NAME_user for each of the embeddings, chosen on the valid users.
+    ease : callable, optional
+        From `shelfspace.baselines.ease`; a source only where it is given.
     """
-    regressed = {"ease": baselines.ease(corpus, product_ids)(**settings["ease"])} if "ease" in settings else {}
+    regressed = {"ease": ease(**EASE)} if ease else {}
     return {
         "tied": recommender,
         "cooccurrence": baselines.item_to_item(baselines.cooccurrence(corpus, product_ids), **settings["cooccurrence"]),
