@@ -25,7 +25,7 @@ from pathlib import Path
 
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task, task_group
 
-from shelfspace import pipeline, triggers
+from shelfspace import pipeline, places, triggers
 
 WINDOW = {"since", "until", "last_days"}  # said by the data interval and window_days
 NOTEBOOKS = [p for p in pipeline.parameters() if p.name not in pipeline.PLUMBING | WINDOW]
@@ -67,9 +67,9 @@ def asked() -> dict:
         since = end - timedelta(days=params["window_days"])
         window = {"since": since.isoformat() if params["window_days"] else "", "until": end.isoformat()}
     given |= {name: value for name, value in window.items() if value}
-    out = pipeline.ROOT / params["out"] / (f"{end:%Y-%m-%d}" if end else context["run_id"])
+    out = places.ROOT / params["out"] / (f"{end:%Y-%m-%d}" if end else context["run_id"])
     triggers.check(params["data"], out, params["engine_url"], params["images"])
-    data = params["data"] if params["data"] == "shop" else str(pipeline.ROOT / params["data"])
+    data = params["data"] if params["data"] == "shop" else str(places.ROOT / params["data"])
     opening = {"data": data, "out": out, "columns": params["columns"], "given": given}
     return opening | {"command": cli.command(**opening)}
 
@@ -115,7 +115,7 @@ def product_embeddings():
 
     chain = [run("prepare", "01"), train(), run("validate", "03"), user_embeddings(), run("export", "04"), run("recommender", "05")]
     chain += [run("evaluate", "06")]
-    chain += [run(name.partition("_")[2], name[:2]) for name in sorted(p.stem for p in Path(pipeline.NOTEBOOKS).glob("0[7-9]_*.py"))]
+    chain += [run(name.partition("_")[2], name[:2]) for name in sorted(p.stem for p in Path(places.NOTEBOOKS).glob("0[7-9]_*.py"))]
     for earlier, later in zip(chain, [*chain[1:], run("report", "report")]):
         earlier >> later
 

@@ -39,6 +39,7 @@ examples = 400000  # examples that a pass of either network takes at most, drawn
 patience = 1  # passes of the dense network without a gain on the valid users before stopping; from 0 to 10000
 model = "best"  # whose recommendations leave the pipeline; best: of ranked and tied, by the valid users; one of: best, ranked, tied, dense
 seen = True  # whether products that a user saw already may be recommended
+explained = 200  # users whose recommendations leave with the parts of their scores, in explanations.parquet; from 0 to 2000
 new_places = 0  # places of each twenty that are kept for products that nobody clicked, where products have information; from 0 to 19
 tied_epochs = 0  # passes of the tied recommender; 0: by the size of the log; from 0 to 10000
 tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last; from 0 to 100
@@ -349,14 +350,28 @@ plots.table(
 # exactly (SHAP values of trees, Lundberg et al., 2020): the parts sum to the score.
 
 # %%
-parts = ranked.explain(ranker, example, 5).set_index("product").T.rename(index=plots.label_of)
-named = "; ".join(f"{place}: {labels[i]}" for place, i in enumerate(parts.columns, 1))
-parts.columns = [str(place) for place in range(1, 1 + len(parts.columns))]
+first_five = metrics.top_k(final["ranked"](example), 5)[0][0]
+parts = ranked.explain(ranker, example, np.zeros(len(first_five), int), first_five)
+parts = parts.loc[:, (parts != 0).any()].rename(columns=plots.label_of, index=lambda place: str(place + 1)).T
 plots.table(
     parts.rename_axis("what adds to it").reset_index(),
     formats=dict.fromkeys(parts.columns, ".2f"),
-    caption=f"The ranker's first five for the same user, and what their scores are made of. {named}.",
-)
+    caption="The ranker's first five for the same user, and what their scores are made of. "
+    + "; ".join(f"{place}: {labels[i]}" for place, i in enumerate(first_five, 1)) + ".",
+)  # fmt: skip
+
+# %% [markdown]
+# So that a shop can say why, the recommendations of some users leave with the parts of their scores: a row for each product, the
+# parts beside each other. The tied recommender's are the terms of its formula; the dense network has nothing to tell.
+
+# %%
+if leaves != "dense" and explained:
+    some = everybody[np.sort(np.random.default_rng(seed).permutation(len(everybody))[:explained])]
+    listed = pd.read_parquet(run / "recommendations.parquet", filters=[("user_id", "in", some.user_ids.tolist())])
+    pairs = pd.Index(some.user_ids).get_indexer(listed.user_id), np.searchsorted(product_ids, listed.product_id.to_numpy(str))
+    parts = ranked.explain(ranker, some, *pairs) if leaves == "ranked" else tied.explain(learned, some, *pairs)
+    with runs.atomic(run / "explanations.parquet") as temporary:
+        listed[["user_id", "rank", "product_id"]].join(parts).to_parquet(temporary, index=False)
 
 # %% [markdown]
 # ## What could go wrong

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from shelfspace import pipeline
+from shelfspace import pipeline, places
 
 SMALL = {
     "shop_users": 600, "shop_products": 150, "epochs": 3, "tied_epochs": 2, "w2v_epochs": 20, "ss_epochs": 20,
@@ -64,7 +64,7 @@ AIRFLOW = importlib.util.find_spec("airflow") is not None
 
 def airflow(home: Path, said: Path, *words: str) -> subprocess.Popen:
     """Start Airflow's command line on the project's DAGs, with a home of its own; what it says goes to a file."""
-    own = {"AIRFLOW_HOME": str(home), "SHELFSPACE_OUT": str(home.parent), "AIRFLOW__CORE__DAGS_FOLDER": str(pipeline.ROOT / "dags"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    own = {"AIRFLOW_HOME": str(home), "SHELFSPACE_OUT": str(home.parent), "AIRFLOW__CORE__DAGS_FOLDER": str(places.ROOT / "dags"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
     with open(said, "w") as file:
         return subprocess.Popen(
             [Path(sys.executable).parent / "airflow", *words], stdout=file, stderr=subprocess.STDOUT, env=os.environ | own,

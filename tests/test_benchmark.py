@@ -52,7 +52,7 @@ def test_every_model_runs_and_is_measured(split, monkeypatch):
         "test_rows": 3, "test_sessions": 3, "test_rows_of_seen_targets": 1, "test_rows_of_unknown_targets": 1,
     }  # fmt: skip
     models = result["models"]
-    assert {"popular", "own_products", "cooccurrence", "markov", "session_knn", "gru4rec", "dense", "tied", "ranked"} <= set(models)
+    assert {"popular", "own_products", "cooccurrence", "markov", "session_knn", "ease", "gru4rec", "dense", "tied", "ranked"} <= set(models)
     assert len(lines) == 1 + len(models)
     for name in ("markov", "tied", "ranked"):  # two of three are found at once; the third was never met
         assert models[name]["hit_rate@20"] >= 2 / 3 and models[name]["mrr@20"] >= 2 / 3

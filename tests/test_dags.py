@@ -11,7 +11,7 @@ import sys
 import pytest
 from conftest import AIRFLOW, SMALL
 
-from shelfspace import pipeline, runs
+from shelfspace import pipeline, places, runs
 
 pytestmark = pytest.mark.skipif(not AIRFLOW, reason="Airflow is not installed (make extras), so its DAG is not tested.")
 
@@ -44,7 +44,7 @@ print("found " + json.dumps({
 
 
 def test_the_dag_has_the_articles_shape_and_says_what_can_be_set(tmp_path):
-    folder = pipeline.ROOT / "dags"
+    folder = places.ROOT / "dags"
     environment = os.environ | {"AIRFLOW_HOME": str(tmp_path)}
     said = subprocess.run([sys.executable, "-c", LOOK, folder], env=environment, capture_output=True, text=True, check=True).stdout
     found = json.loads(re.search("^found (.*)$", said, re.M)[1])
@@ -77,12 +77,12 @@ def test_a_trigger_names_only_what_the_settings_allow(tmp_path):
         ({"images": "/etc"}, "a"), ({"data": "data/log.csv"}, "a"),
     )]  # fmt: skip
     environment = {name: text for name, text in os.environ.items() if not name.startswith("SHELFSPACE_")} | {"AIRFLOW_HOME": str(tmp_path)}
-    words = [sys.executable, "-c", ASK, pipeline.ROOT / "dags", json.dumps(asked)]
+    words = [sys.executable, "-c", ASK, places.ROOT / "dags", json.dumps(asked)]
     said = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
     *refused, allowed = [json.loads(line) for line in re.findall("^asked (.*)$", said, re.M)]
     settings = ["SHELFSPACE_DATA", "SHELFSPACE_OUT", "SHELFSPACE_OUT", "SHELFSPACE_ENGINES", "SHELFSPACE_DATA"]
     assert [setting in sentence for setting, sentence in zip(settings, refused, strict=True)] == [True] * 5
-    assert allowed["data"] == str(pipeline.ROOT / "data" / "log.csv") and allowed["out"] == str(pipeline.ROOT / "reports" / "airflow" / "a")
+    assert allowed["data"] == str(places.ROOT / "data" / "log.csv") and allowed["out"] == str(places.ROOT / "reports" / "airflow" / "a")
 
 
 def test_a_killed_dag_run_goes_on_where_it_stopped_and_ends(second_run):

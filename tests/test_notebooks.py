@@ -8,13 +8,14 @@ import shutil
 
 import jupytext
 import nbformat
+import pandas as pd
 import pytest
 from conftest import SMALL, make_run
 
-from shelfspace import pipeline, runs
+from shelfspace import pipeline, places, runs
 
 STAGES = pipeline.stages()
-SCRIPTS = [pipeline.NOTEBOOKS / f"{stage.name}.py" for stage in STAGES]
+SCRIPTS = [places.NOTEBOOKS / f"{stage.name}.py" for stage in STAGES]
 SHORT = SMALL | {"epochs": 1, "w2v_epochs": 5, "ss_epochs": 5, "sg_visits": 5_000, "ss_examples": 5_000}  # as the small run, but less trained
 each_stage = pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 
@@ -84,14 +85,34 @@ def test_solutions_run_and_hold(stage, small_run, tmp_path):
     """Run the notebook's cells on a copy of the small run, and then each solution, as a reader would; here, as no kernel is needed."""
     copy = tmp_path / "run"
     shutil.copytree(small_run.folder, copy)
+    space = execute(stage, {"run_dir": str(copy)})
+    for _, code in solutions(stage):
+        exec(code, space)
+
+
+def execute(stage, given: dict) -> dict:
+    """Run the cells of a notebook with short trainings; the names that it leaves."""
     space: dict = {}
     for cell in stage.notebook.cells:
         if cell.cell_type == "code":
             exec(cell.source, space)
             if "parameters" in cell.metadata.get("tags", ()):
-                space |= {name: value for name, value in (SHORT | {"run_dir": str(copy)}).items() if name in stage.parameters}
-    for _, code in solutions(stage):
-        exec(code, space)
+                space |= {name: value for name, value in (SHORT | given).items() if name in stage.parameters}
+    return space
+
+
+def test_a_product_that_nobody_clicked_has_the_places_that_are_kept_for_it(small_run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(small_run.folder, copy)
+    products = pd.read_parquet(copy / "products.parquet")
+    new = products.iloc[[0]].assign(product_id="zzz", count=0)
+    pd.concat([products, new], ignore_index=True).to_parquet(copy / "products.parquet")
+    execute(STAGES[4], {"run_dir": str(copy), "new_places": 1})
+    rows = pd.read_parquet(copy / "recommendations.parquet")
+    assert set(rows[rows["rank"] == 20].product_id) == {"zzz"} and "zzz" not in set(rows[rows["rank"] < 20].product_id)
+    execute(STAGES[5], {"run_dir": str(copy)})
+    leaving = runs.read_json(copy / "recommender.json")["model"]
+    assert 0 < runs.read_json(copy / "metrics.json")["models"][leaving]["hit_rate@20"] < 1
 
 
 def test_a_tiny_log_has_a_report_that_leaves_out_what_it_cannot_tell(tmp_path):

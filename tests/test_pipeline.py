@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import make_run
 
-from shelfspace import embeddings, execution, pipeline, runs, sequences, variants
+from shelfspace import embeddings, execution, pipeline, places, runs, sequences, variants
 
 HEADER = """# ---
 # jupyter:
@@ -328,7 +328,7 @@ def test_folders_that_are_not_a_runs_are_left_alone(notebooks, tmp_path):
         (tmp_path / "file", "is a file, and a run needs a folder"),
         (tmp_path / "file" / "below", "is a file|cannot be made"),
         (notebooks / "run", "belongs to the project itself"),
-        (pipeline.ROOT, "belongs to the project itself"),
+        (places.ROOT, "belongs to the project itself"),
     ):
         with pytest.raises(ValueError, match=sentence):
             run(notebooks, out)
@@ -466,19 +466,13 @@ def temporary_files(out: Path) -> list[Path]:
 
 def start(notebooks: Path, out: Path, limit: int | None = None) -> subprocess.Popen:
     """The same run in a process of its own."""
-    code = (
-        "import sys; from shelfspace import cli, pipeline; pipeline.NOTEBOOKS = sys.argv[1]; "
-        "pipeline.run.__kwdefaults__['folder'] = __import__('pathlib').Path(sys.argv[1]); "
-        "sys.argv = ['shelfspace', 'report', '--out', sys.argv[2]]; cli.main()"
-    )
-
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the tests ignore it where a script started them in the background
         if limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(notebooks), str(out)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", "from shelfspace import cli; cli.main()", "report", "--notebooks", notebooks, "--out", out], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=prepare, start_new_session=True,
     )  # fmt: skip
 
@@ -539,6 +533,13 @@ def test_a_run_writes_what_the_design_promises(small_run):
     assert len(users.vectors) == len(set(table["user_id"].to_pylist()))
     rows = pd.read_parquet(out / "recommendations.parquet")
     assert list(rows) == ["user_id", "rank", "product_id", "score"] and (rows.groupby("user_id").size() == 20).all()
+    explained = pd.read_parquet(out / "explanations.parquet")
+    assert explained.user_id.nunique() == 200 and (explained.groupby("user_id").size() == 20).all()
+    beside = explained.merge(rows, on=["user_id", "rank", "product_id"], suffixes=("", "_written"))
+    np.testing.assert_allclose(beside.score, beside.score_written, rtol=1e-5)
+    parts = explained.drop(columns=["user_id", "rank", "product_id", "score"])
+    assert len(beside) == len(explained) and parts.shape[1] > 4
+    np.testing.assert_allclose(parts.sum(axis=1), explained.score, rtol=1e-5, atol=1e-5)
     metrics = runs.read_json(out / "metrics.json")
     for model in metrics["models"].values():
         for name in ("hit_rate", "mrr"):
@@ -603,7 +604,7 @@ def test_the_same_run_again_gives_the_same_bytes(small_run, second_run):
     assert json.dumps(next_steps(again)) == json.dumps(next_steps(small_run.folder))
     for name in (
         *("product_embeddings/word2vec.parquet", "product_embeddings/starspace.parquet", "user_embeddings.parquet"),
-        *("sequences.parquet", "products.parquet", "recommendations.parquet", "tsne.parquet"),
+        *("sequences.parquet", "products.parquet", "recommendations.parquet", "explanations.parquet", "tsne.parquet"),
     ):
         assert runs.sha256_file(again / name) == runs.sha256_file(small_run.folder / name), name
 
@@ -628,10 +629,10 @@ def test_a_log_of_three_columns_by_time(small_run, tmp_path):
 def test_papermill_by_hand_on_a_finished_run(small_run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(small_run.folder, copy)
-    notebook = pipeline.NOTEBOOKS / "04_user_embeddings.ipynb"
+    notebook = places.NOTEBOOKS / "04_user_embeddings.ipynb"
     subprocess.run(
         [Path(sys.executable).parent / "papermill", notebook, tmp_path / "out.ipynb", "-p", "run_dir", copy, "-p", "decay", "0.2"],
-        check=True, capture_output=True, cwd=pipeline.ROOT,
+        check=True, capture_output=True, cwd=places.ROOT,
     )  # fmt: skip
     choice, sweep = runs.read_json(copy / "decay.json"), pd.read_parquet(copy / "decay_sweep.parquet")
     assert choice["decay"] == 0.2 and set(sweep[sweep.model == "word2vec_user"].decay) == {0.2}

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from shelfspace import pipeline
+from shelfspace import pipeline, places
 
-ROOT = pipeline.ROOT
+ROOT = places.ROOT
 
 
 def pins(name: str) -> list[Requirement]:
@@ -54,7 +54,7 @@ def test_whatever_is_imported_is_declared():
     extras = [text for name, texts in PROJECT["optional-dependencies"].items() if name != "test" for text in texts]
     declared = {Requirement(text).name.lower() for text in [*PROJECT["dependencies"], *extras]}
     declared |= {"keras"}  # comes with TensorFlow
-    for path in [*(ROOT / "src").rglob("*.py"), *pipeline.NOTEBOOKS.glob("*.py")]:
+    for path in [*(ROOT / "src").rglob("*.py"), *places.NOTEBOOKS.glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []

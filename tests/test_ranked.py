@@ -130,12 +130,17 @@ def test_it_learns_when_to_trust_a_source(trained):
 
 def test_the_parts_of_a_score_sum_to_it(trained):
     model, test = trained
-    for row in range(5):
-        parts = ranked.explain(model, test[row : row + 1], k=4)
-        scores = ranked.recommend(model)(test[row : row + 1])[0]
-        np.testing.assert_allclose(parts.drop(columns=["product", "score"]).sum(axis=1), parts.score, atol=1e-9)
-        np.testing.assert_allclose(scores[parts["product"]], parts.score, rtol=1e-6)
-        assert parts["product"].tolist() == metrics.top_k(scores[None], len(parts))[0][0].tolist()
+    row, product = np.divmod(np.arange(150), 30)
+    parts = ranked.explain(model, test[:5], row, product)
+    np.testing.assert_allclose(parts.drop(columns="score").sum(axis=1), parts.score, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(parts.score, ranked.recommend(model)(test[:5]).ravel(), rtol=1e-6)
+    candidates, offsets, _ = ranked.look(model.sources, model.facts, test[:5], model.top)
+    named = np.isin(np.arange(150), np.repeat(np.arange(5), np.diff(offsets)) * 30 + candidates)
+    assert named.any() and not named.all()
+    np.testing.assert_array_equal(parts.no_candidate == 0, named)
+    np.testing.assert_array_equal(parts.base != 0, named)
+    some = [70, 3, 3]
+    pd.testing.assert_frame_equal(ranked.explain(model, test[:5], row[some], product[some]), parts.loc[some].reset_index(drop=True))
 
 
 def test_what_is_no_candidate_comes_after_all_candidates(trained):
@@ -145,6 +150,22 @@ def test_what_is_no_candidate_comes_after_all_candidates(trained):
     for row in range(10):
         inside = np.isin(np.arange(30), product[offsets[row] : offsets[row + 1]])
         assert scores[row, inside].min() > scores[row, ~inside].max()
+
+
+def test_what_the_trees_hold_equal_stands_in_the_order_of_the_first_source():
+    (examples, facts), (valid, _) = shop(), shop(seed=1)
+    sources = following(30)
+    model = ranked.train({"same": sources["same"], "after": sources["after"]}, facts, examples, valid, top=5, trees=1)
+    scores = ranked.recommend(model)(valid[:20])
+    product, offsets, table = ranked.look(model.sources, model.facts, valid[:20], model.top)
+    alike = 0
+    for row, (begin, end) in enumerate(zip(offsets, offsets[1:])):
+        leaves = model.trees.predict(table[begin:end], pred_leaf=True).ravel()
+        for leaf in np.unique(leaves):
+            among = product[begin:end][leaves == leaf]  # in order of product, as "same" would have it
+            assert (np.diff(scores[row, among]) < 0).all()
+            alike += len(among) > 1
+    assert alike >= 20
 
 
 def test_it_is_the_same_from_its_file(trained, tmp_path):

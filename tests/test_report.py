@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 from conftest import violations
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from shelfspace import chapters, exhibits, pipeline, plots, report
+from shelfspace import chapters, exhibits, pipeline, places, plots, report
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202edesrever\x07\u0000 سماعة 🎧"
 NAMES = ["Aurora Phone 6", "Aurora Case", HOSTILE, "x" * 10_000, "Oak chair", "Desk lamp"]
@@ -679,13 +679,13 @@ def test_glossary_has_one_source(soup):
 def test_start_page_leads_through_the_notebooks_in_order():
     start = report.START.read_text(encoding="utf-8")
     assert re.findall(r"\]\((\S+)\.ipynb\)", start) == [stage.name for stage in pipeline.stages()]
-    makefile = (pipeline.ROOT / "Makefile").read_text()
+    makefile = (places.ROOT / "Makefile").read_text()
     assert "notebooks/README.md" in re.search(r"^lab:.*\n((?:\t.*\n)+)", makefile, re.M)[1]
 
 
 def test_no_path_of_this_machine_is_told(small_run):
     page = (small_run.folder / "report.html").read_text(encoding="utf-8")
-    assert str(small_run.folder) not in page and str(pipeline.ROOT) not in page
+    assert str(small_run.folder) not in page and str(places.ROOT) not in page
 
 
 def test_what_a_page_is_made_of_is_told_by_it(small_run):
@@ -701,7 +701,7 @@ def sample_is_made_of(page: str) -> str:
 
 
 def test_the_sample_is_of_this_code_and_of_no_machine():
-    folder = pipeline.ROOT / "reports" / "sample"
+    folder = places.ROOT / "reports" / "sample"
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert sample_is_made_of(page) == report.made_of({stage.name: stage.notebook for stage in pipeline.stages()}), (
         "reports/sample/report.html is older than the code; run `make sample`"
@@ -710,7 +710,7 @@ def test_the_sample_is_of_this_code_and_of_no_machine():
     assert len(page.encode()) <= 3_000_000
     for name in ("first-screen.png", "phone-dark.png"):
         assert (folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-        assert f"reports/sample/{name}" in (pipeline.ROOT / "README.md").read_text(encoding="utf-8")
+        assert f"reports/sample/{name}" in (places.ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_budget_grows_with_the_products(run, monkeypatch):

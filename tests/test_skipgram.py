@@ -154,3 +154,10 @@ def test_what_is_left_of_a_pass_keeps_its_sequences():
     kept = np.array([True, False, False, True, True])
     left = skipgram._thinned(items, offsets, np.arange(5.0), items - 1, kept)
     assert [each.tolist() for each in left] == [[3, 0, 3], [0, 1, 1, 3], [0, 3, 4], [2, -1, 2]]
+
+
+def test_steps_that_are_too_large_are_told_and_not_handed_on():
+    items = np.random.default_rng(0).integers(0, 20, 4000).astype(np.int32)
+    corpus = Corpus(np.array([f"p{i:02d}" for i in range(20)]), items, np.arange(0, 4001, 10))
+    with pytest.raises(ValueError, match="overflowed; lower the step size, 3.0"):
+        skipgram.train(corpus, dim=16, epochs=5, learning_rate=3.0, progress=False)

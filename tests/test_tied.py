@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from shelfspace import metrics, recommender, tied
@@ -130,19 +131,17 @@ def test_the_terms_of_a_score_sum_to_it():
     """Also where several meet in one product, and each is what the formula has it be."""
     examples = ring(n=60, products=6)
     model, _ = trained(examples, products=6, epochs=2)
-    one = examples[np.flatnonzero(examples.lengths == 4)[:1]]
-    parts = tied.explain(model, one, 6)
-    scores = tied.recommend(model)(one)[0]
-    assert parts["product"].tolist() == np.argsort(-scores, kind="stable").tolist()
-    np.testing.assert_allclose(parts.score, scores[parts["product"]], rtol=1e-5)
-    terms = parts.drop(columns=["product", "score"])
+    some = examples[np.flatnonzero(examples.lengths == 4)[:3]]
+    row, product = np.divmod(np.arange(18), 6)
+    parts = tied.explain(model, some, row, product)
+    np.testing.assert_allclose(parts.score, tied.recommend(model)(some).ravel(), rtol=1e-5)
+    terms = parts.drop(columns="score")
     assert list(terms) == ["similarity", "popularity", "seen_before", "came_after", "goes_together"]
     np.testing.assert_allclose(terms.sum(axis=1), parts.score, rtol=1e-5)
-    seen = np.isin(parts["product"], one.items[one.start[0] : one.end[0]])
+    seen = np.concatenate([np.isin(np.arange(6), each.items[each.start[0] : each.end[0]]) for each in (some[:1], some[1:2], some[2:])])
     assert (terms.seen_before[~seen] == 0).all() and (terms.seen_before[seen] != 0).all()
-    newest = one.items[one.end[0] - 1]
-    assert (terms.came_after > 0).tolist() == (parts["product"] == (newest + 1) % 6).tolist()
-    assert len(tied.explain(model, one, 2)) == 2
+    np.testing.assert_array_equal(terms.came_after > 0, product == (some.items[some.end - 1][row] + 1) % 6)
+    pd.testing.assert_frame_equal(tied.explain(model, some, row[[7, 2]], product[[7, 2]]), parts.loc[[7, 2]].reset_index(drop=True))
 
 
 def test_the_loss_of_a_step_is_that_of_the_scores():

@@ -28,7 +28,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shelfspace import baselines, embeddings, metrics, peers, ranked, recommender, tied, users, word2vec
+from shelfspace import baselines, embeddings, metrics, peers, ranked, recommender, skipgram, tied, users
 from shelfspace.metrics import Model
 from shelfspace.sequences import Corpus, Examples
 
@@ -36,6 +36,8 @@ DIM = 100
 BY_DECAY = {"decay": (0.0, 0.1, 0.3, 0.7, 1.5, 3.0), "decay_time": ("rank",)}  # settings that are tried: six of each model
 BY_STEPS = {"steps": (1, 2, 3, 4, 8, 16)}
 BY_NEIGHBOURS = {"neighbours": (100, 300, 1000), "decay": (None, 0.3)}
+BY_STEP_SIZE = {"learning_rate": (0.05, 0.1, 0.2)}
+BY_REGRESSION = {"regularisation": (100.0, 300.0, 1000.0), "decay": (0.3, 1.0), "decay_time": ("rank",)}
 HELD_OUT = 0.05  # share of the training sessions, the last ones, on which settings are tried
 JUDGES = 10_000  # of their prefixes, at most
 RANKED = 30_000  # of their prefixes that train the ranker, at most; a fifth of the sessions says when to stop
@@ -219,9 +221,16 @@ def makers(
     counts = baselines.visit_counts(corpus, ids)
 
     @cache
-    def vectors(held_out: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def embedded(held_out: bool, learning_rate: float) -> tuple[np.ndarray, np.ndarray]:
         part = split.corpus(early) if held_out else corpus
-        return embeddings.align(word2vec.train(part, dim=DIM, seed=seed, progress=progress), ids)
+        return embeddings.align(skipgram.train(part, dim=DIM, learning_rate=learning_rate, seed=seed, progress=progress), ids)
+
+    @cache
+    def step_size() -> dict:
+        return best(lambda learning_rate: baselines.nearest_to_last(*embedded(True, learning_rate)), BY_STEP_SIZE)
+
+    def vectors(held_out: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        return embedded(held_out, **step_size())
 
     def best(make: Callable[..., Model], grid: dict) -> dict:
         return metrics.sweep({"": make}, {"": grid}, judges)[1][""]
@@ -238,18 +247,22 @@ def makers(
     def cooccurrence() -> tuple[Model, dict]:
         return tuned(lambda part: partial(baselines.item_to_item, baselines.cooccurrence(part, ids)), BY_DECAY)
 
+    @cache
+    def ease() -> tuple[Model, dict]:
+        return tuned(lambda part: baselines.ease(part, ids), BY_REGRESSION)
+
     def dense() -> tuple[Model, dict]:
         settings = user_decay()
 
         def trained(part: slice, held_out: bool, epochs: int, judged: Sequence[Examples] = ()):
             table, known = vectors(held_out)
-            embedded = partial(users.user_embeddings, vectors=table, **settings, known=known)
+            averaged = partial(users.user_embeddings, vectors=table, **settings, known=known)
             train = split.examples(part, shortest)
-            inputs = embedded(train)
+            inputs = averaged(train)
             recommender.deterministic(seed)
             network = recommender.dense(inputs, len(ids))
-            valid = [values for each in judged for values in (embedded(each), each.target)]
-            history = recommender.train(network, inputs, train.target, *valid, epochs=epochs, patience=2, seed=seed, progress=progress)
+            valid = [values for each in judged for values in (averaged(each), each.target)]
+            history = recommender.train(network, inputs, train.target, *valid, epochs=epochs, seed=seed, progress=progress)
             return recommender.recommend(network, table, **settings, known=known), history
 
         _, history = trained(early, True, DENSE_EPOCHS, [judges])
@@ -261,10 +274,10 @@ def makers(
         return tied_on(split, early if held_out else slice(None), vectors(held_out), RECENCY, shortest, seed=seed, progress=progress)
 
     def with_ranker() -> tuple[Model, dict]:
-        decays = {"cooccurrence": cooccurrence()[1], "word2vec_user": user_decay()}
+        settings = {"cooccurrence": cooccurrence()[1], "ease": ease()[1], "word2vec_user": user_decay()}
 
         def parts(part: Corpus, held_out: bool) -> tuple[dict[str, Model], ranked.Facts]:
-            sources = ranked.sources(trained_tied(held_out), part, ids, {"word2vec": vectors(held_out)}, decays)
+            sources = ranked.sources(trained_tied(held_out), part, ids, {"word2vec": vectors(held_out)}, settings, baselines.ease(part, ids))
             return sources, ranked.facts(part, pd.DataFrame({"product_id": ids}), vectors(held_out)[0])
 
         asked = split.held_out(seed, RANKED)[1]
@@ -273,7 +286,7 @@ def makers(
         learn = asked if judging.all() else asked[~judging]
         ranker = ranked.train(*parts(split.corpus(early), True), learn, asked[judging], seed=seed)
         sources, facts = parts(corpus, False)
-        return ranked.recommend(replace(ranker, sources=sources, facts=facts)), decays | {"trees": ranker.trees.num_trees()}
+        return ranked.recommend(replace(ranker, sources=sources, facts=facts)), settings | {"trees": ranker.trees.num_trees()}
 
     def peer(kind: str) -> tuple[Model, dict]:
         @cache
@@ -292,7 +305,8 @@ def makers(
         "cooccurrence": cooccurrence,
         "markov": lambda: tuned(lambda part: partial(baselines.markov, part, ids), BY_STEPS),
         "session_knn": lambda: tuned(lambda part: partial(baselines.session_knn, part, ids), BY_NEIGHBOURS),
-        "word2vec_last": lambda: (baselines.nearest_to_last(*vectors()), {}),
+        "ease": ease,
+        "word2vec_last": lambda: (baselines.nearest_to_last(*vectors()), step_size()),
         **{kind: partial(peer, kind) for kind in peers.PEERS},
         "dense": dense,
         "tied": lambda: (trained_tied(), {"recency": RECENCY}),

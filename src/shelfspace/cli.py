@@ -1,4 +1,4 @@
-"""The command line: `shelfspace report`, `compare`, `sweep`, `benchmark`, `simulate`, `parameters`."""
+"""The command line: `shelfspace report`, `compare`, `sweep`, `benchmark`, `simulate`, `notebooks`, `parameters`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def report(
     only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone, as 04, a part of it, as 02:word2vec, or report: for schedulers.")] = None,
     engine: Annotated[str, typer.Option(help="Where the relational work runs: duckdb (the default), spark or bigquery.")] = "",
     engine_url: Annotated[str, typer.Option(help="Spark: its master, as spark://host:7077 or yarn; this machine by default. BigQuery: PROJECT or PROJECT/DATASET.")] = "",
+    notebooks: Annotated[Path | None, typer.Option(metavar="DIR", help="Run the notebooks of this folder, as `shelfspace notebooks` writes them.")] = None,
 ) -> None:
     """Run the notebooks on a log and write one HTML report.
 
@@ -52,10 +53,13 @@ def report(
     An engine does the relational work: visits, sequences, splits and user embeddings, with the same rows as a result. The
     workers of a Spark cluster must share the run folder and TMPDIR with this machine. Training stays here.
     """
-    from shelfspace import pipeline
+    from shelfspace import pipeline, places
 
     given = _given(parameter, file) | {name: value for name, value in (("engine", engine), ("engine_url", engine_url)) if value}
-    made = pipeline.run(data, out, columns=columns, given=given, start=start, only=only, command=command(data, columns, out, given))
+    made = pipeline.run(
+        data, out, columns=columns, given=given, start=start, only=only, command=command(data, columns, out, given, notebooks),
+        folder=notebooks or places.NOTEBOOKS,
+    )  # fmt: skip
     typer.echo(f"\nThe {'report' if made.suffix == '.html' else 'notebook'} is {os.path.relpath(made)}")
 
 
@@ -166,10 +170,11 @@ def _from_file(path: Path) -> dict:
     return {str(name): value for name, value in found.items()}
 
 
-def command(data: str, columns: str, out: Path, given: Mapping[str, object]) -> str:
+def command(data: str, columns: str, out: Path, given: Mapping[str, object], notebooks: Path | None = None) -> str:
     """The command that gives the same report again, without what is as it is by default."""
     words = ["shelfspace", "report"] + (["--data", data] if data != "shop" else []) + (["--columns", columns] if columns else [])
     words += ["--out", str(out)] if str(out) != "reports/default" else []
+    words += ["--notebooks", str(notebooks)] if notebooks else []
     return shlex.join(words + [word for name, value in given.items() for word in ("-p", f"{name}={value}")])
 
 
@@ -217,6 +222,20 @@ def benchmark(
     typer.echo("\n" + benchmark.table(result))
     if out:
         runs.write_json(out, result)
+
+
+@app.command()
+def notebooks(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write them to.")]) -> None:
+    """Write the notebooks to a folder, to be read, changed, and run from there.
+
+    Each is a script (.py) paired with an .ipynb: JupyterLab opens both, and `jupytext --sync` carries a change of one to the other.
+    `shelfspace report` runs the scripts.
+
+    Example: `shelfspace notebooks mine && shelfspace report --notebooks mine`
+    """
+    from shelfspace import places
+
+    typer.echo(f"{len(places.copy_notebooks(folder))} files are in {folder}; run them with: shelfspace report --notebooks {shlex.quote(str(folder))}")
 
 
 @app.command()

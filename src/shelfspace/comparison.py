@@ -20,6 +20,7 @@ import pandas as pd
 from shelfspace import exhibits, pipeline, plots, report, runs
 from shelfspace.exhibits import clean
 from shelfspace.palette import metric_label
+from shelfspace.places import NOTEBOOKS
 
 METRICS = ("mrr@20", "hit_rate@20")
 UNFINISHED = "it is no finished run; make one with `shelfspace report --out`"
@@ -258,7 +259,7 @@ def sweep(
     columns: str = "",
     given: Mapping[str, object] | None = None,
     command: Callable[[Path, Mapping], str] = lambda out, given: "",
-    folder: Path = pipeline.NOTEBOOKS,
+    folder: Path = NOTEBOOKS,
     say: Callable[[str], None] | None = None,
 ) -> Path:
     """One run for each value of a parameter, and the page that compares them.

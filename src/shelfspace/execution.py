@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shelfspace import runs
-
-ROOT = Path(__file__).resolve().parents[2]
+from shelfspace.places import ROOT
 
 
 class StageError(RuntimeError):

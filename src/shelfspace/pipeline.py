@@ -31,10 +31,8 @@ from pathlib import Path
 from shelfspace import execution, runs
 from shelfspace.execution import StageError  # noqa: F401, what `run` raises
 from shelfspace.parameters import LONG, Parameter, check_together, declared, gathered, writable
+from shelfspace.places import CHECKOUT, NOTEBOOKS, PACKAGE
 
-ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = ROOT / "notebooks"
-PACKAGE = Path(__file__).resolve().parent
 REPORT = ".stages/report.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a disk that takes no more
 PLUMBING = {"data", "columns", "run_dir"}  # said by --data, --columns and --out
@@ -359,7 +357,7 @@ def check_folder(out: str | Path, folder: Path = NOTEBOOKS) -> None:
     out = Path(os.path.abspath(out))
     if out == out.parent:
         raise ValueError(f"{out} is the root of the file system; name a folder of its own for the run with --out.")
-    if out == ROOT or out in folder.absolute().parents or out == folder.absolute() or folder.absolute() in out.parents:
+    if out == CHECKOUT or out in folder.absolute().parents or out == folder.absolute() or folder.absolute() in out.parents:
         raise ValueError(f"{out} belongs to the project itself; name a folder of its own for the run with --out.")
     try:
         os.stat(out)
@@ -451,7 +449,9 @@ def _about(values: Mapping[str, object], source: Mapping, command: str) -> dict:
 
 def _commit() -> str | None:
     """The commit of the code, and whether it was changed since; None outside a repository."""
-    git = ["git", "-C", str(ROOT)]
+    if CHECKOUT is None:
+        return None
+    git = ["git", "-C", str(CHECKOUT)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changes = subprocess.run([*git, "status", "--porcelain", "src", "notebooks"], capture_output=True, text=True, check=True)

@@ -38,6 +38,7 @@ VISITS = 100  # newest visits of a history that describe it
 NEWEST = 5  # visits whose products a candidate is compared with one by one
 FADE = 0.8  # what a visit's category, brand and price weigh beside those of the visit after it
 PAUSE = 30 / (24 * 60)  # days of silence that end a session
+TIE = 1e-4  # of the first source's score is added: candidates that fall into the same leaves stand in its order
 BELOW = 1e4  # by so much lies what is no candidate below the scores of its source
 DESCRIPTION = (
     "own/visits", "own/visits_ago", "own/days_ago", "own/strongest_event", "own/newest_event", "own/in_this_session",
@@ -121,11 +122,11 @@ def sources(
     vectors : mapping of name to (ndarray of float32, ndarray of bool)
         Embeddings, aligned with the product table (`shelfspace.embeddings.align`), trained without any target.
     settings : mapping of name to mapping
-        Decays of "cooccurrence" and of NAME_user for each of the embeddings, chosen on the valid users.
+        Of "cooccurrence", of NAME_user for each of the embeddings and, if not `EASE`, of "ease": chosen on the valid users.
     ease : callable, optional
         From `shelfspace.baselines.ease`; a source only where it is given.
     """
-    regressed = {"ease": ease(**EASE)} if ease else {}
+    regressed = {"ease": ease(**settings.get("ease", EASE))} if ease else {}
     return {
         "tied": recommender,
         "cooccurrence": baselines.item_to_item(baselines.cooccurrence(corpus, product_ids), **settings["cooccurrence"]),
@@ -411,35 +412,49 @@ def recommend(ranked: Ranked) -> Model:
     def scores(examples: Examples) -> np.ndarray:
         product, offsets, table, rest = _look(ranked.sources, ranked.facts, examples, ranked.top)
         products = rest - np.float32(BELOW)
-        products[np.repeat(np.arange(len(examples)), np.diff(offsets)), product] = ranked.trees.predict(table, num_threads=1)
+        products[np.repeat(np.arange(len(examples)), np.diff(offsets)), product] = _scores(ranked.trees, table)
         return products
 
     return scores
 
 
-def explain(ranked: Ranked, example: Examples, k: int = 20) -> pd.DataFrame:
-    """What makes up the score of each of the first k products of one history.
+def _scores(trees: lgb.Booster, table: np.ndarray) -> np.ndarray:
+    """What the trees say of each candidate, float64, shape (k,), and `TIE`: a few trees alone leave most candidates equal."""
+    return trees.predict(table, num_threads=1) + TIE * table[:, 0]
+
+
+def explain(ranked: Ranked, examples: Examples, row: np.ndarray, product: np.ndarray) -> pd.DataFrame:
+    """What makes up the scores of some products for some histories.
 
     Parameters
     ----------
     ranked : Ranked
-    example : Examples
-        One history.
-    k : int
+    examples : Examples
+    row, product : ndarray of int, shape (m,)
+        Which history asks for which product.
 
     Returns
     -------
     DataFrame
-        product, score, and a column for each group of features: what it adds to the score (Lundberg et al. 2020, exact for
-        trees). The columns but product and score, "base" among them, sum to the score.
+        m rows: score, and a column for each group of features with what it adds to the score (Lundberg et al. 2020, exact for trees);
+        `TIE` counts with the first source.
+        These, "base" and "no_candidate" among them, sum to the score. A product that no source named has nothing but the last.
     """
-    product, _, table = look(ranked.sources, ranked.facts, example, ranked.top)
-    score = ranked.trees.predict(table, num_threads=1)
-    best = np.argsort(-score, kind="stable")[:k]
-    shares = ranked.trees.predict(table[best], pred_contrib=True, num_threads=1)
+    candidate, offsets, table = look(ranked.sources, ranked.facts, examples, ranked.top)
+    n_products = len(ranked.facts.visits)
+    candidates = np.repeat(np.arange(len(examples)), np.diff(offsets)) * n_products + candidate  # in ascending order
+    asked = np.asarray(row) * n_products + product
+    at = np.minimum(np.searchsorted(candidates, asked), len(candidates) - 1)
+    named = candidates[at] == asked
     groups = [name.partition("/")[0] for name in ranked.trees.feature_name()] + ["base"]
+    shares = ranked.trees.predict(table[at], pred_contrib=True, num_threads=1)
     parts = pd.DataFrame(shares.T).groupby(groups, sort=False).sum().T
-    return pd.concat([pd.DataFrame({"product": product[best], "score": score[best]}), parts], axis=1)
+    name, first = next(iter(ranked.sources.items()))
+    parts[name] += TIE * table[at, 0]
+    parts = parts.mul(named, axis=0)
+    parts["no_candidate"] = np.where(named, 0.0, first(examples)[row, product] - BELOW)
+    parts.insert(0, "score", np.where(named, _scores(ranked.trees, table[at]), parts.no_candidate))
+    return parts
 
 
 def save(ranked: Ranked, path: str | Path) -> None:

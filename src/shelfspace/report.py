@@ -22,9 +22,10 @@ import nbformat
 from shelfspace import chapters, dataflow, pipeline, playground, runs
 from shelfspace.exhibits import clean, short
 from shelfspace.palette import color_of, decay_unit, label_of
+from shelfspace.places import NOTEBOOKS
 
 PAGE = Path(__file__).parent / "page"
-START = Path(__file__).resolve().parents[2] / "notebooks" / "README.md"
+START = NOTEBOOKS / "README.md"
 """The start page of the notebooks, which holds the glossary."""
 QUESTIONS = {
     "": "What will a customer look at next?",

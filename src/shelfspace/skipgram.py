@@ -96,7 +96,7 @@ def train(
     Raises
     ------
     ValueError
-        If the corpus is empty, or a parameter is out of its range.
+        If the corpus is empty, a parameter is out of its range, or the steps are so large that the vectors overflow.
     """
     for name, value, least in (("dim", dim, 1), ("window", window, 1), ("negatives", negatives, 1), ("market", market, 0)):
         if value < least:
@@ -127,6 +127,8 @@ def train(
                 v, u, *taken, order, rng.integers(1, 2**63, size=1, dtype=np.uint64), window, negatives, chance, other, *grouped,
                 market, learning_rate * (1 - epoch / epochs), learning_rate * (1 - (epoch + 1) / epochs),
             )  # fmt: skip
+            if not np.isfinite(total):
+                raise ValueError(f"word2vec took steps so large that its vectors overflowed; lower the step size, {learning_rate}.")
             losses.append(total / max(1, len(taken[0])))
             bar.update()
             bar.set_postfix(loss=f"{losses[-1]:.3f}")

@@ -536,36 +536,36 @@ def recommend(model: Tied) -> Model:
     def scores(examples: Examples) -> np.ndarray:
         similar, *bonuses = terms(examples)
         products = similar + bias
-        for _, row, product, value in bonuses:
-            np.add.at(products, (row, product), value)  # several kinds may meet in one product
+        for _, row, product, value in bonuses:  # several kinds may meet in one product; numpy is quick with one index alone
+            np.add.at(products.ravel(), row.astype(np.int64) * products.shape[1] + product, value)
         return products
 
     return scores
 
 
-def explain(model: Tied, example: Examples, k: int = 20) -> pd.DataFrame:
-    """The terms that make up the scores of the first k products of one history.
+def explain(model: Tied, examples: Examples, row: np.ndarray, product: np.ndarray) -> pd.DataFrame:
+    """The terms that make up the scores of some products for some histories.
 
     Parameters
     ----------
     model : Tied
-    example : Examples
-        One history.
-    k : int
+    examples : Examples
+    row, product : ndarray of int, shape (m,)
+        Which history asks for which product.
 
     Returns
     -------
     DataFrame
-        product, score, and the terms of the module's formula, which sum to it: similarity (cos(q, v_j) / T), popularity (the bias),
+        m rows: score, and the terms of the module's formula, which sum to it: similarity (cos(q, v_j) / T), popularity (the bias),
         seen_before, came_after, and goes_together.
     """
-    similar, *bonuses = _terms(model)(example)
-    parts = {"similarity": similar[0], "popularity": model.table.numpy()[:, -1]}
-    for name, _, product, value in bonuses:
-        parts[name] = np.bincount(product, value, minlength=similar.shape[1])
-    score = np.sum(list(parts.values()), axis=0)
-    best = np.argsort(-score, kind="stable")[:k]
-    return pd.DataFrame({"product": best, "score": score[best]} | {name: part[best] for name, part in parts.items()})
+    similar, *bonuses = _terms(model)(examples)
+    parts = {"similarity": similar[row, product], "popularity": model.table.numpy()[product, -1]}
+    for name, *places, value in bonuses:
+        added = np.zeros_like(similar)
+        np.add.at(added, tuple(places), value)
+        parts[name] = added[row, product]
+    return pd.DataFrame({"score": np.sum(list(parts.values()), axis=0)} | parts)
 
 
 def _terms(model: Tied) -> Callable:

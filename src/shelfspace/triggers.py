@@ -16,7 +16,7 @@ import os
 import re
 from pathlib import Path
 
-from shelfspace.pipeline import ROOT
+from shelfspace.places import ROOT
 
 
 def check(data: str, out: str | Path, engine_url: str = "", images: str = "") -> None:
@@ -25,7 +25,7 @@ def check(data: str, out: str | Path, engine_url: str = "", images: str = "") ->
     Parameters
     ----------
     data : str
-        "shop", or a file, folder or pattern; a relative one counts from the project's root, as `out` and `images` do.
+        "shop", or a file, folder or pattern; a relative one counts from `shelfspace.places.ROOT`, as `out` and `images` do.
     out : str or Path
         The run folder.
     engine_url, images : str
