@@ -8,7 +8,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL := 3
 export TF_ENABLE_ONEDNN_OPTS := 0
 
-.PHONY: report test lab sample extras pins clean
+.PHONY: report test lint lab sample extras pins clean
 
 report: .venv/ready
 	$(BIN)/shelfspace report --data "$(DATA)" --out "$(OUT)" $(foreach p,$(PARAMS),-p "$(p)")
@@ -16,6 +16,11 @@ report: .venv/ready
 # Two processes, each of which takes a file of tests at a time.
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov=shelfspace --cov-report=term:skip-covered --cov-fail-under=90
+
+# Ruff's checks and format, as pyproject.toml sets them; `.venv/bin/ruff format` mends the latter.
+lint: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 
 # Opens the start page, rendered, beside the list of notebooks.
 lab: .venv/ready

@@ -74,8 +74,7 @@ def main() -> None:
             vectors, _ = embeddings.align(found, products.product_id.to_numpy().astype(str))
             by_words = found.embed_products(features.of_texts(new_queries))
             scores = [
-                precision(embeddings.nearest(vectors, vectors[who], 10, exclude=who)[0], category, category[who])
-                for who in (hidden, seen)
+                precision(embeddings.nearest(vectors, vectors[who], 10, exclude=who)[0], category, category[who]) for who in (hidden, seen)
             ]
             of_query = right[np.unique(new_queries)].to_numpy()
             scores.append(precision(embeddings.nearest(vectors, by_words, 10)[0], category, of_query))

@@ -12,7 +12,6 @@ import argparse
 from pathlib import Path
 
 import keras
-import numpy as np
 import pandas as pd
 
 from shelfspace import baselines, ceiling, embeddings, metrics, ranked, runs, sequences, tied
@@ -23,7 +22,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
-    products, choice, data = pd.read_parquet(run / "products.parquet"), runs.read_json(run / "decay.json"), runs.read_json(run / "data.json")
+    products, choice, data = (
+        pd.read_parquet(run / "products.parquet"),
+        runs.read_json(run / "decay.json"),
+        runs.read_json(run / "data.json"),
+    )
     ids = products.product_id.to_numpy().astype(str)
     table = sequences.load(run / "sequences.parquet")
     valid, corpus = sequences.examples(table, ids, "valid"), sequences.corpus(table, targets=True)
@@ -38,7 +41,9 @@ def main() -> None:
     models = {
         "true moves and true traits: what can be known": ceiling.model(run / "shop", ids, **how),
         "true moves, customers unknown": ceiling.model(run / "shop", ids, traits=False, **how),
-        "ranked": ranked.recommend(ranked.load(run / "recommender_ranked.txt", sources, facts, runs.read_json(run / "recommender.json")["top"])),
+        "ranked": ranked.recommend(
+            ranked.load(run / "recommender_ranked.txt", sources, facts, runs.read_json(run / "recommender.json")["top"])
+        ),
         "tied": learned,
         "EASE (regularisation 300, decay 0.5)": ease(300.0, 0.5),
         "co-occurrence": sources["cooccurrence"],
@@ -47,7 +52,9 @@ def main() -> None:
     print(f"{new.sum():,} valid users whose target was new\n\n| who ranks the new products | HR@20 | MRR@20 |\n| --- | ---: | ---: |")
     for name, model in models.items():
         rank = metrics.evaluate(model, valid).ranks_new[new]
-        print(f"| {name} | {100 * metrics.hit_rate(rank, 20).mean():.1f} | {100 * metrics.reciprocal_rank(rank, 20).mean():.2f} |", flush=True)
+        print(
+            f"| {name} | {100 * metrics.hit_rate(rank, 20).mean():.1f} | {100 * metrics.reciprocal_rank(rank, 20).mean():.2f} |", flush=True
+        )
 
 
 if __name__ == "__main__":

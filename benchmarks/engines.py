@@ -73,15 +73,17 @@ def polars_sequences(log: Path, out: Path) -> None:
     level = pl.col("event").replace_strict({"view": 0, "add_to_cart": 1, "purchase": 2}, return_dtype=pl.Int8)
     new_user = pl.col("user_id").ne_missing(pl.col("user_id").shift())
     clicks = clicks.with_columns(
-        level=level, new_user=new_user, new_visit=new_user | pl.col("product_id").ne_missing(pl.col("product_id").shift()),
+        level=level,
+        new_user=new_user,
+        new_visit=new_user | pl.col("product_id").ne_missing(pl.col("product_id").shift()),
         new_session=new_user | pl.col("session_id").ne_missing(pl.col("session_id").shift()),
     ).with_columns(visit=pl.col("new_visit").cum_sum(), session=pl.col("new_session").cum_sum())
-    visits = clicks.group_by("visit", maintain_order=True).agg(
-        pl.first("user_id", "product_id", "timestamp", "session"), pl.max("level")
-    )
+    visits = clicks.group_by("visit", maintain_order=True).agg(pl.first("user_id", "product_id", "timestamp", "session"), pl.max("level"))
     visits = visits.with_columns(
-        position=pl.int_range(pl.len()).over("user_id").cast(pl.Int32), products=pl.n_unique("product_id").over("user_id"),
-        last=pl.len().over("user_id") - 1, session=(pl.col("session") - pl.min("session").over("user_id") + 1).cast(pl.Int32),
+        position=pl.int_range(pl.len()).over("user_id").cast(pl.Int32),
+        products=pl.n_unique("product_id").over("user_id"),
+        last=pl.len().over("user_id") - 1,
+        session=(pl.col("session") - pl.min("session").over("user_id") + 1).cast(pl.Int32),
     ).filter(pl.col("products") >= 5)
     ids = visits["user_id"].unique(maintain_order=True).to_list()
     digest = duckdb.sql("SELECT i AS user_id, md5(i || '#0')[:8] AS digest FROM (SELECT unnest($ids) AS i)", params={"ids": ids}).pl()
@@ -156,7 +158,10 @@ def main() -> None:
         raw.unlink()
         print(f"{pq.read_metadata(log).num_rows:,} events, {given.users:,} users, {given.products:,} products, d = {DIM}")
 
-        tasks = {"ours on DuckDB": lambda out: our_sequences(log, out), "SQL by hand, on DuckDB": lambda out: sql(SEQUENCES.format(log=log), out)}
+        tasks = {
+            "ours on DuckDB": lambda out: our_sequences(log, out),
+            "SQL by hand, on DuckDB": lambda out: sql(SEQUENCES.format(log=log), out),
+        }
         if importlib.util.find_spec("polars"):
             tasks["polars by hand"] = lambda out: polars_sequences(log, out)
         if given.spark:

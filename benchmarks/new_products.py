@@ -56,7 +56,9 @@ def main() -> None:
         return np.where(hidden, knowing(examples), np.float32(-np.inf))
 
     gone = len(whole.items) - len(corpus.items)
-    print(f"{hidden.sum()} of {len(ids):,} products hidden; {new.sum():,} of {len(test):,} test targets are such; {gone:,} visits taken out\n")
+    print(
+        f"{hidden.sum()} of {len(ids):,} products hidden; {new.sum():,} of {len(test):,} test targets are such; {gone:,} visits taken out\n"
+    )
     print("| places | new found, % | the same by who knew the clicks, % | others found, % | cost, points |")
     print("| ---: | ---: | ---: | ---: | ---: |", flush=True)
     first = None

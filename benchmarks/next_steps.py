@@ -1,6 +1,6 @@
 """Print what the seventh notebook measured on a finished run: every variant, its paired gains and its costs.
 
-    python benchmarks/next_steps.py RUN
+python benchmarks/next_steps.py RUN
 """
 
 from __future__ import annotations

@@ -39,7 +39,9 @@ def main() -> None:
     rest = {name: model for name, model in sources.items() if name != "tied"}  # tied stands first, and orders what is no candidate
 
     variants = {"full": (sources, facts, asked)}
-    variants |= {f"without {name}": ({"tied": sources["tied"]} | {k: m for k, m in rest.items() if k != name}, facts, asked) for name in rest}
+    variants |= {
+        f"without {name}": ({"tied": sources["tied"]} | {k: m for k, m in rest.items() if k != name}, facts, asked) for name in rest
+    }
     variants |= {
         "without tied": (rest, facts, asked),
         "tied alone": ({"tied": sources["tied"]}, facts, asked),

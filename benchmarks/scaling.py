@@ -82,7 +82,10 @@ def measure(millions: float, folder: Path, relational: bool) -> list[tuple[str, 
     """Every stage on a log of so many million events."""
     log, out = folder / f"events-{millions:g}m.parquet", folder / f"run-{millions:g}m"
     users, products = round(40_000 * millions), min(30_000, round(6_000 * millions))
-    rows = run("simulate", (*SHELFSPACE, "simulate", "--users", str(users), "--products", str(products), "--visits", str(VISITS), "--out", str(log)))
+    rows = run(
+        "simulate",
+        (*SHELFSPACE, "simulate", "--users", str(users), "--products", str(products), "--visits", str(VISITS), "--out", str(log)),
+    )
     if not relational:
         return rows + run("report", (*SHELFSPACE, "report", "--data", str(log), "--out", str(out)))
     out.mkdir(parents=True, exist_ok=True)

@@ -139,9 +139,7 @@ def table(columns: dict[str, dict[str, str]]) -> str:
 def main() -> None:
     """Read the logs that are there, simulate the shop, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--logs", type=Path, default=Path("data"), help="folder with the public logs' folders"
-    )
+    parser.add_argument("--logs", type=Path, default=Path("data"), help="folder with the public logs' folders")
     parser.add_argument("--users", type=int, default=30_000)
     parser.add_argument("--products", type=int, default=3_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -20,7 +20,7 @@ environment of the tasks, say which of them are allowed (`shelfspace.triggers`).
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task, task_group
@@ -63,7 +63,7 @@ def asked() -> dict:
     if end is None:  # started by hand, without a date
         window = {"last_days": params["window_days"]}
     else:
-        end = end.astimezone(timezone.utc).replace(tzinfo=None)
+        end = end.astimezone(UTC).replace(tzinfo=None)
         since = end - timedelta(days=params["window_days"])
         window = {"since": since.isoformat() if params["window_days"] else "", "until": end.isoformat()}
     given |= {name: value for name, value in window.items() if value}

@@ -74,19 +74,13 @@ if data == "shop":
     shop.write(simulated, source)
     shop.write_truth(simulated, run / "shop")
 
-log = events.read(
-    source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair), expected=events.announced(run, data)
-)
+log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair), expected=events.announced(run, data))
 connection = log.connection if engine == "duckdb" else engines.connect(engine, engine_url)
 clicks = sequences.last_days(engines.move(sequences.window(log.table, since, until), connection), last_days)
 
 # %%
 first_rows = clicks.order_by("row").limit(6).to_pandas()
-shown = [
-    name
-    for name in ("user_id", "timestamp", "event", "product_id", "name", "category", "price", "query")
-    if name in first_rows
-]
+shown = [name for name in ("user_id", "timestamp", "event", "product_id", "name", "category", "price", "query") if name in first_rows]
 plots.table(first_rows[shown], caption="The first rows of the log, in the one form that all logs are brought to.")
 
 # %% [markdown]
@@ -95,8 +89,7 @@ plots.table(first_rows[shown], caption="The first rows of the log, in the one fo
 
 # %%
 odd = pd.DataFrame(
-    [(reason, rows, "left out") for reason, rows in log.dropped.items()]
-    + [(reason, rows, "kept") for reason, rows in log.noted.items()],
+    [(reason, rows, "left out") for reason, rows in log.dropped.items()] + [(reason, rows, "kept") for reason, rows in log.noted.items()],
     columns=["reason", "rows", "what became of them"],
 )
 kept = clicks.count().execute()
@@ -179,8 +172,7 @@ lengths = np.repeat(counted.visits.to_numpy(), counted.users)
 repeats = float(1 - rows.select("user_id", "product_id").distinct().count().execute() / lengths.sum())
 plots.show(
     plots.sequence_lengths(lengths),
-    caption=f"Half of the users kept have at most {np.median(lengths):.0f} visits; the longest sequence has "
-    f"{lengths.max():,}.",
+    caption=f"Half of the users kept have at most {np.median(lengths):.0f} visits; the longest sequence has {lengths.max():,}.",
     alt="Histogram of visits per user, on a logarithmic axis, with the median marked.",
 )
 
@@ -254,11 +246,7 @@ plots.show(
 # ## Takeaways
 
 # %%
-overview = (
-    clicks.agg(users=clicks.user_id.nunique(), first=clicks.timestamp.min(), last=clicks.timestamp.max())
-    .to_pandas()
-    .iloc[0]
-)
+overview = clicks.agg(users=clicks.user_id.nunique(), first=clicks.timestamp.min(), last=clicks.timestamp.max()).to_pandas().iloc[0]
 targets = uses[uses.role == "target"].set_index("split").visits
 facts = {
     "rows_read": log.rows, "events": int(kept), "users": int(overview.users), "products": len(products),

@@ -27,7 +27,7 @@
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
 dim = 50  # length of the product embeddings; from 1 to 4096
-w2v_trainer = "shelfspace"  # who trains word2vec: shelfspace's own compiled trainer, or gensim, as good and slower; one of: shelfspace, gensim
+w2v_trainer = "shelfspace"  # who trains word2vec: our own compiled trainer, or gensim, as good and slower; one of: shelfspace, gensim
 w2v_window = 5  # word2vec: products before and after that are context; from 1 to 1000
 w2v_negatives = 20  # word2vec: noise products per pair; from 1 to 1000
 w2v_ns_exponent = 0.5  # word2vec: noise products are drawn by count to this power; from -2 to 2
@@ -110,9 +110,7 @@ if w2v_trainer == "gensim":
     from shelfspace import word2vec as trainer
 else:
     trainer = skipgram
-seconds["word2vec"] = runs.once(
-    run, files["word2vec"], lambda path: trainer.train(corpus, dim=dim, seed=seed, **w2v_settings).save(path)
-)
+seconds["word2vec"] = runs.once(run, files["word2vec"], lambda path: trainer.train(corpus, dim=dim, seed=seed, **w2v_settings).save(path))
 
 # %% [markdown]
 # ## StarSpace: predict one product from the rest
@@ -235,8 +233,7 @@ rows = []
 hits = {key: metrics.hit_rate(rank, 20) for key, rank in ranks.items()}
 for (name, history, similarity), hit in hits.items():
     cells = {
-        part: f"{100 * hit[of].mean():.1f} ± {196 * hit[of].std() / of.sum() ** 0.5:.1f}" if of.any() else "–"
-        for part, of in parts.items()
+        part: f"{100 * hit[of].mean():.1f} ± {196 * hit[of].std() / of.sum() ** 0.5:.1f}" if of.any() else "–" for part, of in parts.items()
     }
     rows.append({"trainer": plots.label_of(name), "history": history, "similarity": similarity} | cells)
 compared = pd.DataFrame(rows).assign(hr=[hit.mean() for hit in hits.values()])
@@ -293,8 +290,7 @@ plots.table(
 by_count = pd.DataFrame({"count": products["count"], "known": coverage["word2vec"]})
 plots.show(
     plots.coverage_by_count(by_count),
-    caption=f"{coverage['word2vec'].mean():.1%} of the {len(products):,} products have an embedding; those without "
-    "one have few events.",
+    caption=f"{coverage['word2vec'].mean():.1%} of the {len(products):,} products have an embedding; those without one have few events.",
     alt="Dots with intervals: the share of products with an embedding, by the number of events of the product.",
 )
 
@@ -327,9 +323,7 @@ if by_features is not None:
     shown = {f"hidden: {labels[one]}": labels[embeddings.nearest(vectors, vectors[one], 5, np.array([one]))[0][0]]}
     if by_words.any():
         shown[f"query: {text}"] = labels[embeddings.nearest(vectors, by_words, 5)[0][0]]
-    plots.table(
-        pd.DataFrame(shown), caption="The five nearest products of a product that training never saw, and of a query."
-    )
+    plots.table(pd.DataFrame(shown), caption="The five nearest products of a product that training never saw, and of a query.")
 
 # %%
 same = None

@@ -54,13 +54,10 @@ aligned = {
 # %%
 small = np.array([[3, 1], [2, 1], [-1, 3]], dtype=np.float32)
 unit = embeddings.normalise(small)
-by_hand = pd.DataFrame(
-    (unit @ unit.T).round(2), columns=["phone A", "phone B", "chair"], index=["phone A", "phone B", "chair"]
-)
+by_hand = pd.DataFrame((unit @ unit.T).round(2), columns=["phone A", "phone B", "chair"], index=["phone A", "phone B", "chair"])
 plots.table(
     by_hand.reset_index(names="cosine"),
-    caption="Phone A (3, 1) and phone B (2, 1) point the same way; the chair (-1, 3) stands at a right angle to "
-    "phone A.",
+    caption="Phone A (3, 1) and phone B (2, 1) point the same way; the chair (-1, 3) stands at a right angle to phone A.",
 )
 
 # %% [markdown]
@@ -138,15 +135,11 @@ if best:
 
 # %%
 drawn = np.sort(visited.index[:tsne_products].to_numpy())
-spots = {
-    name: embeddings.tsne(vectors[drawn], perplexity=perplexity, seed=seed) for name, (vectors, _) in aligned.items()
-}
+spots = {name: embeddings.tsne(vectors[drawn], perplexity=perplexity, seed=seed) for name, (vectors, _) in aligned.items()}
 colours = (
     group.iloc[drawn].to_numpy()
     if "category" in products
-    else pd.qcut(
-        products["count"].iloc[drawn].rank(method="first"), 4, labels=["fewest events", "few", "many", "most events"]
-    )
+    else pd.qcut(products["count"].iloc[drawn].rank(method="first"), 4, labels=["fewest events", "few", "many", "most events"])
     .astype(str)
     .to_numpy()
 )

@@ -75,9 +75,7 @@ aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, 
 
 # %%
 hand = np.exp(-np.log(2) * np.array([2, 1, 0]))
-by_hand = pd.DataFrame(
-    {"visit": ["phone A", "case A", "chair"], "age (days)": [2, 1, 0], "exp(-d·age)": hand, "weight": hand / hand.sum()}
-)
+by_hand = pd.DataFrame({"visit": ["phone A", "case A", "chair"], "age (days)": [2, 1, 0], "exp(-d·age)": hand, "weight": hand / hand.sum()})
 plots.table(by_hand, caption="The weights are 1/7, 2/7 and 4/7: they halve per day and sum to 1.")
 
 # %% [markdown]
@@ -96,8 +94,7 @@ plots.show(
     plots.decay_weights(age_days, {d: w / w.sum() for d, w in shown.items()}),
     caption=f"The weights of one user's {len(age_days)} visits over {age_days.max():.1f} days: a flat mean at d = 0, "
     "almost only the newest visits at d = 2.",
-    alt="Lines of the weight of each visit against its age in days, one line per decay; larger decays rise towards "
-    "the present.",
+    alt="Lines of the weight of each visit against its age in days, one line per decay; larger decays rise towards the present.",
 )
 
 # %% [markdown]
@@ -147,8 +144,7 @@ wide = by_clock.assign(best=[f"{100 * m:.1f} (d = {d:g})" for m, d in zip(by_clo
 wide = wide.loc[list(grids), everything["decay_time"]].fillna("not tried").rename(index=plots.label_of).reset_index()
 plots.table(
     wide,
-    caption="The best MRR@20 (in %) of each method on the valid users, by how age is counted, and the decay that "
-    "gave it.",
+    caption="The best MRR@20 (in %) of each method on the valid users, by how age is counted, and the decay that gave it.",
 )
 
 # %% [markdown]
@@ -286,11 +282,7 @@ against = [
     f"Against the plain mean, the decay changes MRR@20 on the valid users by {top[f'{chosen}_user'] / mean - 1:+.0%}."
     for mean in at_zero["mrr@20"]
 ]  # nothing, where the plain mean was not tried
-half_life = (
-    f"a half-life of {np.log(2) / user_decay:.1f} days"
-    if user_decay and clock == "days"
-    else f"ages counted as {clock}"
-)
+half_life = f"a half-life of {np.log(2) / user_decay:.1f} days" if user_decay and clock == "days" else f"ages counted as {clock}"
 plots.takeaways([
     f"The {plots.label_of(chosen)} user embedding is used from here on, with d = {user_decay:g}: {half_life}.",
     *against,

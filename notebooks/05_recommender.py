@@ -44,7 +44,7 @@ new_places = 0  # places of each twenty that are kept for products that nobody c
 tied_epochs = 0  # passes of the tied recommender; 0: by the size of the log; from 0 to 10000
 tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last; from 0 to 100
 tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training; 0 or more and below 1
-rank_examples = 20000  # targets of train users that the ranker learns from, at most; the tied recommender learns from the others; from 1 to 1000000
+rank_examples = 20000  # targets of train users kept back for the ranker, at most; the tied recommender has the others; from 1 to 1000000
 rank_top = 40  # candidates that each source of the ranker names; from 1 to 1000
 seed = 0  # of everything random; from 0 to 4294967295
 
@@ -60,9 +60,7 @@ products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
 table = sequences.load(run / "sequences.parquet")
 choice = runs.read_json(run / "decay.json")
-vectors, known = embeddings.align(
-    embeddings.load(run / "product_embeddings" / f"{choice['embedding']}.parquet"), product_ids
-)
+vectors, known = embeddings.align(embeddings.load(run / "product_embeddings" / f"{choice['embedding']}.parquet"), product_ids)
 
 # %% [markdown]
 # ## What it learns from
@@ -82,9 +80,7 @@ by_hand = pd.DataFrame(
         "kind": ["prefix", "prefix", "the user's target"],
     }
 )
-plots.table(
-    by_hand, caption="Three examples from phone A, phone B, case A, desk and the target chair, with prefixes = 2."
-)
+plots.table(by_hand, caption="Three examples from phone A, phone B, case A, desk and the target chair, with prefixes = 2.")
 
 # %%
 train = sequences.examples(table, product_ids, "train", prefixes=prefixes)
@@ -329,16 +325,17 @@ scores_of = newcomers.keep_places(final[leaves], unclicked, new_places)
 recommender.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet", seen=seen)
 with runs.atomic(run / "recommender.keras") as temporary:
     (network if leaves == "dense" else learned).save(temporary)
-runs.write_json(run / "recommender.json", {"model": leaves, "top": rank_top, "new_places": new_places, "valid_mrr@20": {name: float(each) for name, each in mrr.items()}})
+runs.write_json(
+    run / "recommender.json",
+    {"model": leaves, "top": rank_top, "new_places": new_places, "valid_mrr@20": {name: float(each) for name, each in mrr.items()}},
+)
 
 # %%
 example = valid[np.flatnonzero(valid.lengths <= 8)[:1]] if (valid.lengths <= 8).any() else valid[:1]
 labels = plots.product_labels(products)
 top, scores = metrics.top_k(scores_of(example), 5)
 saw = [labels[i] for i in example.items[example.start[0] : example.end[0]][-5:]]
-shown = pd.DataFrame(
-    {"saw (newest last)": pd.Series(saw), "recommended": pd.Series([labels[i] for i in top[0]])}
-).fillna("")
+shown = pd.DataFrame({"saw (newest last)": pd.Series(saw), "recommended": pd.Series([labels[i] for i in top[0]])}).fillna("")
 plots.table(
     shown,
     caption=f"A valid user: the last {len(saw)} products seen, and the first five recommended. What came next was: "

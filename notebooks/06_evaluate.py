@@ -65,13 +65,10 @@ choice, data = runs.read_json(run / "decay.json"), runs.read_json(run / "data.js
 
 # %%
 rank = np.array([1, 4, 25, 2])
-by_hand = pd.DataFrame(
-    {"rank": rank, "hit at 20": metrics.hit_rate(rank, 20), "reciprocal rank at 20": metrics.reciprocal_rank(rank, 20)}
-)
+by_hand = pd.DataFrame({"rank": rank, "hit at 20": metrics.hit_rate(rank, 20), "reciprocal rank at 20": metrics.reciprocal_rank(rank, 20)})
 plots.table(
     by_hand,
-    caption=f"HR@20 is {metrics.hit_rate(rank, 20).mean():.2f} and MRR@20 is "
-    f"{metrics.reciprocal_rank(rank, 20).mean():.4f}.",
+    caption=f"HR@20 is {metrics.hit_rate(rank, 20).mean():.2f} and MRR@20 is {metrics.reciprocal_rank(rank, 20).mean():.4f}.",
 )
 
 # %% [markdown]
@@ -163,13 +160,9 @@ kinds = dict.fromkeys(makers, "baseline") | dict.fromkeys(near, "embedding") | d
 valid_figures = {name: metrics.figures(metrics.evaluate(model, valid), valid) for name, model in tqdm(models.items(), desc="valid")}
 ordered = metrics.chosen(valid_figures, list(models))
 first, second = ordered[:2]
-evaluations = {
-    name: metrics.evaluate(model, test, probabilities=name in softmaxes) for name, model in tqdm(models.items(), desc="test")
-}
+evaluations = {name: metrics.evaluate(model, test, probabilities=name in softmaxes) for name, model in tqdm(models.items(), desc="test")}
 three = {name: metrics.columns(found, test, seed) for name, found in evaluations.items()}
-results = {
-    name: of["all"] | {"seen": of["seen"], "discovery": of["discovery"], "valid": valid_figures[name]} for name, of in three.items()
-}
+results = {name: of["all"] | {"seen": of["seen"], "discovery": of["discovery"], "valid": valid_figures[name]} for name, of in three.items()}
 
 # %%
 for name, found in evaluations.items():
@@ -354,8 +347,7 @@ if cuts:
         plots.slices(rows),
         caption=f"MRR@20 in parts of the test set, with 95 % intervals over customers, each by itself. {plots.label_of(first)} "
         f"finds it easiest for “{easiest}” and hardest for “{hardest}”.",
-        alt="Four panels with MRR@20 by history length, popularity of the target, event of the target, and whether it "
-        "was seen before.",
+        alt="Four panels with MRR@20 by history length, popularity of the target, event of the target, and whether it was seen before.",
     )
 else:
     plots.note(f"No part of the {len(test):,} test targets is large enough to be measured by itself.")

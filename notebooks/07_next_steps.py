@@ -36,7 +36,9 @@ dim = 50  # length of the product embeddings; from 1 to 4096
 next_users = 30000  # users drawn at random who take part in these trials; 0: all; from 0 to 10000000
 sg_visits = 1250000  # visits on which each word2vec variant trains in all (3 to 100 passes); from 1 to 1000000000000
 ss_examples = 500000  # examples on which each StarSpace variant trains in all (3 to 100 passes); from 1 to 1000000000000
-event_counts = "1, 3, 5"  # how often a view, an add to cart and a purchase count, where that is given; 3 numbers, each above 0 and at most 1000
+event_counts = (
+    "1, 3, 5"  # how often a view, an add to cart and a purchase count, where that is given; 3 numbers, each above 0 and at most 1000
+)
 market = 3  # negatives of the product's own category, where there are any; from 1 to 50
 cold_share = 0.1  # share of the products that are hidden to see how new ones fare; above 0 and at most 0.5
 images = ""  # folder with a picture of each product, named by its id; empty: none
@@ -47,9 +49,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from shelfspace import baselines, embeddings, events, gains, metrics, plots, runs, searches, sequences, skipgram
+from shelfspace import baselines, embeddings, events, gains, metrics, plots, runs, searches, sequences, skipgram, tied, truths, variants  # noqa: F401, metrics for the solutions
 from shelfspace import images as pictures
-from shelfspace import tied, truths, variants
 
 plots.theme()
 run = runs.run_folder(run_dir)
@@ -399,9 +400,7 @@ plots.takeaways(list(verdicts.values()))
 # ## Takeaways
 
 # %%
-figures = {
-    name: found[name] | {"label": label[name], "base": one.variant.base, "chosen": one.chosen} for name, one in made.items()
-}
+figures = {name: found[name] | {"label": label[name], "base": one.variant.base, "chosen": one.chosen} for name, one in made.items()}
 for row in costs.drop(columns=["label", "value"]).replace({np.nan: None}).to_dict("records"):
     figures[row.pop("model")] |= row
 runs.write_json(run / "next_steps.json", {

@@ -64,7 +64,12 @@ AIRFLOW = importlib.util.find_spec("airflow") is not None
 
 def airflow(home: Path, said: Path, *words: str) -> subprocess.Popen:
     """Start Airflow's command line on the project's DAGs, with a home of its own; what it says goes to a file."""
-    own = {"AIRFLOW_HOME": str(home), "SHELFSPACE_OUT": str(home.parent), "AIRFLOW__CORE__DAGS_FOLDER": str(places.ROOT / "dags"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    own = {
+        "AIRFLOW_HOME": str(home),
+        "SHELFSPACE_OUT": str(home.parent),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(places.ROOT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
     with open(said, "w") as file:
         return subprocess.Popen(
             [Path(sys.executable).parent / "airflow", *words], stdout=file, stderr=subprocess.STDOUT, env=os.environ | own,
@@ -103,10 +108,7 @@ def browser():
     """Headless Chromium."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        pytest.skip(
-            "No chromium, chromium-browser or google-chrome on the path, "
-            "so the page is not opened in a browser."
-        )
+        pytest.skip("No chromium, chromium-browser or google-chrome on the path, so the page is not opened in a browser.")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -215,7 +215,9 @@ def test_who_was_counted_is_scored_as_if_they_were_not(name):
         one = examples[user : user + 1]
         expected = MODELS[name](others, ids)(replace(one, trained=one.start))[0]
         scores = model(one)[0]
-        assert np.array_equal(MODELS[name](corpus, ids, own=True)(one), MODELS[name](replace(corpus, user_ids=None), ids)(replace(one, trained=one.start)))
+        assert np.array_equal(
+            MODELS[name](corpus, ids, own=True)(one), MODELS[name](replace(corpus, user_ids=None), ids)(replace(one, trained=one.start))
+        )
         known = expected > 0.02
         np.testing.assert_allclose(scores[known], expected[known], rtol=1e-4, atol=0.02 if name == "markov" else 1e-5)
         assert (scores[~known] <= 0.02).all()

@@ -116,7 +116,12 @@ def test_a_parameter_file_that_will_not_do_is_one_sentence(monkeypatch, tmp_path
 def test_a_parameter_file_is_a_regular_one(monkeypatch, tmp_path, capsys):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     os.mkfifo(tmp_path / "pipe")
-    for path, sentence in (("/dev/zero", "is no file"), (tmp_path / "pipe", "is no file"), (tmp_path, "is no file"), (tmp_path / "loop", "cannot be read")):
+    for path, sentence in (
+        ("/dev/zero", "is no file"),
+        (tmp_path / "pipe", "is no file"),
+        (tmp_path, "is no file"),
+        (tmp_path / "loop", "cannot be read"),
+    ):
         assert call(monkeypatch, "report", "--out", tmp_path / "run", "-f", path) == 2
         assert sentence in capsys.readouterr().err
 

@@ -138,7 +138,11 @@ def foreign(tmp_path):
         ("metrics.json", lambda m: m.update(models=[1]), "models must be an object"),
         ("metrics.json", lambda m: m["models"].update(dense=3), "models/dense must be an object"),
         ("metrics.json", lambda m: m["models"]["dense"].pop("mrr@20"), "models/dense has no mrr@20"),
-        ("metrics.json", lambda m: m["models"]["dense"].update({"mrr@20": nan}), "models/dense/mrr@20 is NaN and must be a share from 0 to 1"),
+        (
+            "metrics.json",
+            lambda m: m["models"]["dense"].update({"mrr@20": nan}),
+            "models/dense/mrr@20 is NaN and must be a share from 0 to 1",
+        ),
         ("metrics.json", lambda m: m["models"]["dense"].update({"hit_rate@20": "0.3"}), 'hit_rate@20 is "0.3" and must be a share'),
         ("metrics.json", lambda m: m["models"]["dense"].update({"hit_rate@20": True}), "hit_rate@20 is true and must be a share"),
         ("metrics.json", lambda m: m["models"]["dense"]["ci95"].update({"mrr@20": [0.1]}), "ci95/mrr@20 must be a list of 2"),
@@ -167,7 +171,11 @@ def test_a_damaged_record_of_the_targets_is_no_record(tmp_path):
         assert comparison.cautions(comparison.read([one, two])) == []
 
 
-VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda of: st.lists(of, max_size=2) | st.dictionaries(st.text(max_size=5), of, max_size=2), max_leaves=3)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda of: st.lists(of, max_size=2) | st.dictionaries(st.text(max_size=5), of, max_size=2),
+    max_leaves=3,
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

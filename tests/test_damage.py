@@ -12,8 +12,8 @@ import nbformat
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_pipeline import HEADER, contents
 from test_pipeline import FIRST as FIRST_STAGE
+from test_pipeline import HEADER, contents
 from test_pipeline import SECOND as SECOND_STAGE
 
 from shelfspace import cli, execution, pipeline, report, runs
@@ -21,7 +21,16 @@ from shelfspace import cli, execution, pipeline, report, runs
 RECORDS = (".stages/01_first.json", ".stages/02_second.json", ".stages/report.json", ".stages/made/first.json.json", ".stages/files")
 FILES = ("first.json", "metrics.json", "params.json", "report.html", "notebooks/01_first.ipynb", "notebooks/02_second.ipynb")
 FOLDERS = (".stages", ".stages/made", "notebooks")
-MINE = ("thesis.txt", "sub/x.failed", "sub/.tmp-x", "notebooks/own.ipynb", "notebooks/.tmp-y.ipynb", ".tmp-z.json", "sub/report.html", "data.json")
+MINE = (
+    "thesis.txt",
+    "sub/x.failed",
+    "sub/.tmp-x",
+    "notebooks/own.ipynb",
+    "notebooks/.tmp-y.ipynb",
+    ".tmp-z.json",
+    "sub/report.html",
+    "data.json",
+)
 DEEP = "[" * 3_000 + "]" * 3_000
 SHAPES = (
     "", "{", "null", "[]", "{}", "1", '"x"', "NaN", DEEP, "\0", '{"stage": "01_first", "key": 1}', '{"stage": [], "key": [], "outputs": 3}',
@@ -107,7 +116,9 @@ def damage(path: Path, how: str, text: str) -> None:
 
 
 DAMAGE = st.tuples(
-    st.sampled_from((*RECORDS, *FILES, *FOLDERS)), st.sampled_from(("remove", "cut", "append", "write", "folder", "loop", "pipe")), st.sampled_from(SHAPES)
+    st.sampled_from((*RECORDS, *FILES, *FOLDERS)),
+    st.sampled_from(("remove", "cut", "append", "write", "folder", "loop", "pipe")),
+    st.sampled_from(SHAPES),
 )
 
 

@@ -95,9 +95,7 @@ def test_next_product_triplets_take_new_known_targets_only():
 
 
 def test_complement_triplets_compare_within_the_complements_category():
-    products = pd.DataFrame(
-        {"product_id": list("abcdef"), "category": ["phone", "case", "case", "case", "phone", "chair"]}
-    )
+    products = pd.DataFrame({"product_id": list("abcdef"), "category": ["phone", "case", "case", "case", "phone", "chair"]})
     complements = pd.DataFrame({"product_id": ["a", "a", "e", "x"], "complement_id": ["b", "c", "d", "b"], "chance": 0.5})
     pairs, others = embeddings.complement_triplets(complements, products, np.ones(6, bool))
     assert pairs.tolist() == [[0, 1], [0, 2], [4, 3]]

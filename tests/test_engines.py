@@ -230,7 +230,9 @@ def test_a_table_of_duckdb_moves_to_spark(spark, duckdb, tables, tmp_path):
     table = engines.read(duckdb, tables / "log.parquet")
     moved = engines.move(table, spark)
     assert moved.get_backend() is spark
-    assert written(moved.order_by("row"), tmp_path / "moved.parquet").equals(pq.read_table(tables / "log.parquet").cast(table.schema().to_pyarrow()))
+    assert written(moved.order_by("row"), tmp_path / "moved.parquet").equals(
+        pq.read_table(tables / "log.parquet").cast(table.schema().to_pyarrow())
+    )
 
 
 def test_a_query_that_fails_leaves_no_file(duckdb, tables, tmp_path):

@@ -67,8 +67,7 @@ def at(*parts):
         ),
         (
             "log.csv",
-            'Customer ID,"StockCode",ts\n"u1",p1,2024-05-01T02:00:00+02:00\nu1,p2,2024-05-02 00:00:00 UTC\n'
-            "u2,p1,2024/05/03\n",
+            'Customer ID,"StockCode",ts\n"u1",p1,2024-05-01T02:00:00+02:00\nu1,p2,2024-05-02 00:00:00 UTC\nu2,p1,2024/05/03\n',
         ),
     ],
 )
@@ -82,9 +81,7 @@ def test_kinds_of_files_and_spellings_give_the_same_table(tmp_path, name, conten
     assert log.rows == 3 and log.dropped == {}
     schema = log.table.schema()
     assert list(schema) == ["user_id", "product_id", "timestamp", "event", "row"]
-    assert schema["user_id"] == schema["event"] == ibis.dtype("string") and schema["row"] == ibis.dtype(
-        "int64"
-    )
+    assert schema["user_id"] == schema["event"] == ibis.dtype("string") and schema["row"] == ibis.dtype("int64")
     assert schema["timestamp"].timezone is None
 
 
@@ -132,9 +129,7 @@ def test_events_product_columns_and_drops(tmp_path):
 """,
     )
     log = events.read(path)
-    assert rows(
-        log, "user_id", "product_id", "event", "name", "description", "price", "query", "session_id", "brand"
-    ) == [
+    assert rows(log, "user_id", "product_id", "event", "name", "description", "price", "query", "session_id", "brand") == [
         ("1", "a", "view", "Lamp", 'bright, "warm"\nlight', 12.5, None, "s1", None),
         ("2", "b", "add_to_cart", "<script>", "x", 3.99, None, "s2", "B"),
         ("2", None, "search", None, None, None, "red lamp", "s2", None),
@@ -146,9 +141,7 @@ def test_events_product_columns_and_drops(tmp_path):
         "no timestamp": 1,
         "no user_id": 1,
     }
-    assert log.rows == 8 and log.layout.startswith(
-        "columns user_id=user, product_id=item, timestamp=datetime, event="
-    )
+    assert log.rows == 8 and log.layout.startswith("columns user_id=user, product_id=item, timestamp=datetime, event=")
 
 
 def test_few_unreadable_times_are_dropped_and_counted(tmp_path):
@@ -189,7 +182,11 @@ def test_typed_prices_without_a_finite_number_are_counted_and_missing_ones_are_n
     log = events.read(path)
     assert [price for (price,) in rows(log, "price")] == [1.5, None, None, None] and log.noted == {events.UNREAD_PRICE: 1}
     (tmp_path / "more").mkdir()
-    write(tmp_path / "more", "a.csv", GOOD.replace("timestamp", "timestamp,price").replace("-01\n", "-01,?\n").replace("-02\n", "-02,1\n").replace("-03\n", "-03,2\n"))
+    write(
+        tmp_path / "more",
+        "a.csv",
+        GOOD.replace("timestamp", "timestamp,price").replace("-01\n", "-01,?\n").replace("-02\n", "-02,1\n").replace("-03\n", "-03,2\n"),
+    )
     write(tmp_path / "more", "b.csv", GOOD)  # without prices
     assert events.read(tmp_path / "more").noted == {events.UNREAD_PRICE: 1}
 
@@ -233,8 +230,7 @@ def test_hostile_names_and_values_are_data(tmp_path):
     path = write(
         tmp_path,
         "a'b;drop[1]*.csv",
-        f'"{evil.replace(chr(34), chr(34) * 2)}",it\'s,timestamp\n'
-        "' OR 1=1 --,<script>alert(1)</script>,2024-05-01\nu,p,2024-05-01\n",
+        f"\"{evil.replace(chr(34), chr(34) * 2)}\",it's,timestamp\n' OR 1=1 --,<script>alert(1)</script>,2024-05-01\nu,p,2024-05-01\n",
     )
     log = events.read(path, columns={"user_id": evil, "product_id": "it's"})
     assert rows(log, "user_id", "product_id") == [("' OR 1=1 --", "<script>alert(1)</script>"), ("u", "p")]
@@ -246,22 +242,14 @@ def test_hostile_names_and_values_are_data(tmp_path):
         """SELECT 'u' AS "x""; DROP", 'p' || i AS sku, now() AS ts FROM range(2) r(i)""",
     )
     assert rows(events.read(path, {"user_id": 'x"; DROP'}), "product_id") == [("p0",), ("p1",)]
-    with pytest.raises(
-        ValueError, match="values that cannot be read as a time, 1 of 2 .first: 'never' in row 2"
-    ):
+    with pytest.raises(ValueError, match="values that cannot be read as a time, 1 of 2 .first: 'never' in row 2"):
         events.read(write(tmp_path, "c'd[2].csv", HEADER + "u,p,2024-05-01\nu,q,never\n"))
 
 
 def test_latin1_is_read_and_said_also_when_it_shows_late(tmp_path):
-    text = (
-        "user_id,product_id,timestamp,name\n"
-        + "u,p1,2024-05-01,Lamp\n" * 20_000
-        + "u,p2,2024-05-01,Café £5\n"
-    )
+    text = "user_id,product_id,timestamp,name\n" + "u,p1,2024-05-01,Lamp\n" * 20_000 + "u,p2,2024-05-01,Café £5\n"
     log = events.read(write(tmp_path, "log.csv", text.encode("latin-1")))
-    assert rows(
-        log.__class__(log.table.filter(log.table.product_id == "p2"), {}, 0, "", "", None), "name"
-    ) == [("Café £5",)]
+    assert rows(log.__class__(log.table.filter(log.table.product_id == "p2"), {}, 0, "", "", None), "name") == [("Café £5",)]
     assert log.layout.endswith("read as Latin-1 text")
     early = write(
         tmp_path,
@@ -286,9 +274,7 @@ def test_more_than_memory(tmp_path):
     duckdb.sql(f"""COPY (SELECT uuid() AS user_id, uuid() AS product_id, uuid() AS session_id,
                                 1714521600 + i AS timestamp
                          FROM range(1500000) r(i)) TO '{path}'""")
-    connection = ibis.duckdb.connect(
-        tmp_path / "small.duckdb", memory_limit="100MB", threads=2, temp_directory=str(tmp_path / "spill")
-    )
+    connection = ibis.duckdb.connect(tmp_path / "small.duckdb", memory_limit="100MB", threads=2, temp_directory=str(tmp_path / "spill"))
     log = events.read(path, connection=connection)
     assert log.table.count().execute() == 1_500_000 and log.connection is connection
 
@@ -331,8 +317,7 @@ def test_events_in_the_overlap_of_two_files_count_once(tmp_path):
     write(
         tmp_path,
         "b.csv",
-        "timestamp;product_id;user_id\n2024-05-01;twice;u\n2024-05-01;twice;u\n2024-05-01;q;v\n"
-        "2024-06-01;new;u\n2024-06-01;new;u\n",
+        "timestamp;product_id;user_id\n2024-05-01;twice;u\n2024-05-01;twice;u\n2024-05-01;q;v\n2024-06-01;new;u\n2024-06-01;new;u\n",
     )
     log = events.read(tmp_path)
     assert [p for (p,) in rows(log, "product_id")] == ["old", "twice", "twice", "p", "q", "new", "new"]
@@ -359,8 +344,7 @@ def test_files_with_different_columns_are_put_together(tmp_path):
     [
         (
             "a.csv",
-            "timestamp,visitorid,event,itemid,transactionid\n1433221000117,71,view,811,\n"
-            "1433224000164,72,transaction,812,7\n",
+            "timestamp,visitorid,event,itemid,transactionid\n1433221000117,71,view,811,\n1433224000164,72,transaction,812,7\n",
             "Retailrocket",
             [
                 ("71", "811", at(2015, 6, 2, 4, 56, 40, 117000), "view"),
@@ -396,8 +380,7 @@ def test_files_with_different_columns_are_put_together(tmp_path):
         ),
         (
             "a.csv",
-            "sessionId;userId;timeframe;eventdate;ordernumber;itemId\n150;1;0;2016-05-06;6;4003\n"
-            "150;1;0;2016-05-06;6;17\n",
+            "sessionId;userId;timeframe;eventdate;ordernumber;itemId\n150;1;0;2016-05-06;6;4003\n150;1;0;2016-05-06;6;17\n",
             "Diginetica purchases",
             [("150", "4003", at(2016, 5, 6), "purchase"), ("150", "17", at(2016, 5, 6), "purchase")],
         ),
@@ -470,9 +453,7 @@ def test_real_logs(where, layout, read, kept, users, products):
     if not (LOGS / where).exists():
         pytest.skip(f"the real log {where} is not here; SHELFSPACE_LOGS names its folder")
     log = events.read(LOGS / where)
-    found = log.table.aggregate(
-        n=log.table.count(), u=log.table.user_id.nunique(), p=log.table.product_id.nunique()
-    )
+    found = log.table.aggregate(n=log.table.count(), u=log.table.user_id.nunique(), p=log.table.product_id.nunique())
     assert tuple(found.execute().iloc[0]) == (kept, users, products)
     assert log.layout == layout and log.rows == read == kept + sum(log.dropped.values())
     assert events.products(log.table).count().execute() == products
@@ -735,10 +716,7 @@ BAD = {
         "log.csv is neither UTF-8 nor Latin-1 text; save it as UTF-8",
     ),
     "broken UTF-8": (
-        {
-            "log.csv": "user_id,product_id,timestamp,name\nu,é,2024-05-01,üö\n".encode()
-            + b"u,q,2024-05-01,\xe9,\n"
-        },
+        {"log.csv": "user_id,product_id,timestamp,name\nu,é,2024-05-01,üö\n".encode() + b"u,q,2024-05-01,\xe9,\n"},
         {},
         "log.csv is UTF-8 text with some broken bytes in it",
     ),
@@ -872,13 +850,15 @@ u,,2024-05-01,ignored,,search
 
 
 def test_cleaning_is_portable():
-    raw = ibis.table({
-        "user_id": "string",
-        "product_id": "int64",
-        "timestamp": "string",
-        "event": "string",
-        "price": "string",
-    })
+    raw = ibis.table(
+        {
+            "user_id": "string",
+            "product_id": "int64",
+            "timestamp": "string",
+            "event": "string",
+            "price": "string",
+        }
+    )
     sql = str(ibis.to_sql(events.clean(raw), dialect="bigquery"))
     assert "SAFE_CAST" in sql and "reason" in sql
 

@@ -16,7 +16,13 @@ from shelfspace import pipeline, places, runs
 
 STAGES = pipeline.stages()
 SCRIPTS = [places.NOTEBOOKS / f"{stage.name}.py" for stage in STAGES]
-SHORT = SMALL | {"epochs": 1, "w2v_epochs": 5, "ss_epochs": 5, "sg_visits": 5_000, "ss_examples": 5_000}  # as the small run, but less trained
+SHORT = SMALL | {
+    "epochs": 1,
+    "w2v_epochs": 5,
+    "ss_epochs": 5,
+    "sg_visits": 5_000,
+    "ss_examples": 5_000,
+}  # as the small run, but less trained
 each_stage = pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 
 
@@ -107,6 +113,7 @@ def test_a_product_that_nobody_clicked_has_the_places_that_are_kept_for_it(small
     products = pd.read_parquet(copy / "products.parquet")
     new = products.iloc[[0]].assign(product_id="zzz", count=0)
     pd.concat([products, new], ignore_index=True).to_parquet(copy / "products.parquet")
+    shutil.rmtree(copy / "shop")  # whose truth knows nothing of it
     execute(STAGES[4], {"run_dir": str(copy), "new_places": 1})
     rows = pd.read_parquet(copy / "recommendations.parquet")
     assert set(rows[rows["rank"] == 20].product_id) == {"zzz"} and "zzz" not in set(rows[rows["rank"] < 20].product_id)

@@ -14,8 +14,8 @@ import time
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 import nbformat
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -129,12 +129,32 @@ def test_timings_are_written_and_do_not_count_as_a_change(notebooks, tmp_path):
     assert list(timings) == ["01_first", "02_second"] and all(seconds > 0 for seconds in timings.values())
 
 
-def test_a_changed_module_makes_its_stages_stale_also_when_imported_by_another_one(tmp_path, monkeypatch):
-    for name, text in {"a": "from shelfspace import b", "b": "", "c": ""}.items():
-        (tmp_path / f"{name}.py").write_text(text)
-    monkeypatch.setattr(pipeline, "PACKAGE", tmp_path)
-    assert pipeline.imported("from shelfspace import a, nothing\nimport shelfspace.c") == ["a", "b", "c"]
-    assert pipeline.imported("from shelfspace.a import x") == ["a", "b"]
+@pytest.mark.parametrize(
+    "code, files",
+    [
+        ("from shelfspace import a, nothing\nimport shelfspace.c", "a b c"),
+        ("from shelfspace.a import x", "a b"),
+        ("import numpy\nfrom other.a import b", ""),
+        ("from shelfspace.room import deep", "b room/__init__ room/deep"),
+        ("from shelfspace.room.deep import x", "b room/__init__ room/deep"),
+        ("import shelfspace.room.deep as d", "b room/__init__ room/deep"),
+        ("from shelfspace.room.inner import last", "a b c room/__init__ room/inner/__init__ room/inner/last room/near"),
+        ("def f():\n    from shelfspace import c", "c"),
+    ],
+)
+def test_whatever_a_stage_imports_is_part_of_its_key(tmp_path, monkeypatch, code, files):
+    """Also by way of another module, of a package in the package, and of a relative import."""
+    modules = {
+        "__init__": "", "a": "from shelfspace import b", "b": "", "c": "", "room/__init__": "", "room/deep": "from .. import b",
+        "room/near": "from ..c import x", "room/inner/__init__": "from .. import near", "room/inner/last": "from ...a import x",
+    }  # fmt: skip
+    package = tmp_path / "shelfspace"
+    for name, text in modules.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.setattr(pipeline, "PACKAGE", package)
+    found = {path.relative_to(package).with_suffix("").as_posix() for path in pipeline.imported(code)}
+    assert found - {"__init__"} == set(files.split()) and ("__init__" in found) == bool(files)
 
 
 def test_a_file_as_input_is_told_apart_by_its_content(notebooks, tmp_path):
@@ -232,7 +252,10 @@ def test_a_folder_that_only_looks_like_a_runs_is_refused(notebooks, tmp_path, ma
 def test_what_the_user_put_into_a_runs_folder_stays(notebooks, tmp_path):
     out = tmp_path / "run"
     run(notebooks, out)
-    mine = {name: name.encode() for name in ("thesis.txt", "sub/a.failed", "sub/.tmp-b", "notebooks/.tmp-c.ipynb", "notebooks/02_second.failed", "data.csv")}
+    mine = {
+        name: name.encode()
+        for name in ("thesis.txt", "sub/a.failed", "sub/.tmp-b", "notebooks/.tmp-c.ipynb", "notebooks/02_second.failed", "data.csv")
+    }
     for name, text in mine.items():
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_bytes(text)
@@ -416,7 +439,7 @@ def test_what_a_part_made_the_stage_finds_made(notebooks, tmp_path):
 def test_a_failing_notebook_stops_the_run_and_is_kept(notebooks, tmp_path):
     out = tmp_path / "run"
     run(notebooks, out)
-    broken = (notebooks / "02_second.py").read_text().replace("* factor", '* undefined')
+    broken = (notebooks / "02_second.py").read_text().replace("* factor", "* undefined")
     whole = (notebooks / "02_second.py").read_text()
     (notebooks / "02_second.py").write_text(broken)
     with pytest.raises(pipeline.StageError) as caught:
@@ -466,6 +489,7 @@ def temporary_files(out: Path) -> list[Path]:
 
 def start(notebooks: Path, out: Path, limit: int | None = None) -> subprocess.Popen:
     """The same run in a process of its own."""
+
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the tests ignore it where a script started them in the background
         if limit:
@@ -614,7 +638,18 @@ def test_a_log_of_three_columns_by_time(small_run, tmp_path):
     log = log[log.product_id.notna()].rename(columns={"user_id": "shopper", "product_id": "thing", "timestamp": "at"})
     log[["shopper", "thing", "at"]].to_csv(tmp_path / "log.csv", index=False)
     said: list[str] = []
-    given = {"protocol": "time", "test_days": 7, "w2v_trainer": "gensim", "epochs": 2, "tied_epochs": 1, "w2v_epochs": 5, "ss_epochs": 5, "sweep_users": 60, "sg_visits": 5_000, "ss_examples": 5_000}
+    given = {
+        "protocol": "time",
+        "test_days": 7,
+        "w2v_trainer": "gensim",
+        "epochs": 2,
+        "tied_epochs": 1,
+        "w2v_epochs": 5,
+        "ss_epochs": 5,
+        "sweep_users": 60,
+        "sg_visits": 5_000,
+        "ss_examples": 5_000,
+    }
     page = pipeline.run(
         str(tmp_path / "log.csv"), tmp_path / "run", columns="user_id=shopper,product_id=thing,timestamp=at", given=given,
         say=said.append,

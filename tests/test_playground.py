@@ -31,9 +31,7 @@ def numbers(text: str, dtype: str, *shape: int) -> np.ndarray:
 
 def vectors_of(data: dict, space: dict) -> np.ndarray:
     """What the browser works with in a space."""
-    return playground.restore(
-        numbers(space["codes"], "i1", len(data["names"]), space["dim"]), numbers(space["scales"], "<f4")
-    )
+    return playground.restore(numbers(space["codes"], "i1", len(data["names"]), space["dim"]), numbers(space["scales"], "<f4"))
 
 
 def examples_of(data: dict) -> sequences.Examples:
@@ -177,7 +175,10 @@ def test_the_maths_of_the_browser_is_pythons(open_run, data):
                     )
                     np.testing.assert_allclose(np.bincount(customer["items"], weights, len(vectors)), matrix[row], atol=1e-6)
                     np.testing.assert_allclose(scores, expected[row], atol=2e-6)
-                    assert rank == ranks[row] or np.abs(np.delete(expected[row], customer["next"]) - expected[row][customer["next"]]).min() < 1e-6
+                    assert (
+                        rank == ranks[row]
+                        or np.abs(np.delete(expected[row], customer["next"]) - expected[row][customer["next"]]).min() < 1e-6
+                    )
 
 
 def test_products_without_a_vector_weigh_nothing_and_come_last(open_run):

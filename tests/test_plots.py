@@ -22,9 +22,7 @@ HOSTILE = "<script>alert(1)</script>\u202e$x$\x07"
 @pytest.fixture
 def displayed(monkeypatch):
     found = []
-    monkeypatch.setattr(
-        exhibits, "display", lambda html: found.append(BeautifulSoup(html.data, "html.parser"))
-    )
+    monkeypatch.setattr(exhibits, "display", lambda html: found.append(BeautifulSoup(html.data, "html.parser")))
     return found
 
 
@@ -53,12 +51,7 @@ def sweep():
     decays = np.array([0, 0.05, 0.1, 0.5])
     hit = np.array([0.2, 0.25, 0.3, 0.22])
     return pd.DataFrame(
-        {"decay": decays}
-        | {
-            f"{m}{end}": hit + d
-            for m in ("hit_rate@20", "mrr@20")
-            for end, d in (("", 0), ("_lo", -0.02), ("_hi", 0.02))
-        }
+        {"decay": decays} | {f"{m}{end}": hit + d for m in ("hit_rate@20", "mrr@20") for end, d in (("", 0), ("_lo", -0.02), ("_hi", 0.02))}
     )
 
 
@@ -100,13 +93,9 @@ FIGURES = {
             }
         )
     ),
-    "events_per_day, one day": lambda: plots.events_per_day(
-        pd.DataFrame({"day": ["2024-01-01"], "event": ["view"], "count": [3]})
-    ),
+    "events_per_day, one day": lambda: plots.events_per_day(pd.DataFrame({"day": ["2024-01-01"], "event": ["view"], "count": [3]})),
     "training_loss": lambda: plots.training_loss({"word2vec": [3, 2, 1], "starspace": [], "other": [1.0]}),
-    "tsne_map": lambda: plots.tsne_map(
-        RNG.normal(size=(60, 2)), ["a", "b", None, HOSTILE, *"cdefghijklmnop"[:11]] * 4
-    ),
+    "tsne_map": lambda: plots.tsne_map(RNG.normal(size=(60, 2)), ["a", "b", None, HOSTILE, *"cdefghijklmnop"[:11]] * 4),
     "tsne_map, no category": lambda: plots.tsne_map(RNG.normal(size=(9, 2)), [None] * 9, title="t"),
     "similarity_heatmap": lambda: plots.similarity_heatmap(np.eye(3), ["a", HOSTILE, "x" * 10_000]),
     "triplet_margins": lambda: plots.triplet_margins(RNG.random(99), RNG.random(99) - 0.5),
@@ -116,16 +105,17 @@ FIGURES = {
     ),
     "decay_weights": lambda: plots.decay_weights([3, 2, 0], {0: [1 / 3] * 3, 1.0: [0.1, 0.2, 0.7]}),
     "decay_sweep": lambda: plots.decay_sweep(sweep()),
-    "decay_sweep, two models": lambda: plots.decay_sweep(
-        pd.concat([sweep().assign(model="word2vec"), sweep().assign(model="starspace")])
-    ),
+    "decay_sweep, two models": lambda: plots.decay_sweep(pd.concat([sweep().assign(model="word2vec"), sweep().assign(model="starspace")])),
     "model_comparison": lambda: plots.model_comparison(comparison()),
     "slices": lambda: plots.slices(slice_table()),
     "latency": lambda: plots.latency(latencies()),
     "reliability": lambda: plots.reliability({"dense": reliabilities(), HOSTILE: reliabilities()}),
-    "learning_curve": lambda: plots.learning_curve([
-        {"loss": 3, "valid_loss": 3, "valid_mrr@20": 0.2}, {"loss": 2, "valid_loss": 2.5, "valid_mrr@20": 0.1},
-    ]),
+    "learning_curve": lambda: plots.learning_curve(
+        [
+            {"loss": 3, "valid_loss": 3, "valid_mrr@20": 0.2},
+            {"loss": 2, "valid_loss": 2.5, "valid_mrr@20": 0.1},
+        ]
+    ),
     "coverage_by_count": lambda: plots.coverage_by_count(
         pd.DataFrame({"count": [0, 1, 1, 4, 30, 500], "known": [False, True, False, True, True, True]})
     ),
@@ -138,12 +128,7 @@ def test_figures_draw_and_are_named(name):
     fig = FIGURES[name]()
     assert isinstance(fig, Figure) and fig.get_size_inches()[0] == plots.WIDTH
     if not name.startswith(("tsne", "similarity")):
-        assert (
-            any(axes.get_xlabel() for axes in fig.axes)
-            or fig._supxlabel
-            or name == "slices"
-            or name.startswith("events")
-        )
+        assert any(axes.get_xlabel() for axes in fig.axes) or fig._supxlabel or name == "slices" or name.startswith("events")
     with np.errstate(all="raise"):
         kind, data = exhibits._image(fig)
     assert kind in ("svg+xml", "png") and len(data) > 1000
@@ -161,14 +146,8 @@ def test_a_large_figure_becomes_a_png():
 
 
 def test_colours_stay_with_their_names():
-    assert (
-        plots.color_of("word2vec")
-        == plots.color_of("nearest_last_word2vec")
-        == plots.color_of("Nearest to the user (word2vec)")
-    )
-    assert plots.color_of("Co-occurrence") == plots.color_of("cooccurrence") and plots.color_of(
-        "popular"
-    ) == plots.color_of("most popular")
+    assert plots.color_of("word2vec") == plots.color_of("nearest_last_word2vec") == plots.color_of("Nearest to the user (word2vec)")
+    assert plots.color_of("Co-occurrence") == plots.color_of("cooccurrence") and plots.color_of("popular") == plots.color_of("most popular")
     assert plots.color_of("own_products") != plots.color_of("popular") != plots.color_of("dense")
     assert plots.color_of("Phones") == plots.color_of("Phones") and plots.color_of("Phones") in plots.PALETTE
     names = ["Phones", "Cases", "Chairs", "Desks", "Lamps", "TVs", "Toys", "Books", "Bags", "Cups"]
@@ -188,11 +167,7 @@ def test_colours_show_on_paper():
 def test_show_needs_words(displayed):
     plots.show(plots.training_loss({"word2vec": [2.0, 1.0]}), caption="It <fell>.", alt='A "falling" curve.')
     image = displayed[0].find("img")
-    assert (
-        image["alt"] == 'A "falling" curve.'
-        and image["src"].startswith("data:image/svg+xml;base64,")
-        and image["width"] == "614"
-    )
+    assert image["alt"] == 'A "falling" curve.' and image["src"].startswith("data:image/svg+xml;base64,") and image["width"] == "614"
     assert displayed[0].figcaption.get_text() == "It <fell>."
     for missing in ({"caption": " ", "alt": "x"}, {"caption": "x", "alt": ""}):
         with pytest.raises(ValueError, match="needs a text"):
@@ -245,11 +220,7 @@ def test_clean_and_short():
 
 def test_labels():
     assert plots.label_of("starspace") == "StarSpace" and plots.label_of("my_model") == "my model"
-    assert (
-        plots.metric_label("hit_rate@20") == "HR@20"
-        and plots.metric_label("mrr@5") == "MRR@5"
-        and plots.metric_label("x_y") == "x y"
-    )
+    assert plots.metric_label("hit_rate@20") == "HR@20" and plots.metric_label("mrr@5") == "MRR@5" and plots.metric_label("x_y") == "x y"
     products = pd.DataFrame({"product_id": ["1", "2", "3"], "name": ["Phone", None, "\x07"]})
     assert list(plots.product_labels(products)) == ["Phone", "2", "3"]
     assert list(plots.product_labels(products[["product_id"]])) == ["1", "2", "3"]
@@ -281,7 +252,15 @@ def test_latency_joins_the_models_that_nothing_beats():
 
 def test_models_differ_in_colour_or_marker():
     models = ["popular", "recently_popular", "own_products", "cooccurrence", "markov", "session_knn"]
-    models += ["matrix_factorisation", "gru4rec", "sasrec", "ranked", "dense", "tied", *(f"{e}_{how}" for e in ("word2vec", "starspace") for how in ("last", "user"))]
+    models += [
+        "matrix_factorisation",
+        "gru4rec",
+        "sasrec",
+        "ranked",
+        "dense",
+        "tied",
+        *(f"{e}_{how}" for e in ("word2vec", "starspace") for how in ("last", "user")),
+    ]
     looks = {(plots.color_of(name), palette.marker_of(name)) for name in models}
     assert len(looks) == len(models) and all(plots.label_of(name) != name for name in models)
     assert plots.color_of("recently_popular") != plots.color_of("popular")
@@ -293,7 +272,12 @@ def test_gains_are_hollow_where_they_are_level_and_costs_have_a_row_each():
         "gain": [0.02, 0.0, -0.01, 0.03], "lo": [0.01, -0.01, -0.02, -0.01], "hi": [0.03, 0.01, -0.005, 0.07],
     })  # fmt: skip
     fig = plots.gains(rows)
-    hollow = [to_rgb(line.get_markerfacecolor()) == to_rgb(palette.PAPER) for axes in fig.axes for line in axes.lines if line.get_marker() not in ("None", None, "|")]
+    hollow = [
+        to_rgb(line.get_markerfacecolor()) == to_rgb(palette.PAPER)
+        for axes in fig.axes
+        for line in axes.lines
+        if line.get_marker() not in ("None", None, "|")
+    ]
     assert hollow == [False, True, False, True] and [axes.get_title(loc="left") for axes in fig.axes] == ["HR@20", "MRR@20"]
     costs = pd.DataFrame({
         "model": ["word2vec", "tied"], "label": ["one", "two"], "value": [0.1, 0.2], "user_ms": [0.1, 4.0], "product_ms": [np.nan, 1.0],

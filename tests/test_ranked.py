@@ -107,7 +107,16 @@ def test_candidates_are_the_first_of_each_source_and_what_was_seen():
 def test_of_a_very_long_history_the_newest_products_are_candidates():
     n = 3_000
     items = np.arange(n, dtype=np.int32)
-    one = Examples(items, np.arange(float(n)), np.zeros(n, np.int8), np.array([0]), np.array([n - 1]), items[-1:], np.zeros(1, np.int8), np.array(["Ada"]))
+    one = Examples(
+        items,
+        np.arange(float(n)),
+        np.zeros(n, np.int8),
+        np.array([0]),
+        np.array([n - 1]),
+        items[-1:],
+        np.zeros(1, np.int8),
+        np.array(["Ada"]),
+    )
     product, _, _, _ = ranked.candidates({"none": lambda part: np.zeros((len(part), n), np.float32)}, one, top=3)
     assert set(product) == {0, 1, 2, *range(n - 1 - ranked.OWN, n - 1)}
 

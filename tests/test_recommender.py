@@ -32,9 +32,7 @@ def trained(seed=0, epochs=12, dropout=0.1, **options):
     recommender.deterministic(seed)
     network = recommender.dense(users, 12, hidden=(32,), dropout=dropout)
     options = {"learning_rate": 0.01, "progress": False, "batch": 64} | options
-    return network, recommender.train(
-        network, users[:500], targets[:500], users[500:], targets[500:], epochs=epochs, **options
-    )
+    return network, recommender.train(network, users[:500], targets[:500], users[500:], targets[500:], epochs=epochs, **options)
 
 
 def test_learns_and_keeps_the_best_epoch():

@@ -92,9 +92,7 @@ def metrics():
         ("nearest_user_starspace", "Nearest to the user (StarSpace)", "embedding", 0.238),
         ("dense", "Recommender", "recommender", 0.291),
     ):
-        found = {f"hit_rate@{k}": value * k / 20 for k in (5, 10, 20)} | {
-            f"mrr@{k}": value * 0.3 * k / 20 for k in (5, 10, 20)
-        }
+        found = {f"hit_rate@{k}": value * k / 20 for k in (5, 10, 20)} | {f"mrr@{k}": value * 0.3 * k / 20 for k in (5, 10, 20)}
         models[name] = found | {
             "ci95": {metric: [number * 0.95, number * 1.05] for metric, number in found.items()},
             "catalogue_coverage@20": 0.4,
@@ -183,10 +181,7 @@ def notebooks():
             "count": range(6),
         }
     )
-    parameters = (
-        'run_dir = "reports/default"  # folder of the run\n'
-        "decay = 0.1  # weight lost per day\ndim = 50  # length of a vector\n"
-    )
+    parameters = 'run_dir = "reports/default"  # folder of the run\ndecay = 0.1  # weight lost per day\ndim = 50  # length of a vector\n'
     prepare = [
         new_markdown_cell(
             "# 1. Prepare shopping sequences\n\nIn this notebook you will\n\n"
@@ -197,8 +192,7 @@ def notebooks():
         code(parameters, tags=["parameters"]),
         code('# Parameters\nrun_dir = "reports/x"\ndecay = 0.2\n', tags=["injected-parameters"]),
         new_markdown_cell(
-            "## The log\n\nWhat was read, and `what` was not. <script>alert(3)</script>\n\n"
-            "| a | b |\n|---|---|\n| 1 | 2 |\n"
+            "## The log\n\nWhat was read, and `what` was not. <script>alert(3)</script>\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
         ),
         code(
             "events = read(data)  # all of it\nprint(f'{len(events):,} events')",
@@ -211,14 +205,10 @@ def notebooks():
                 data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%| | 0/5"},
             ),
         ),
-        code(
-            "plots.table(products)", shown(plots.table, products, "Six products, one of them up to no good.")
-        ),
+        code("plots.table(products)", shown(plots.table, products, "Six products, one of them up to no good.")),
         code(
             "products",
-            new_output(
-                "execute_result", execution_count=1, data={"text/html": products.to_html(), "text/plain": "…"}
-            ),
+            new_output("execute_result", execution_count=1, data={"text/html": products.to_html(), "text/plain": "…"}),
         ),
         code(
             "hostile()",
@@ -559,8 +549,7 @@ def test_alerts():
     found["embeddings"]["word2vec"]["coverage"] = 0.9
     told = report.alerts(found)
     assert told[4] == (
-        "Close race: Recommender and Co-occurrence are not shown to differ in MRR@20 (paired, the difference is +0.3 points, "
-        "−0.2 to +0.8)."
+        "Close race: Recommender and Co-occurrence are not shown to differ in MRR@20 (paired, the difference is +0.3 points, −0.2 to +0.8)."
     )
     assert [text.partition(":")[0] for text in told] == [
         "Small test set",
@@ -673,7 +662,12 @@ def test_glossary_has_one_source(soup):
     assert names == sorted(names, key=lambda name: re.sub("[^a-z0-9]", "", name.lower()))
     shown = {row["id"]: row.dt.get_text() for row in soup.select("#glossary dl > div")}
     assert shown == {identity: term for identity, term, _ in terms}
-    assert [link.get_text() for link in soup.select(".key > .scroll a.term")] == ["all", "seen before", "discovery", *["HR@20", "MRR@20"] * 3]
+    assert [link.get_text() for link in soup.select(".key > .scroll a.term")] == [
+        "all",
+        "seen before",
+        "discovery",
+        *["HR@20", "MRR@20"] * 3,
+    ]
 
 
 def test_start_page_leads_through_the_notebooks_in_order():

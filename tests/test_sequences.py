@@ -77,9 +77,7 @@ def test_searches_are_no_visits():
 
 
 def test_short_users_are_dropped_and_the_last_visit_is_the_target():
-    rows = [("long", p, i, "view") for i, p in enumerate("abcde")] + [
-        ("short", p, i, "view") for i, p in enumerate("ababa")
-    ]
+    rows = [("long", p, i, "view") for i, p in enumerate("abcde")] + [("short", p, i, "view") for i, p in enumerate("ababa")]
     out = sequences.sequences(log(rows), min_products=5).to_pandas()
     assert set(out.user_id) == {"long"}
     assert out.role.tolist() == ["history"] * 4 + ["target"]
@@ -88,9 +86,7 @@ def test_short_users_are_dropped_and_the_last_visit_is_the_target():
 
 def test_target_event_takes_the_last_such_visit_and_leaves_out_what_follows():
     kinds = ["view", "view", "add_to_cart", "view", "view"]
-    out = sequences.sequences(
-        log([("u", p, i, k) for i, (p, k) in enumerate(zip("abcde", kinds))]), target_event="add_to_cart"
-    )
+    out = sequences.sequences(log([("u", p, i, k) for i, (p, k) in enumerate(zip("abcde", kinds))]), target_event="add_to_cart")
     rows = out.to_pandas()
     assert rows.product_id.tolist() == ["a", "b", "c"]
     assert rows.role.tolist() == ["history", "history", "target"]
@@ -222,9 +218,7 @@ def test_passes_spend_a_budget_within_limits():
 
 
 def test_seen_tells_whether_the_target_was_in_the_history():
-    events = [("u", p, i, "view") for i, p in enumerate("abcdea")] + [
-        ("v", p, i, "view") for i, p in enumerate("abcde")
-    ]
+    events = [("u", p, i, "view") for i, p in enumerate("abcdea")] + [("v", p, i, "view") for i, p in enumerate("abcde")]
     rows = table(sequences.sequences(log(events), test_share=0.98, valid_share=0.01))
     found = sequences.examples(rows, np.array(list("abcde")), "test")
     assert dict(zip(found.user_ids, found.seen())) == {"u": True, "v": False}
@@ -263,9 +257,7 @@ def test_last_days_keeps_the_end_of_the_log():
 def test_permuting_the_files_rows_changes_nothing():
     frame = random_log().to_pandas().drop_duplicates(["user_id", "timestamp"])
     shuffled = frame.sample(frac=1, random_state=3)
-    one, two = (
-        sequences.sequences(ibis.memtable(f.assign(row=np.arange(len(f))))).to_pandas() for f in (frame, shuffled)
-    )
+    one, two = (sequences.sequences(ibis.memtable(f.assign(row=np.arange(len(f))))).to_pandas() for f in (frame, shuffled))
     pd.testing.assert_frame_equal(one, two)
 
 
@@ -323,7 +315,7 @@ def test_what_may_train_is_one_thing_for_all(protocol):
     corpus = sequences.corpus(rows, targets=True)
     assert corpus.product_ids[corpus.items].tolist() == trains.product_id.tolist()
     assert corpus.user_ids.tolist() == list(dict.fromkeys(trains.user_id))
-    assert not protocol == "last-product" or len(sequences.corpus(rows).items) < len(trains)
+    assert protocol != "last-product" or len(sequences.corpus(rows).items) < len(trains)
     of_user = dict(zip(corpus.user_ids, corpus))
     parts = [sequences.examples(rows, ids, split, prefixes=3) for split in ("train", "valid", "test")] + [sequences.latest(rows, ids)]
     for part in parts:

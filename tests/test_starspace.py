@@ -53,9 +53,7 @@ def test_one_batch_is_the_gradient_of_automatic_differentiation(loss, similarity
     table = np.zeros((12, WIDTH), np.float32)
     table[:, :DIM] = rng.normal(0, 0.5, (12, DIM))
     cosine, hinge = similarity == "cosine", loss == "hinge"
-    found, after, order, labels, drawn, has = one_batch(
-        given, table, starts, rows, cosine=cosine, hinge=hinge, window=window
-    )
+    found, after, order, labels, drawn, has = one_batch(given, table, starts, rows, cosine=cosine, hinge=hinge, window=window)
 
     def project(rows_table, items):
         of = [row for item in items for row in members[item]]
@@ -149,11 +147,7 @@ def test_labels_and_draws_are_uniform():
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"similarity": similarity, "loss": loss}
-        for similarity in starspace.SIMILARITIES
-        for loss in starspace.LOSSES
-    ]
+    [{"similarity": similarity, "loss": loss} for similarity in starspace.SIMILARITIES for loss in starspace.LOSSES]
     + [{"loss": "softmax", "temperature": 0.5}],
 )
 def test_every_similarity_and_loss_learns(options):
@@ -174,9 +168,7 @@ def test_window_keeps_the_bag_to_the_neighbourhood():
     # A walk a-b-c-d-e-f: with a window of 1 neighbours meet, with the whole sequence all meet all.
     ids = np.array(list("abcdef"))
     walk = Corpus(ids, np.tile(np.arange(6, dtype=np.int32), 400), np.arange(401) * 6)
-    unit = embeddings.normalise(
-        starspace.train(walk, dim=8, window=1, epochs=10, negatives=5, progress=False).vectors
-    )
+    unit = embeddings.normalise(starspace.train(walk, dim=8, window=1, epochs=10, negatives=5, progress=False).vectors)
     cosine = unit @ unit.T
     assert cosine[0, 1] > cosine[0, 5]
 

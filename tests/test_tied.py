@@ -231,9 +231,7 @@ def test_a_fixed_decay_stays():
 
 
 def test_the_same_seed_gives_the_same_bytes():
-    one, two, other = (
-        trained(ring(n=100), seed=seed, epochs=1, full_below=0, negatives=4)[0].get_weights() for seed in (5, 5, 6)
-    )
+    one, two, other = (trained(ring(n=100), seed=seed, epochs=1, full_below=0, negatives=4)[0].get_weights() for seed in (5, 5, 6))
     assert all(np.array_equal(a, b) for a, b in zip(one, two))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other))
 

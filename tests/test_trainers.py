@@ -22,7 +22,9 @@ def corpus(users=300, groups=4, size=10, length=8, seed=0) -> Corpus:
     return Corpus(ids, items.reshape(-1), np.arange(users + 1) * length)
 
 
-@pytest.mark.parametrize("train, options", [(word2vec.train, {"subsample": 0.01}), (skipgram.train, {"subsample": 0.01}), (starspace.train, {})])
+@pytest.mark.parametrize(
+    "train, options", [(word2vec.train, {"subsample": 0.01}), (skipgram.train, {"subsample": 0.01}), (starspace.train, {})]
+)
 def test_products_seen_together_lie_together(train, options):
     found = train(corpus(), dim=8, epochs=20, progress=False, **options)
     assert found.vectors.shape == (40, 8) and found.vectors.dtype == np.float32

@@ -22,7 +22,14 @@ def roots(tmp_path, monkeypatch):
 
 
 def test_what_the_settings_name_is_allowed(roots):
-    for data in ("shop", f"{roots}/logs", f"{roots}/logs/log.csv", f"{roots}/more/*.csv", f"{roots}/logs/**/x-[0-9].csv", f"{roots}/logs/none.csv"):
+    for data in (
+        "shop",
+        f"{roots}/logs",
+        f"{roots}/logs/log.csv",
+        f"{roots}/more/*.csv",
+        f"{roots}/logs/**/x-[0-9].csv",
+        f"{roots}/logs/none.csv",
+    ):
         triggers.check(data, roots / "runs" / "2024-04-01")
     triggers.check("shop", roots / "runs" / "a" / "b", "spark://host:7077", f"{roots}/more")
     triggers.check("shop", roots / "runs" / "a", "project/dataset")
@@ -46,7 +53,10 @@ def test_what_the_settings_name_is_allowed(roots):
         ({"out": "{}/runs"}, "SHELFSPACE_OUT"),
         ({"out": "{}/runs/.."}, "SHELFSPACE_OUT"),
         ({"out": "{}/runs/a/../../secret"}, "SHELFSPACE_OUT"),
-        ({"engine_url": "spark://other:7077"}, "engine_url is .* SHELFSPACE_ENGINES does not name; it names spark://host:7077, project/dataset"),
+        (
+            {"engine_url": "spark://other:7077"},
+            "engine_url is .* SHELFSPACE_ENGINES does not name; it names spark://host:7077, project/dataset",
+        ),
     ],
 )
 def test_what_they_do_not_name_is_refused(roots, given, sentence):

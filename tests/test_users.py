@@ -30,9 +30,7 @@ def test_weights_by_hand():
     np.testing.assert_allclose(embedding, [[(1 + 12) / 7, (2 + 16) / 7]], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "decay_time, expected", [("days", [3, 1, 0]), ("log_days", [np.log(4), np.log(2), 0]), ("rank", [2, 1, 0])]
-)
+@pytest.mark.parametrize("decay_time, expected", [("days", [3, 1, 0]), ("log_days", [np.log(4), np.log(2), 0]), ("rank", [2, 1, 0])])
 def test_ages(decay_time, expected):
     ages, offsets = users.ages(history([0, 1, 2], [7, 9, 10]), decay_time)
     np.testing.assert_allclose(ages, expected)
@@ -79,9 +77,7 @@ def test_relational_form_agrees_with_the_array_kernel(decay, decay_time):
     known = rng.random(40) < 0.9
     lengths = rng.integers(1, 30, size=50)
     rows = pd.DataFrame({"user": np.repeat(np.arange(50), lengths), "item": rng.integers(40, size=lengths.sum())})
-    rows["timestamp"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(
-        rng.integers(60 * 86_400, size=len(rows)), unit="s"
-    )
+    rows["timestamp"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(60 * 86_400, size=len(rows)), unit="s")
     rows = rows.sort_values(["user", "timestamp"], kind="stable").reset_index(drop=True)
     rows["position"] = rows.groupby("user").cumcount()
     ends = np.cumsum(lengths)
@@ -92,9 +88,7 @@ def test_relational_form_agrees_with_the_array_kernel(decay, decay_time):
     )  # fmt: skip
     kernel = users.user_embeddings(seen, vectors, decay, decay_time, known)
     history_table = ibis.memtable(rows.assign(user_id=rows.user.astype(str), product_id=rows.item.astype(str)))
-    table = ibis.memtable(
-        pd.DataFrame({"product_id": np.flatnonzero(known).astype(str), "vector": list(vectors[known])})
-    )
+    table = ibis.memtable(pd.DataFrame({"product_id": np.flatnonzero(known).astype(str), "vector": list(vectors[known])}))
     relational = users.relational(history_table, table, 6, decay, decay_time).to_pandas().set_index("user_id")
     assert len(relational) == 50 - (~np.isin(seen.user_ids, relational.index)).sum()
     for user, vector in relational.vector.items():
@@ -164,5 +158,7 @@ def test_the_relational_sums_do_not_depend_on_the_order_of_the_rows():
         table = users.sums(ibis.memtable(rows.loc[order]), vectors, 3).execute()
         found.append(table[["total", "d0", "d1", "d2"]].to_numpy())
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
-    exact = np.array([[np.sum(rows.weight), *(rows.weight.to_numpy() @ np.stack(vectors.execute().set_index("product_id").loc[rows.product_id].vector))]])
+    exact = np.array(
+        [[np.sum(rows.weight), *(rows.weight.to_numpy() @ np.stack(vectors.execute().set_index("product_id").loc[rows.product_id].vector))]]
+    )
     np.testing.assert_allclose(found[0], exact, atol=400 * 2.0**-32)

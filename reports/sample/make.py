@@ -23,9 +23,7 @@ def main(run: Path) -> None:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(page_file.as_uri())
         page.screenshot(path=HERE / "first-screen.png")
-        page = browser.new_page(
-            viewport={"width": 390, "height": 780}, color_scheme="dark", reduced_motion="reduce", device_scale_factor=2
-        )
+        page = browser.new_page(viewport={"width": 390, "height": 780}, color_scheme="dark", reduced_motion="reduce", device_scale_factor=2)
         page.goto(page_file.as_uri())
         page.evaluate("""document.querySelector("#play--map .canvas").scrollIntoView({ block: "start" }); scrollBy(0, -90)""")
         page.screenshot(path=HERE / "phone-dark.png")

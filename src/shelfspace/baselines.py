@@ -30,7 +30,6 @@ from shelfspace.sequences import Corpus, Examples
 from shelfspace.transitions import companions, followers, following, holds, scales, together
 from shelfspace.users import history_weights, user_embeddings
 
-
 ENTRIES = 50_000_000  # of an item-to-item table, 400 MB
 REGRESSED = 5_000  # products of a regression of each on all others: its table takes 100 MB
 
@@ -160,9 +159,7 @@ def item_to_item(
     def scores(examples: Examples) -> np.ndarray:
         weights = history_weights(examples, len(alone), decay, decay_time)
         examples = replace(examples, trained=examples.start) if own else examples
-        row, product, value = companions(
-            weights.indices, weights.data, weights.indptr, pairs, scale, everything, examples
-        )
+        row, product, value = companions(weights.indices, weights.data, weights.indptr, pairs, scale, everything, examples)
         found = np.tile(rest, (len(examples), 1))
         found[row, product] = value
         return found
@@ -233,9 +230,7 @@ def nearest_to_user(
     See `nearest_to_last` for the first two parameters, and `shelfspace.users.history_weights` for the others.
     """
     table = _cosine_table(vectors, known)
-    return lambda examples: _cosines(
-        user_embeddings(examples, vectors, decay, decay_time, known, event_weights), table
-    )
+    return lambda examples: _cosines(user_embeddings(examples, vectors, decay, decay_time, known, event_weights), table)
 
 
 def _cosine_table(vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -358,9 +353,7 @@ def matrix_factorisation(
     shape, places = (len(corpus), len(product_ids)), corpus.places(product_ids)
     visits = sp.csr_matrix((np.ones(len(places), np.float32), places, corpus.offsets), shape=shape)
     visits.sum_duplicates()
-    fitted = AlternatingLeastSquares(
-        factors=dim, alpha=alpha, regularization=regularisation, iterations=epochs, random_state=seed
-    )
+    fitted = AlternatingLeastSquares(factors=dim, alpha=alpha, regularization=regularisation, iterations=epochs, random_state=seed)
     with threadpool_limits(1, "blas"):  # its own threads are enough
         fitted.fit(visits, show_progress=False)
 

@@ -200,9 +200,7 @@ def _examples(items, start, end, target, session, trained=None) -> Examples:
     )  # fmt: skip
 
 
-def makers(
-    split: Split, seed: int = 0, progress: bool = True, shortest: int = 1
-) -> dict[str, Callable[[], tuple[Model, dict]]]:
+def makers(split: Split, seed: int = 0, progress: bool = True, shortest: int = 1) -> dict[str, Callable[[], tuple[Model, dict]]]:
     """The models by name, each as a function that trains it and gives it with the settings that were chosen.
 
     Parameters
@@ -277,7 +275,9 @@ def makers(
         settings = {"cooccurrence": cooccurrence()[1], "ease": ease()[1], "word2vec_user": user_decay()}
 
         def parts(part: Corpus, held_out: bool) -> tuple[dict[str, Model], ranked.Facts]:
-            sources = ranked.sources(trained_tied(held_out), part, ids, {"word2vec": vectors(held_out)}, settings, baselines.ease(part, ids))
+            sources = ranked.sources(
+                trained_tied(held_out), part, ids, {"word2vec": vectors(held_out)}, settings, baselines.ease(part, ids)
+            )
             return sources, ranked.facts(part, pd.DataFrame({"product_id": ids}), vectors(held_out)[0])
 
         asked = split.held_out(seed, RANKED)[1]
@@ -385,7 +385,9 @@ def run(
             raise ValueError(f"There is no model {name!r}; it must be one of {', '.join(known)}.")
     train, test = split.examples(), split.test
     if not 1 <= shortest <= train.lengths.max():
-        raise ValueError(f"shortest is {shortest}; it must be from 1 to {train.lengths.max()}, the length of the longest prefix that trains.")
+        raise ValueError(
+            f"shortest is {shortest}; it must be from 1 to {train.lengths.max()}, the length of the longest prefix that trains."
+        )
     size = {
         "name": Path(folder).resolve().name,
         "products": len(split.product_ids),

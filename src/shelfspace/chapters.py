@@ -146,9 +146,7 @@ def sanitize(html: str) -> str:
             node.extract()
         else:
             text = "\n".join(clean(line) for line in node.split("\n"))
-            node.replace_with(
-                short(text, CELL) if len(text) > CELL and node.find_parent(["td", "th"]) else text
-            )
+            node.replace_with(short(text, CELL) if len(text) > CELL and node.find_parent(["td", "th"]) else text)
     for tag in soup.find_all(True):
         if tag.decomposed:
             continue
@@ -271,10 +269,7 @@ def _cell(cell: Tag) -> list[Tag]:
     code = cell.find("div", class_="highlight")
     if code is not None and code.get_text().strip():
         lines = len(code.get_text().strip().split("\n"))
-        details = _fragment(
-            f'<details class="code"><summary>Code<span> · {lines} line{"s" * (lines > 1)}</span></summary>'
-            "</details>"
-        )
+        details = _fragment(f'<details class="code"><summary>Code<span> · {lines} line{"s" * (lines > 1)}</span></summary></details>')
         details.details.append(code.extract())
         parts.append(details)
     for output in cell.find_all("div", class_="output_subarea"):
@@ -302,9 +297,7 @@ def _headings(page: BeautifulSoup, prefix: str, stem: str) -> tuple[str, list[tu
             identity = f"{base}-{count}"
         taken.add(identity)
         tag["id"] = identity
-        tag.append(
-            _fragment(f' <a class="permalink" href="#{identity}" aria-label="Link to {escape(text)}">#</a>')
-        )
+        tag.append(_fragment(f' <a class="permalink" href="#{identity}" aria-label="Link to {escape(text)}">#</a>'))
         if level == 3:
             sections.append((identity, text))
     return title or re.sub(r"^\d+_", "", stem).replace("_", " ").capitalize(), sections
@@ -340,10 +333,7 @@ def _parameters(notebook: nbformat.NotebookNode) -> list[Parameter]:
             values |= {name: value for name, (value, _) in assignments(cell.source).items()}
     for name in set(PLACES) & set(values):
         values[name] = repr(PurePath(ast.literal_eval(values[name])).name)
-    return [
-        Parameter(name, default, values.get(name, default), text)
-        for name, (default, text) in declared.items()
-    ]
+    return [Parameter(name, default, values.get(name, default), text) for name, (default, text) in declared.items()]
 
 
 def _parameter_table(parameters: list[Parameter]) -> str:

@@ -31,13 +31,25 @@ def report(
     data: Annotated[str, typer.Option(help="'shop' (simulated), or a file, folder or pattern: CSV, Parquet, JSON Lines.")] = "shop",
     columns: Annotated[str, typer.Option(help="The log's own names: user_id=visitorid,product_id=itemid,…")] = "",
     out: Annotated[Path, typer.Option(help="Folder to write the run to.")] = Path("reports/default"),
-    parameter: Annotated[list[str], typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="Set a parameter of the notebooks; may be repeated.")] = [],  # noqa: B006
+    parameter: Annotated[
+        list[str], typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="Set a parameter of the notebooks; may be repeated.")
+    ] = [],  # noqa: B006
     file: Annotated[Path | None, typer.Option("-f", "--file", help="YAML file of parameters; -p wins over it.")] = None,
     start: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Run this stage and all after it again, as 04.")] = None,
-    only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone, as 04, a part of it, as 02:word2vec, or report: for schedulers.")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="Run this stage alone, as 04, a part of it, as 02:word2vec, or report: for schedulers."),
+    ] = None,
     engine: Annotated[str, typer.Option(help="Where the relational work runs: duckdb (the default), spark or bigquery.")] = "",
-    engine_url: Annotated[str, typer.Option(help="Spark: its master, as spark://host:7077 or yarn; this machine by default. BigQuery: PROJECT or PROJECT/DATASET.")] = "",
-    notebooks: Annotated[Path | None, typer.Option(metavar="DIR", help="Run the notebooks of this folder, as `shelfspace notebooks` writes them.")] = None,
+    engine_url: Annotated[
+        str,
+        typer.Option(
+            help="Spark: its master, as spark://host:7077 or yarn; this machine by default. BigQuery: PROJECT or PROJECT/DATASET."
+        ),
+    ] = "",
+    notebooks: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run the notebooks of this folder, as `shelfspace notebooks` writes them.")
+    ] = None,
 ) -> None:
     """Run the notebooks on a log and write one HTML report.
 
@@ -85,7 +97,15 @@ def compare(
 
 @app.command(epilog="See `shelfspace parameters` for all that -p can set.")
 def sweep(
-    parameter: Annotated[list[str], typer.Option("-p", "--parameter", metavar="KEY=A,B,…", help="The parameter to try several values of; with a single value, one that all runs share.")],
+    parameter: Annotated[
+        list[str],
+        typer.Option(
+            "-p",
+            "--parameter",
+            metavar="KEY=A,B,…",
+            help="The parameter to try several values of; with a single value, one that all runs share.",
+        ),
+    ],
     data: Annotated[str, typer.Option(help="'shop' (simulated), or a file, folder or pattern: CSV, Parquet, JSON Lines.")] = "shop",
     columns: Annotated[str, typer.Option(help="The log's own names: user_id=visitorid,product_id=itemid,…")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder to write the runs and the page to; reports/sweep-KEY by default.")] = None,
@@ -186,7 +206,9 @@ def simulate(
     days: Annotated[int, typer.Option(help="Days that the log covers.")] = 28,
     visits: Annotated[float, typer.Option(help="Median of a customer's visits.")] = 8.6,
     seed: Annotated[int, typer.Option(help="One seed gives the same bytes.")] = 0,
-    truth: Annotated[Path | None, typer.Option(help="Folder for what is true of the shop: users, products, complements, substitutes.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Folder for what is true of the shop: users, products, complements, substitutes.")
+    ] = None,
 ) -> None:
     """Write the log of a simulated electronics-and-home shop.
 
@@ -200,7 +222,12 @@ def simulate(
 
 @app.command()
 def benchmark(
-    split: Annotated[Path, typer.Argument(metavar="SPLIT_DIR", help="Folder with train_sessions.parquet (session, items) and test_prefixes.parquet (prefix, target).")],
+    split: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SPLIT_DIR", help="Folder with train_sessions.parquet (session, items) and test_prefixes.parquet (prefix, target)."
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="JSON file to write the result to.")] = None,
     models: Annotated[str, typer.Option(help="Only these models, as markov,tied; all by default.")] = "",
     shortest: Annotated[int, typer.Option(help="Prefixes of so many products at least train the networks.")] = 1,
@@ -235,7 +262,9 @@ def notebooks(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder
     """
     from shelfspace import places
 
-    typer.echo(f"{len(places.copy_notebooks(folder))} files are in {folder}; run them with: shelfspace report --notebooks {shlex.quote(str(folder))}")
+    typer.echo(
+        f"{len(places.copy_notebooks(folder))} files are in {folder}; run them with: shelfspace report --notebooks {shlex.quote(str(folder))}"
+    )
 
 
 @app.command()

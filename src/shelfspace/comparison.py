@@ -222,8 +222,7 @@ def answer(found: Sequence[Run], swept: str = "") -> list[str]:
     ahead = max(range(len(found)), key=lambda i: tops[i][1]["mrr"]["value"])
     if tops[ahead][1]["mrr"]["value"] > first["mrr"]["value"]:
         sentences.append(
-            f"On the test users {_called(found[ahead], swept)} is ahead, at {_told(tops[ahead][1]['mrr'])}; nothing is chosen by "
-            "that."
+            f"On the test users {_called(found[ahead], swept)} is ahead, at {_told(tops[ahead][1]['mrr'])}; nothing is chosen by that."
         )
     if None not in (first["mrr"]["low"], second["mrr"]["low"]):
         sentences.append(

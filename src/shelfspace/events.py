@@ -31,12 +31,11 @@ from shelfspace import engines, runs
 
 _SYNONYMS = {
     "view": "view views viewed click clicks clicked detail detail_view pageview page_view product_view "
-            "productview product_viewed view_item viewitem impression pv",
+    "productview product_viewed view_item viewitem impression pv",
     "search": "search searches searched query search_query site_search product_search view_search_results",
-    "add_to_cart": "add_to_cart addtocart add_cart added_to_cart cart carts cart_add add product_added "
-                   "basket add_to_basket addtobasket",
+    "add_to_cart": "add_to_cart addtocart add_cart added_to_cart cart carts cart_add add product_added basket add_to_basket addtobasket",
     "purchase": "purchase purchases purchased buy buys bought transaction transactions order orders ordered "
-                "sale checkout_completed order_completed",
+    "sale checkout_completed order_completed",
 }
 #: Event names as logs spell them (lower case, words joined by "_") → the four canonical names.
 EVENT_NAMES = {name: event for event, names in _SYNONYMS.items() for name in names.split()}
@@ -45,11 +44,10 @@ UNUSED_EVENTS = ("remove_from_cart", "removefromcart", "remove", "remove_from_ba
 #: Usual column names, best first, in lower case without spaces and signs.
 NAMES = {
     "user_id": "userid user visitorid visitor customerid customer clientid client shopperid memberid "
-               "accountid uid fullvisitorid userpseudoid cookieid sessionid session usersession",
-    "product_id": "productid itemid product item sku skuid stockcode productsku aid article articleid asin "
-                  "variantid goodsid iid pid",
+    "accountid uid fullvisitorid userpseudoid cookieid sessionid session usersession",
+    "product_id": "productid itemid product item sku skuid stockcode productsku aid article articleid asin variantid goodsid iid pid",
     "timestamp": "timestamp eventtime eventtimestamp datetime timeunix unixtime unixtimestamp epoch time ts "
-                 "createdat occurredat invoicedate orderdate eventdate date day",
+    "createdat occurredat invoicedate orderdate eventdate date day",
     "event": "event eventtype eventname type action behavior behaviour behaviortype behaviourtype",
     "session_id": "sessionid session usersession visitid",
     "name": "name title productname itemname producttitle itemtitle",
@@ -60,39 +58,51 @@ NAMES = {
     "query": "query searchquery searchterm searchtext keywords",
 }
 REQUIRED = ("user_id", "product_id", "timestamp")
-_RETAIL = dict(user_id="Customer ID", product_id="StockCode", timestamp="InvoiceDate", name="Description",
-               quantity="Quantity")
+_RETAIL = dict(user_id="Customer ID", product_id="StockCode", timestamp="InvoiceDate", name="Description", quantity="Quantity")
 _SESSION = dict(user_id="Session ID", session_id="Session ID", product_id="Item ID")
 _DIGINETICA = _SESSION | dict(timestamp="eventdate", offset="timeframe")
 #: The public logs. `columns`: canonical name → column in the file (case, spaces and "_" do not matter);
 #: `others`: columns that the log may have besides (None: any); `event`: what every row is; `headerless`: the
 #: columns of a file without header; `nested`: the columns of the JSON Lines file. `clean` explains the rest.
 LAYOUTS = {
-    "Online Retail": dict(columns=_RETAIL | dict(session_id="InvoiceNo", price="UnitPrice"), others=None,
-                          event="purchase", invoices=True),
-    "Online Retail II": dict(columns=_RETAIL | dict(session_id="Invoice", price="Price"), others=None,
-                             event="purchase", invoices=True),
-    "Retailrocket": dict(columns=dict(user_id="visitorid", product_id="itemid", timestamp="timestamp",
-                                      event="event"), others=("transactionid",)),
-    "Retailrocket (subset)": dict(columns=dict(user_id="user", product_id="item", timestamp="time_unix",
-                                               event="event")),
-    "YOOCHOOSE clicks": dict(columns=_SESSION | dict(timestamp="Timestamp", category="Category"),
-                             headerless=("Session ID", "Timestamp", "Item ID", "Category"), no_category="0"),
-    "YOOCHOOSE buys": dict(columns=_SESSION | dict(timestamp="Timestamp", price="Price", quantity="Quantity"),
-                           headerless=("Session ID", "Timestamp", "Item ID", "Price", "Quantity"),
-                           event="purchase"),
+    "Online Retail": dict(columns=_RETAIL | dict(session_id="InvoiceNo", price="UnitPrice"), others=None, event="purchase", invoices=True),
+    "Online Retail II": dict(columns=_RETAIL | dict(session_id="Invoice", price="Price"), others=None, event="purchase", invoices=True),
+    "Retailrocket": dict(
+        columns=dict(user_id="visitorid", product_id="itemid", timestamp="timestamp", event="event"), others=("transactionid",)
+    ),
+    "Retailrocket (subset)": dict(columns=dict(user_id="user", product_id="item", timestamp="time_unix", event="event")),
+    "YOOCHOOSE clicks": dict(
+        columns=_SESSION | dict(timestamp="Timestamp", category="Category"),
+        headerless=("Session ID", "Timestamp", "Item ID", "Category"),
+        no_category="0",
+    ),
+    "YOOCHOOSE buys": dict(
+        columns=_SESSION | dict(timestamp="Timestamp", price="Price", quantity="Quantity"),
+        headerless=("Session ID", "Timestamp", "Item ID", "Price", "Quantity"),
+        event="purchase",
+    ),
     "YOOCHOOSE (prepared)": dict(columns=_SESSION | dict(timestamp="Time"), others=("split",)),
     "Diginetica views": dict(columns=_DIGINETICA, others=("userId",)),
     "Diginetica purchases": dict(columns=_DIGINETICA, others=("userId", "ordernumber"), event="purchase"),
-    "OTTO": dict(columns=dict(user_id="session", session_id="session", product_id="aid", timestamp="ts",
-                              event="type"), nested=("session", "events"),
-                 event_codes={"0": "view", "1": "add_to_cart", "2": "purchase"}),
+    "OTTO": dict(
+        columns=dict(user_id="session", session_id="session", product_id="aid", timestamp="ts", event="type"),
+        nested=("session", "events"),
+        event_codes={"0": "view", "1": "add_to_cart", "2": "purchase"},
+    ),
 }
-CANONICAL = ("user_id", "product_id", "timestamp", "event", "session_id", "name", "category", "brand",
-             "price", "description", "query")
-ENDINGS = {".csv": "CSV", ".tsv": "CSV", ".dat": "CSV", ".csv.gz": "CSV", ".tsv.gz": "CSV",
-           ".parquet": "Parquet", ".jsonl": "JSON Lines", ".ndjson": "JSON Lines", ".json": "JSON Lines",
-           ".jsonl.gz": "JSON Lines"}
+CANONICAL = ("user_id", "product_id", "timestamp", "event", "session_id", "name", "category", "brand", "price", "description", "query")
+ENDINGS = {
+    ".csv": "CSV",
+    ".tsv": "CSV",
+    ".dat": "CSV",
+    ".csv.gz": "CSV",
+    ".tsv.gz": "CSV",
+    ".parquet": "Parquet",
+    ".jsonl": "JSON Lines",
+    ".ndjson": "JSON Lines",
+    ".json": "JSON Lines",
+    ".jsonl.gz": "JSON Lines",
+}
 MISSING = ("", "nan", "NaN", "NA", "N/A", "<NA>", "None", "none", "null", "NULL", "\\N")
 FIRST, LAST = 788_918_400, 4_102_444_800  # 1995-01-01 and 2100-01-01 in seconds since 1970
 MOSTLY, FEW = 0.5, 0.01  # refuse a log with a larger share of ids missing, of times unreadable
@@ -129,8 +139,7 @@ class Events:
     noted: dict[str, int] = field(default_factory=dict)
 
 
-def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, connection=None,
-         expected: str = "") -> Events:
+def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, connection=None, expected: str = "") -> Events:
     """Read a log, clean it and check that it fits.
 
     Parameters
@@ -160,8 +169,7 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
     columns = dict(columns or {})
     for column in columns:
         if column not in NAMES:
-            raise _error(f"--columns has no {_show(column)}{_closest(column, NAMES)}; it can set "
-                         f"{', '.join(NAMES)}")
+            raise _error(f"--columns has no {_show(column)}{_closest(column, NAMES)}; it can set {', '.join(NAMES)}")
     connection = connection if connection is not None else engines.connect()
     name = f"events_{uuid.uuid4().hex[:12]}"
     try:
@@ -171,8 +179,10 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
         _check(connection, sources, stats)
         found = fingerprint(data)
         if _files(data)[0] != paths or _state(paths) != before or expected not in ("", found):
-            raise _error(f"{data if isinstance(data, str | os.PathLike) else 'the list of files'} changed while it was "
-                         "read; wait until nothing writes to it, or read a copy")
+            raise _error(
+                f"{data if isinstance(data, str | os.PathLike) else 'the list of files'} changed while it was "
+                "read; wait until nothing writes to it, or read a copy"
+            )
     except ValueError:
         connection.raw_sql(f"DROP TABLE IF EXISTS {name}")
         raise
@@ -271,9 +281,15 @@ def clean(raw: ibis.Table, layout: Mapping | None = None) -> ibis.Table:
     named = t.event.lower().re_replace(r"[\s-]+", "_") if "event" in t.columns else ibis.literal("view")
     number, moment = _time(t, layout)
     t = t.mutate(
-        **{c: ibis.ifelse(t[c].endswith(".0") & t[c].re_search(WHOLE_FLOAT)
-                          & (t[c].try_cast("float64").abs() < exact[c]), t[c].left(t[c].length() - 2), t[c])
-           for c in ("user_id", "product_id", "session_id", "category") if c in t.columns},
+        **{
+            c: ibis.ifelse(
+                t[c].endswith(".0") & t[c].re_search(WHOLE_FLOAT) & (t[c].try_cast("float64").abs() < exact[c]),
+                t[c].left(t[c].length() - 2),
+                t[c],
+            )
+            for c in ("user_id", "product_id", "session_id", "category")
+            if c in t.columns
+        },
         **{c: _number(t[c]) for c in ("price", "quantity") if c in t.columns},
         **({"_price": t.price} if "price" in t.columns else {}),
         _named=ibis.literal(layout["event"]) if "event" in layout else named,
@@ -332,12 +348,15 @@ def _number(column: ibis.Value) -> ibis.Value:
         bare = column.re_replace(_CURRENCY, "")
         either = (bare != column) & bare.re_search(r"^-?\d{1,3}[.,]\d{3}$")  # "€ 1.234" may be 1.234 or 1234
         plain = [(either, ibis.null("string"))]
-        plain += [(bare.re_search(shape), bare.re_replace(f"[{sign}]" if len(sign) == 1 else sign, "") if sign else bare)
-                 for shape, sign in _GROUPED.items()]
+        plain += [
+            (bare.re_search(shape), bare.re_replace(f"[{sign}]" if len(sign) == 1 else sign, "") if sign else bare)
+            for shape, sign in _GROUPED.items()
+        ]
         # The text as it stands first: few logs need more, and a regular expression takes longer.
-        column = ibis.coalesce(column.try_cast("float64"),
-                               ibis.cases(*plain, (~bare.contains(","), bare), else_=ibis.null("string"))
-                               .replace(",", ".").try_cast("float64"))
+        column = ibis.coalesce(
+            column.try_cast("float64"),
+            ibis.cases(*plain, (~bare.contains(","), bare), else_=ibis.null("string")).replace(",", ".").try_cast("float64"),
+        )
     column = column.cast("float64")
     return ibis.ifelse(column.abs() <= sys.float_info.max, column, ibis.null("float64"))
 
@@ -429,8 +448,7 @@ def _files(data) -> tuple[list[Path], str]:
         kinds.setdefault(_kind(path), path.name)
     if len(kinds) > 1:
         found = " and ".join(f"{kind} ({name})" for kind, name in kinds.items())
-        raise _error(f"{data if one else 'the list of files'} mixes {found}; name files of one kind, for "
-                     "example with a glob such as *.csv")
+        raise _error(f"{data if one else 'the list of files'} mixes {found}; name files of one kind, for example with a glob such as *.csv")
     return list(dict.fromkeys(files)), next(iter(kinds))
 
 
@@ -447,8 +465,7 @@ def _open(connection, path: Path, kind: str, columns: Mapping[str, str], encodin
         heads = [(next(csv.reader(io.StringIO(text, newline=""), delimiter=d), []), d) for d in ",;\t|"]
         names, delimiter = max(heads, key=lambda head: len(head[0]))
         for layout in LAYOUTS.values():
-            if len(names) == len(layout.get("headerless", ())) and re.fullmatch(
-                    r"\d+,\d{4}-\d\d-\d\dT[\d:.]+Z,\d+,.*", ",".join(names)):
+            if len(names) == len(layout.get("headerless", ())) and re.fullmatch(r"\d+,\d{4}-\d\d-\d\dT[\d:.]+Z,\d+,.*", ",".join(names)):
                 names, header = layout["headerless"], False
         types = ["VARCHAR"] * len(names)
     else:
@@ -463,18 +480,23 @@ def _open(connection, path: Path, kind: str, columns: Mapping[str, str], encodin
     for name in REQUIRED:
         found, fits = types[mapping[name]], _FIT["timestamp" if name == "timestamp" else "id"]
         if re.search(r"^(STRUCT|MAP|UNION)|\]$", found) or kind == "Parquet" and not re.match(fits[0], found):
-            raise _error(f"column {_show(names[mapping[name]])} of {path}, taken for {name}, holds values of "
-                         f"the type {found[:60]}; {fits[1]} would fit")
-    return _Source(path, kind, tuple(names), tuple(types), delimiter, encoding or "", header, layout,
-                   tuple(mapping.items()))
+            raise _error(
+                f"column {_show(names[mapping[name]])} of {path}, taken for {name}, holds values of "
+                f"the type {found[:60]}; {fits[1]} would fit"
+            )
+    return _Source(path, kind, tuple(names), tuple(types), delimiter, encoding or "", header, layout, tuple(mapping.items()))
 
 
 _NUMBERS = r'U?(TINY|SMALL|BIG|HUGE)?INT|DOUBLE|FLOAT|DECIMAL|VARCHAR|"?NULL'
-_FIT = {"id": (f"{_NUMBERS}|UUID|ENUM", "a number or text"),
-        "timestamp": (f"{_NUMBERS}|DATE|TIMESTAMP", "ISO text, a date or an epoch number")}
-_OPTIONS = {"CSV": "hive_partitioning=false, auto_detect=false",
-            "Parquet": "hive_partitioning=false, binary_as_string=true",
-            "JSON Lines": "hive_partitioning=false, sample_size=100000"}
+_FIT = {
+    "id": (f"{_NUMBERS}|UUID|ENUM", "a number or text"),
+    "timestamp": (f"{_NUMBERS}|DATE|TIMESTAMP", "ISO text, a date or an epoch number"),
+}
+_OPTIONS = {
+    "CSV": "hive_partitioning=false, auto_detect=false",
+    "Parquet": "hive_partitioning=false, binary_as_string=true",
+    "JSON Lines": "hive_partitioning=false, sample_size=100000",
+}
 
 
 def _start(path: Path, kind: str) -> bytes:
@@ -490,22 +512,35 @@ def _start(path: Path, kind: str) -> bytes:
             with gzip.open(path) as file:
                 start = file.read(65536)
         except (EOFError, OSError, zlib.error):
-            raise _error(f"{path} is cut short or damaged: its gzip data cannot be unpacked; fetch or write "
-                         "it again") from None
+            raise _error(f"{path} is cut short or damaged: its gzip data cannot be unpacked; fetch or write it again") from None
     text = start.decode("latin-1").lstrip("ï»¿ \t\r\n")
     utf16 = start[:2] in (b"\xff\xfe", b"\xfe\xff")
-    really = ("Parquet" if start[:4] == b"PAR1" else "gzip" if start[:2] == b"\x1f\x8b" else
-              "a zip archive or Excel sheet" if start[:4] == b"PK\x03\x04" else
-              "binary" if b"\0" in start and not utf16 else
-              "blank" if not text else "JSON" if text[0] in "{[" else "text")
+    really = (
+        "Parquet"
+        if start[:4] == b"PAR1"
+        else "gzip"
+        if start[:2] == b"\x1f\x8b"
+        else "a zip archive or Excel sheet"
+        if start[:4] == b"PK\x03\x04"
+        else "binary"
+        if b"\0" in start and not utf16
+        else "blank"
+        if not text
+        else "JSON"
+        if text[0] in "{["
+        else "text"
+    )
     if kind == really == "Parquet" and end != b"PAR1":
         raise _error(f"{path} is cut short or damaged: a Parquet file ends in PAR1; fetch or write it again")
     if kind == "JSON Lines" and really == "JSON" and text[0] == "[":
-        raise _error(f"{path} is one JSON array; one object per line would fit (in pandas: to_json with "
-                     "orient='records', lines=True)")
+        raise _error(f"{path} is one JSON array; one object per line would fit (in pandas: to_json with orient='records', lines=True)")
     if {"CSV": "text", "Parquet": "Parquet", "JSON Lines": "JSON"}[kind] != really:
-        tip = {"Parquet": "the ending .parquet", "gzip": "the ending .gz", "JSON": "the ending .jsonl",
-               "text": "the ending .csv for a table with a header"}.get(really, f"a {kind} file")
+        tip = {
+            "Parquet": "the ending .parquet",
+            "gzip": "the ending .gz",
+            "JSON": "the ending .jsonl",
+            "text": "the ending .csv for a table with a header",
+        }.get(really, f"a {kind} file")
         raise _error(f"{path} is not {kind} as its ending says but {really}; {tip} would fit")
     return start
 
@@ -520,8 +555,7 @@ def _decode(path: Path, start: bytes, encoding: str | None) -> tuple[str, str]:
     if encoding == "latin-1":
         signs = [c for c in start.decode("utf-8", "replace") if not c.isascii()]
         if signs.count("\ufffd") * 2 < len(signs):
-            raise _error(f"{path} is UTF-8 text with some broken bytes in it; write it again as UTF-8 "
-                         "throughout")
+            raise _error(f"{path} is UTF-8 text with some broken bytes in it; write it again as UTF-8 throughout")
     return text, encoding
 
 
@@ -540,32 +574,37 @@ def _match(path: Path, names: Sequence[str], columns: Mapping[str, str]) -> tupl
         if canonical in columns:
             column, tip = columns[canonical], ""
             found = [i for i, name in enumerate(names) if name == column] or [
-                i for i, name in enumerate(names) if name.strip().lower() == column.strip().lower()]
+                i for i, name in enumerate(names) if name.strip().lower() == column.strip().lower()
+            ]
             if column and not found:
-                raise _error(f"{path} has no column {_show(column)}, which --columns names for {canonical}"
-                             f"{_closest(column, names)}; its columns are {_list(names)}")
+                raise _error(
+                    f"{path} has no column {_show(column)}, which --columns names for {canonical}"
+                    f"{_closest(column, names)}; its columns are {_list(names)}"
+                )
         else:
             word = next((word for word in wanted[canonical] if word in keys), None)
             found = [i for i, key in enumerate(keys) if key == word]
             tip = f", or choose with --columns {canonical}=COLUMN"
         if len(found) > 1:
-            raise _error(f"{path} has {len(found)} columns called {_show(names[found[0]])}, one of which "
-                         f"would be {canonical}; rename all but one{tip}")
+            raise _error(
+                f"{path} has {len(found)} columns called {_show(names[found[0]])}, one of which "
+                f"would be {canonical}; rename all but one{tip}"
+            )
         if found and columns.get(canonical) != "":
             mapping[canonical] = found[0]
     if "name" not in mapping and "name" not in columns and "description" in mapping:
         mapping["name"] = mapping.pop("description")
     lacking = [c for c in REQUIRED if c not in mapping]
     if lacking and all(re.fullmatch(r"\d*", key) for key in keys):
-        raise _error(f"{path} has no header: its first line is {_list(names)}; put column names in the first "
-                     "line")
+        raise _error(f"{path} has no header: its first line is {_list(names)}; put column names in the first line")
     if lacking:
-        raise _error(f"{path} has no column for {' and '.join(lacking)}: its columns are {_list(names)}; say "
-                     f"which is which with --columns {','.join(f'{c}=COLUMN' for c in lacking)}, or name "
-                     "only files of events")
+        raise _error(
+            f"{path} has no column for {' and '.join(lacking)}: its columns are {_list(names)}; say "
+            f"which is which with --columns {','.join(f'{c}=COLUMN' for c in lacking)}, or name "
+            "only files of events"
+        )
     if mapping["user_id"] == mapping["product_id"]:
-        raise _error(f"column {_show(names[mapping['user_id']])} of {path} cannot be both user_id and "
-                     "product_id")
+        raise _error(f"column {_show(names[mapping['user_id']])} of {path} cannot be both user_id and product_id")
     order = (*CANONICAL, "offset", "quantity")
     return layout, dict(sorted(mapping.items(), key=lambda item: order.index(item[0])))
 
@@ -614,12 +653,13 @@ def _raw(connection, sources: Sequence[_Source]) -> ibis.Table:
     first = sources[0]
     files = ", ".join(_literal(s.path) for s in sources)
     files = f"[{files}], {_OPTIONS[first.kind]}, filename='shelfspace_file'"
-    ids = [f"c{i}" if first.kind == "CSV" else '"' + name.replace('"', '""') + '"'
-           for i, name in enumerate(first.names)]
+    ids = [f"c{i}" if first.kind == "CSV" else '"' + name.replace('"', '""') + '"' for i, name in enumerate(first.names)]
     if first.kind == "CSV":
         types = ", ".join(f"{c}: 'VARCHAR'" for c in ids)
-        table = (f"read_csv({files}, columns={{{types}}}, header={first.header}, delim='{first.delimiter}', "
-                 f"quote='\"', escape='\"', encoding='{first.encoding}')")
+        table = (
+            f"read_csv({files}, columns={{{types}}}, header={first.header}, delim='{first.delimiter}', "
+            f"quote='\"', escape='\"', encoding='{first.encoding}')"
+        )
     elif first.kind == "Parquet":
         table = f"read_parquet({files})"
     elif first.header:
@@ -628,8 +668,7 @@ def _raw(connection, sources: Sequence[_Source]) -> ibis.Table:
         table = f"read_ndjson({files}, columns={{{types}}})"
     else:
         types = "session: 'VARCHAR', events: 'STRUCT(aid VARCHAR, ts VARCHAR, \"type\" VARCHAR)[]'"
-        table = ("(SELECT session, unnest(events, recursive := true), shelfspace_file "
-                 f"FROM read_ndjson({files}, columns={{{types}}}))")
+        table = f"(SELECT session, unnest(events, recursive := true), shelfspace_file FROM read_ndjson({files}, columns={{{types}}}))"
     selected = ", ".join(f'{ids[i]} AS "{c}"' for c, i in first.mapping)
     view = f"shelfspace_raw_{uuid.uuid4().hex[:12]}"
     connection.raw_sql(f"CREATE TEMP VIEW {view} AS SELECT {selected}, shelfspace_file AS file FROM {table}")
@@ -638,7 +677,7 @@ def _raw(connection, sources: Sequence[_Source]) -> ibis.Table:
 
 def _forget(connection) -> None:
     found = "SELECT view_name FROM duckdb_views() WHERE starts_with(view_name, 'shelfspace_raw_')"
-    for view, in connection.con.execute(found).fetchall():
+    for (view,) in connection.con.execute(found).fetchall():
         connection.raw_sql(f"DROP VIEW {view}")
 
 
@@ -702,13 +741,21 @@ def _stats(table: ibis.Table) -> list[dict]:
     users, items = table.user_id, table.product_id
     whole, odd = r"^-?\d+$", r"^-?\d(\.\d+)?[eE]\+\d+$"
     groups = table.group_by("file", "reason").agg(
-        n=table.count(), start=table.timestamp.min(), end=table.timestamp.max(),
-        low=items.min(), high=items.max(),
-        user_id=users.count(), user_id_whole=users.re_search(whole).sum().fill_null(0),
-        product_id=items.count(), product_id_whole=items.re_search(whole).sum().fill_null(0),
-        **{f"{c}_odd": (table[c].contains("+") & table[c].re_search(odd)
-                        | table[c].endswith(".0") & table[c].re_search(WHOLE_FLOAT)).sum().fill_null(0)
-           for c in ("user_id", "product_id")},
+        n=table.count(),
+        start=table.timestamp.min(),
+        end=table.timestamp.max(),
+        low=items.min(),
+        high=items.max(),
+        user_id=users.count(),
+        user_id_whole=users.re_search(whole).sum().fill_null(0),
+        product_id=items.count(),
+        product_id_whole=items.re_search(whole).sum().fill_null(0),
+        **{
+            f"{c}_odd": (table[c].contains("+") & table[c].re_search(odd) | table[c].endswith(".0") & table[c].re_search(WHOLE_FLOAT))
+            .sum()
+            .fill_null(0)
+            for c in ("user_id", "product_id")
+        },
     )
     return groups.order_by("file", "reason").to_pyarrow().to_pylist()
 
@@ -732,8 +779,7 @@ def _check(connection, sources: Sequence[_Source], stats: list[dict]) -> None:
         files = [s["file"] for s in stats if s["reason"] == reason]
         source = next(s for s in sources if str(s.path) in files)
         raw = _raw(connection, [source])
-        bad = clean(raw.mutate(line=ibis.row_number() + 1, value=raw[column].cast("string")),
-                    LAYOUTS.get(source.layout))
+        bad = clean(raw.mutate(line=ibis.row_number() + 1, value=raw[column].cast("string")), LAYOUTS.get(source.layout))
         bad = bad.filter(bad.reason == reason).order_by("line").limit(3).select("value", "line")
         bad = bad.to_pyarrow().to_pylist()
         shown = ", ".join(f"{_show(b['value'])} in row {b['line']:,}" for b in bad)
@@ -744,25 +790,35 @@ def _check(connection, sources: Sequence[_Source], stats: list[dict]) -> None:
     for column in (*REQUIRED, "event"):
         if (missing := count.get(f"no {column}", 0)) > MOSTLY * rows:
             place, first, _ = examples(f"no {column}", column)
-            raise _error(f"{place} is empty in {missing:,} of {rows:,} rows ({first}); at least half of the "
-                         f"rows with a value would fit, or another column with --columns {column}=COLUMN")
+            raise _error(
+                f"{place} is empty in {missing:,} of {rows:,} rows ({first}); at least half of the "
+                f"rows with a value would fit, or another column with --columns {column}=COLUMN"
+            )
     if count.get("unknown event"):
         place, _, _ = examples("unknown event", "event")
-        raise _error(f"{place} holds unknown event names: {_unknown(connection, sources)}; "
-                     f"{', '.join(_SYNONYMS)} and their usual synonyms fit, and --columns event= reads every "
-                     "row as a view")
-    for reason, verb in (("unreadable timestamp", "cannot be read as a time"),
-                         ("timestamp before 1995 or after 2100", "lie before 1995 or after 2100")):
+        raise _error(
+            f"{place} holds unknown event names: {_unknown(connection, sources)}; "
+            f"{', '.join(_SYNONYMS)} and their usual synonyms fit, and --columns event= reads every "
+            "row as a view"
+        )
+    for reason, verb in (
+        ("unreadable timestamp", "cannot be read as a time"),
+        ("timestamp before 1995 or after 2100", "lie before 1995 or after 2100"),
+    ):
         if (bad := count.get(reason, 0)) > FEW * rows:
             place, first, value = examples(reason, "timestamp")
-            raise _error(f"{place} has values that {verb}, {bad:,} of {rows:,} ({first}{_unit(value)}); ISO "
-                         "text such as 2024-05-31 17:04:00 (UTC unless a zone is given) or seconds, ms or µs "
-                         "since 1970 would fit")
+            raise _error(
+                f"{place} has values that {verb}, {bad:,} of {rows:,} ({first}{_unit(value)}); ISO "
+                "text such as 2024-05-31 17:04:00 (UTC unless a zone is given) or seconds, ms or µs "
+                "since 1970 would fit"
+            )
     for column in ("user_id", "product_id"):
         if odd := sum(s[f"{column}_odd"] for s in stats):
-            raise _error(f"{where}: {odd:,} values of {column} were rounded to scientific notation or to floats that "
-                         "are too large to be exact, as 1.2E+05 or 9007199254740992.0, so that different ids became "
-                         "one; export the column as text or as whole numbers")
+            raise _error(
+                f"{where}: {odd:,} values of {column} were rounded to scientific notation or to floats that "
+                "are too large to be exact, as 1.2E+05 or 9007199254740992.0, so that different ids became "
+                "one; export the column as text or as whole numbers"
+            )
         files = {}
         for s in stats:
             n, whole = files.get(s["file"], (0, 0))
@@ -770,8 +826,10 @@ def _check(connection, sources: Sequence[_Source], stats: list[dict]) -> None:
         numbers = [file for file, (n, whole) in files.items() if whole == n > 0]
         texts = [file for file, (n, whole) in files.items() if n > whole == 0]
         if numbers and texts and len(numbers) + len(texts) == sum(n > 0 for n, _ in files.values()):
-            raise _error(f"{column} holds only whole numbers in {numbers[0]} but only text in {texts[0]}, so "
-                         "that the files cannot be joined; the same kind of ids in all files would fit")
+            raise _error(
+                f"{column} holds only whole numbers in {numbers[0]} but only text in {texts[0]}, so "
+                "that the files cannot be joined; the same kind of ids in all files would fit"
+            )
     kept = [s for s in stats if s["reason"] is None]
     if not kept:
         reasons = ", ".join(f"{reason}: {n:,}" for reason, n in count.items())
@@ -779,8 +837,10 @@ def _check(connection, sources: Sequence[_Source], stats: list[dict]) -> None:
     found = {s[c] for s in kept for c in ("low", "high")} - {None}
     if len(found) < 2:
         what = f"one single product, {_show(next(iter(found)))}" if found else "no product, only searches"
-        raise _error(f"the {sum(s['n'] for s in kept):,} events of {where} hold {what}; a log of many "
-                     "products would fit, or another column with --columns product_id=COLUMN")
+        raise _error(
+            f"the {sum(s['n'] for s in kept):,} events of {where} hold {what}; a log of many "
+            "products would fit, or another column with --columns product_id=COLUMN"
+        )
 
 
 def _unknown(connection, sources: Sequence[_Source]) -> str:
@@ -815,11 +875,14 @@ def _explain(error: str, path: Path, kind: str) -> ValueError:
     """DuckDB's message, of many lines, as one sentence."""
     line = int((re.search(r"(?:on Line:|in line) (\d+)", error) or [0, 0])[1])
     if fields := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", error):
-        return _error(f"line {line:,} of {path} has {fields[2]} fields where its header has {fields[1]}; "
-                      "fields that contain the separator must stand in double quotes")
+        return _error(
+            f"line {line:,} of {path} has {fields[2]} fields where its header has {fields[1]}; "
+            "fields that contain the separator must stand in double quotes"
+        )
     if "unterminated quote" in error or re.search("max(imum|_)[ _]?line[ _]size", error, re.I):
-        return _error(f"a double quote that opens near line {line:,} of {path} is not closed; a quote inside "
-                      "a quoted field must be doubled")
+        return _error(
+            f"a double quote that opens near line {line:,} of {path} is not closed; a quote inside a quoted field must be doubled"
+        )
     if "latin-1 encoded" in error or "unicode" in error.lower():
         return _error(f"{path} is neither UTF-8 nor Latin-1 text; save it as UTF-8")
     if "gzip" in error.lower():
@@ -833,14 +896,11 @@ def _explain(error: str, path: Path, kind: str) -> ValueError:
             _find_bad_line(path, line - 2)
         except ValueError as found:
             return found
-        return _error(f"line {line:,} of {path} does not fit the other lines; objects with the same keys "
-                      "would fit")
+        return _error(f"line {line:,} of {path} does not fit the other lines; objects with the same keys would fit")
     if re.search("No space left|max_temp_directory_size|Out of Memory", error):
-        return _error("there is no room for the temporary database; free some, or set TMPDIR to a larger "
-                      "disk")
+        return _error("there is no room for the temporary database; free some, or set TMPDIR to a larger disk")
     what = error.split("\n")[0].partition("Error: ")[2] or error.split("\n")[0]
-    return _error(f"{path} cannot be read as {kind}, it may be damaged or cut short ({what[:200]}); fetch or "
-                  "write it again")
+    return _error(f"{path} cannot be read as {kind}, it may be damaged or cut short ({what[:200]}); fetch or write it again")
 
 
 def _find_bad_line(path: Path, first: int) -> None:
@@ -857,8 +917,7 @@ def _find_bad_line(path: Path, first: int) -> None:
             except RecursionError:
                 why = "it is nested too deeply"
             if why:
-                raise _error(f"line {number:,} of {path} is not a JSON object ({why}); one whole object per "
-                             "line would fit")
+                raise _error(f"line {number:,} of {path} is not a JSON object ({why}); one whole object per line would fit")
             if number > max(first + 4, 100_000 * (first == 1)):
                 break
 

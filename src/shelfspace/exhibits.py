@@ -89,16 +89,12 @@ def table_html(
     formats = formats or {}
     unknown = [column for column in [*formats, *best] if column not in df.columns]
     if unknown:
-        raise ValueError(
-            f"The table has no column {unknown[0]!r}; its columns are {', '.join(map(str, df.columns))}."
-        )
+        raise ValueError(f"The table has no column {unknown[0]!r}; its columns are {', '.join(map(str, df.columns))}.")
     df = df.reset_index() if index else df
     numeric = {column: _is_numeric(df[column]) for column in df.columns}
     top = {column: df[column].max() for column in best}
     align = {column: ' class="number"' if numeric[column] else "" for column in df.columns}
-    head = "".join(
-        f'<th scope="col"{align[column]}>{escape(clean(str(column)))}</th>' for column in df.columns
-    )
+    head = "".join(f'<th scope="col"{align[column]}>{escape(clean(str(column)))}</th>' for column in df.columns)
     rows = []
     for record in df.itertuples(index=False, name=None):
         cells = []
@@ -145,9 +141,7 @@ def clean(text: str) -> str:
     Line ends and tabs become blanks. Emoji, joiners and right-to-left letters stay.
     """
     text = "".join(" " if char in "\t\n\r\x0b\x0c\x85\u2028\u2029" else char for char in str(text))
-    return "".join(
-        char for char in text if char not in _BIDI and unicodedata.category(char) not in ("Cc", "Cs")
-    )
+    return "".join(char for char in text if char not in _BIDI and unicodedata.category(char) not in ("Cc", "Cs"))
 
 
 _BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -163,9 +157,7 @@ def _is_numeric(column: pd.Series) -> bool:
     """Numbers, and texts that are all numbers ("98.2%"), are set flush right."""
     if pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column):
         return not pd.api.types.is_bool_dtype(column)
-    return len(column) > 0 and all(
-        isinstance(v, str) and re.fullmatch(r"[-+–]?[\d.,]+ ?%?", v) for v in column
-    )
+    return len(column) > 0 and all(isinstance(v, str) and re.fullmatch(r"[-+–]?[\d.,]+ ?%?", v) for v in column)
 
 
 def _cell(value: object, form: str | Callable | None) -> str:
@@ -198,9 +190,7 @@ def _image(fig: Figure) -> tuple[str, bytes]:
     if points < 2000:
         buffer = io.BytesIO()
         with mpl.rc_context({"svg.hashsalt": "shelfspace", "svg.fonttype": "path"}):
-            fig.savefig(
-                buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-            )
+            fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         if buffer.tell() < SVG_LIMIT:
             return "svg+xml", buffer.getvalue()
     buffer = io.BytesIO()

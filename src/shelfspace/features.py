@@ -38,9 +38,7 @@ class Features:
     matrix: sp.csr_matrix
 
 
-def of_products(
-    products: pd.DataFrame, columns: Sequence[str] = COLUMNS, *, min_products: int = 2, max_share: float = 0.2
-) -> Features:
+def of_products(products: pd.DataFrame, columns: Sequence[str] = COLUMNS, *, min_products: int = 2, max_share: float = 0.2) -> Features:
     """Features from the product table.
 
     Parameters
@@ -98,9 +96,7 @@ def select(features: Features, names: np.ndarray) -> Features:
     known = names[place] == features.names if len(names) else np.zeros(len(features.names), bool)
     coo = features.matrix.tocoo()
     keep = known[coo.col]
-    matrix = sp.csr_matrix(
-        (coo.data[keep], (coo.row[keep], place[coo.col[keep]])), shape=(len(features.product_ids), len(names))
-    )
+    matrix = sp.csr_matrix((coo.data[keep], (coo.row[keep], place[coo.col[keep]])), shape=(len(features.product_ids), len(names)))
     return Features(features.product_ids, names, matrix)
 
 

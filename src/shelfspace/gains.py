@@ -20,9 +20,7 @@ MEASURES = {
 """The measures of a variant, by the key under which its `gain` is kept."""
 
 
-def gain(
-    rank: np.ndarray, other: np.ndarray, metric: str, owners: np.ndarray | None = None, seed: int = 0, comparisons: int = 1
-) -> dict:
+def gain(rank: np.ndarray, other: np.ndarray, metric: str, owners: np.ndarray | None = None, seed: int = 0, comparisons: int = 1) -> dict:
     """Mean of a metric, and its paired difference to another model's ranks on the same examples, as shares.
 
     Parameters

@@ -75,8 +75,7 @@ def _read(scores: np.ndarray, targets: np.ndarray, seen: np.ndarray, offsets: np
     n, n_products = scores.shape
     if n != len(targets) or any(places.size and not 0 <= places.min() <= places.max() < n_products for places in (targets, seen)):
         raise ValueError(
-            f"A model scored {n:,} examples and {n_products:,} products; these are other examples, or they name products "
-            "outside the table."
+            f"A model scored {n:,} examples and {n_products:,} products; these are other examples, or they name products outside the table."
         )
     k = min(k, n_products)
     rank, rank_new = np.empty(n, np.int64), np.empty(n, np.int64)
@@ -287,9 +286,7 @@ def in_blocks(work: Callable[[Examples], tuple], examples: Examples, block: int 
             yield from pool.map(lambda start: work(examples[start : start + block]), starts[first : first + 16 * threads])
 
 
-def evaluate(
-    model: Model, examples: Examples, block: int = 64, *, probabilities: bool = False, threads: int | None = None
-) -> Evaluation:
+def evaluate(model: Model, examples: Examples, block: int = 64, *, probabilities: bool = False, threads: int | None = None) -> Evaluation:
     """Score all products for each example, a block of examples at a time, and keep only what the metrics need.
 
     The result is the same to the bit for any number of threads (`in_blocks`).
@@ -422,18 +419,13 @@ def columns(evaluation: Evaluation, examples: Examples, seed: int = 0) -> dict[s
     """A `summary` with its number of targets "n" for each of `COLUMNS`, drawn over customers; None where it has no target."""
     seen = examples.seen()
     owners = _owners(examples, seen)
-    return {
-        key: summary(rank, owners[key], seed) | {"n": len(rank)} if len(rank) else None
-        for key, rank in cut(evaluation, seen).items()
-    }
+    return {key: summary(rank, owners[key], seed) | {"n": len(rank)} if len(rank) else None for key, rank in cut(evaluation, seen).items()}
 
 
 def figures(evaluation: Evaluation, examples: Examples) -> dict[str, dict | None]:
     """HR@20 and MRR@20 alone for each of `COLUMNS`: what is chosen by on the valid users; None where it has no target."""
     return {
-        key: {"hit_rate@20": float(hit_rate(rank, 20).mean()), "mrr@20": float(reciprocal_rank(rank, 20).mean())}
-        if len(rank)
-        else None
+        key: {"hit_rate@20": float(hit_rate(rank, 20).mean()), "mrr@20": float(reciprocal_rank(rank, 20).mean())} if len(rank) else None
         for key, rank in cut(evaluation, examples.seen()).items()
     }
 

@@ -141,11 +141,7 @@ def marker_of(name: str) -> str:
     """The marker of a model: its colour says which embedding it uses, its marker says how."""
     key = _key(name)
     return next(
-        (
-            marker
-            for part, marker in MARKERS.items()
-            if part in key.split("_") or part in key and len(part) > 5
-        ),
+        (marker for part, marker in MARKERS.items() if part in key.split("_") or part in key and len(part) > 5),
         "o",
     )
 

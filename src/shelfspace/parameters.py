@@ -27,7 +27,7 @@ import re
 import tokenize
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from math import isfinite
 
@@ -174,7 +174,9 @@ def check_together(values: Mapping[str, object]) -> None:
     """
     shares = values.get("test_share"), values.get("valid_share")
     if None not in shares and sum(shares) >= 1:
-        raise ValueError(f"test_share is {shares[0]} and valid_share is {shares[1]}; together they must be below 1, so that users are left to train.")
+        raise ValueError(
+            f"test_share is {shares[0]} and valid_share is {shares[1]}; together they must be below 1, so that users are left to train."
+        )
     since, until = values.get("since"), values.get("until")
     if since and until and _moment(since) >= _moment(until):
         raise ValueError(f"since is {since} and until is {until}; since must be the earlier.")
@@ -211,8 +213,14 @@ def _clause(comment: str) -> tuple[str, Allowed]:
     match = _CLAUSE.fullmatch(clause)
     if not match:
         return comment.strip(), Allowed()
-    given = {name: text if name == "items" else int(text) if re.fullmatch(r"-?\d+", text) else float(text) for name, text in match.groupdict().items() if text}
-    low, high = (next((given[name] for name in names if name in given), None) for names in (("low", "over", "least"), ("high", "under", "most")))
+    given = {
+        name: text if name == "items" else int(text) if re.fullmatch(r"-?\d+", text) else float(text)
+        for name, text in match.groupdict().items()
+        if text
+    }
+    low, high = (
+        next((given[name] for name in names if name in given), None) for names in (("low", "over", "least"), ("high", "under", "most"))
+    )
     return meaning, Allowed(clause, low, high, "over" in given, "under" in given, given.get("items", ""), given.get("count"))
 
 
@@ -262,7 +270,7 @@ def _text(value: object, allowed: Allowed) -> str:
 def _moment(text: str) -> datetime | None:
     """A date or time of ISO 8601, in UTC."""
     at = datetime.fromisoformat(text) if text else None
-    return at.astimezone(timezone.utc).replace(tzinfo=None) if at and at.tzinfo else at
+    return at.astimezone(UTC).replace(tzinfo=None) if at and at.tzinfo else at
 
 
 def _shown(value: object) -> str:

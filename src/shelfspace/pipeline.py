@@ -23,7 +23,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,7 +255,9 @@ def _opened(
 
         engines.check(values["engine"], values["engine_url"])
     if values.get("images") and not Path(values["images"]).is_dir():
-        raise ValueError(f"images is {values['images']!r}, which is no folder; it must name one with a picture for each product, named by its id.")
+        raise ValueError(
+            f"images is {values['images']!r}, which is no folder; it must name one with a picture for each product, named by its id."
+        )
     out = Path(out).absolute()
     check_folder(out, folder)
     source = _source(data)
@@ -372,7 +374,8 @@ def _bare(out: Path) -> bool:
     """Whether a folder holds no file, but for the empty ones of a run that was killed at once."""
     begun = (out / ".lock", out / runs.LIST)
     return all(
-        path.is_dir() and not path.is_symlink() or (path in begun and path.is_file() and path.stat().st_size == 0) for path in out.rglob("*")
+        path.is_dir() and not path.is_symlink() or (path in begun and path.is_file() and path.stat().st_size == 0)
+        for path in out.rglob("*")
     )
 
 
@@ -405,7 +408,9 @@ def take_folder(out: Path, folder: Path = NOTEBOOKS) -> None:
     ours = runs.listed(out)
     for name in ("params.json", "report.html", *written):
         if os.path.lexists(out / name) and name not in ours:
-            raise ValueError(f"{out / name} was not written by this run, which would replace it; move it, or name another folder with --out.")
+            raise ValueError(
+                f"{out / name} was not written by this run, which would replace it; move it, or name another folder with --out."
+            )
 
 
 @contextmanager
@@ -464,29 +469,48 @@ def _key(stage: Stage, values: Mapping[str, object], earlier: Mapping[str, str],
     """Hash over all that a stage depends on."""
     cells = [(cell.cell_type, cell.source) for cell in stage.notebook.cells]
     code = "\n".join(source for kind, source in cells if kind == "code")
-    modules = {name: runs.sha256_file(PACKAGE / f"{name}.py") for name in imported(code)}
-    whole = [cells, dict(values), modules, dict(earlier), dict(versions), platform.machine()]
+    whole = [cells, dict(values), _hashes(imported(code)), dict(earlier), dict(versions), platform.machine()]
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def imported(code: str) -> list[str]:
-    """The modules of this package that some code imports, directly or through another one, sorted."""
-    found: set[str] = set()
-    todo = [code]
+def imported(code: str) -> list[Path]:
+    """The files of this package that run when some code is imported: its modules, the packages around them, and what these import."""
+    found: set[Path] = set()
+    todo: list[tuple[str, tuple[str, ...]]] = [(code, ())]
     while todo:
-        for node in ast.walk(ast.parse(todo.pop())):
-            names = []
-            if isinstance(node, ast.ImportFrom) and node.module == "shelfspace":
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("shelfspace."):
-                names = [node.module.split(".")[1]]
-            elif isinstance(node, ast.Import):
-                names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("shelfspace.")]
-            for name in set(names) - found:
-                if (path := PACKAGE / f"{name}.py").exists():
-                    found.add(name)
-                    todo.append(path.read_text(encoding="utf-8"))
+        for name in _mentioned(*todo.pop()):
+            for end in range(len(name) + 1):
+                place = PACKAGE.joinpath(*name[:end])
+                for path, package in ((place.with_suffix(".py"), name[: end - 1]), (place / "__init__.py", name[:end])):
+                    if path not in found and path.is_file():
+                        found.add(path)
+                        todo.append((path.read_text(encoding="utf-8"), package))
     return sorted(found)
+
+
+def _mentioned(code: str, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """What may be modules of this package among all that some code of `package` imports, as ("models", "tied")."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")[1:]) for alias in node.names if alias.name.split(".")[0] == PACKAGE.name)
+        elif isinstance(node, ast.ImportFrom):
+            first, *below = (node.module or "").split(".")
+            if node.level:
+                base = (*package[: len(package) - node.level + 1], *filter(None, [first, *below]))
+            elif first == PACKAGE.name:
+                base = tuple(below)
+            else:
+                continue
+            yield from ((*base, alias.name) for alias in node.names)
+
+
+def _hashes(paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of each file that is there, by its name below the package, or else its own."""
+    return {
+        path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name: runs.sha256_file(path)
+        for path in paths
+        if path.is_file()
+    }
 
 
 def _stale(stage: str, key: str, out: Path) -> str | None:
@@ -572,9 +596,8 @@ def _add_timings(path: Path, seconds: Mapping[str, float]) -> None:
 def _report(out: Path, about: Mapping, say: Callable[[str], None]) -> Path:
     """Render the report, unless it is there and nothing it shows has changed."""
     say(f"{'report':<24}")
-    sources = {name: runs.sha256_file(PACKAGE / f"{name}.py") for name in imported("from shelfspace import report")}
     shown = [*sorted((PACKAGE / "page").iterdir()), *runs.notebooks(out), out / "metrics.json", NOTEBOOKS / "README.md"]
-    sources |= {path.name: runs.sha256_file(path) for path in shown if path.is_file()}
+    sources = _hashes([*imported("from shelfspace import report"), *shown])
     key = hashlib.sha256(json.dumps([sources, dict(about)], sort_keys=True, default=str).encode()).hexdigest()
     page, record = out / "report.html", _report_record(out)
     damage = ""

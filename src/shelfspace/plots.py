@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from shelfspace.exhibits import clean, folded, note, short, show, table, table_html, takeaways, with_interval
+from shelfspace.exhibits import clean, folded, note, short, show, table, table_html, takeaways, with_interval  # noqa: F401, some only handed on
 from shelfspace.palette import (
     COLORS,
     INK,
@@ -69,9 +69,7 @@ __all__ = [
     "with_interval",
 ]
 
-WIDTH = (
-    6.4  # inches: the width of the report's column, so that text in figures has the size of text around them
-)
+WIDTH = 6.4  # inches: the width of the report's column, so that text in figures has the size of text around them
 
 
 def product_labels(products: pd.DataFrame) -> np.ndarray:
@@ -89,9 +87,7 @@ def product_labels(products: pd.DataFrame) -> np.ndarray:
     """
     _need(products, ("product_id",), "product_labels")
     ids = products["product_id"].astype(str)
-    names = (
-        products["name"].astype(object).where(products["name"].notna(), ids) if "name" in products else ids
-    )
+    names = products["name"].astype(object).where(products["name"].notna(), ids) if "name" in products else ids
     return np.array([short(name, 48) or identity for name, identity in zip(names, ids)], dtype=object)
 
 
@@ -106,15 +102,11 @@ def _figure(rows: int = 1, columns: int = 1, height: float = 3.2, **kwargs) -> t
 def _need(df: pd.DataFrame, columns: Sequence[str], what: str) -> None:
     missing = [column for column in columns if column not in df.columns]
     if missing:
-        raise ValueError(
-            f"{what} needs a column {missing[0]!r}; it got {', '.join(map(str, df.columns)) or 'none'}."
-        )
+        raise ValueError(f"{what} needs a column {missing[0]!r}; it got {', '.join(map(str, df.columns)) or 'none'}.")
 
 
 def _thousands(axis: mpl.axis.Axis) -> None:
-    axis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:,.0f}" if value == round(value) else f"{value:g}")
-    )
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value == round(value) else f"{value:g}"))
 
 
 def _percent(axis: mpl.axis.Axis) -> None:
@@ -151,9 +143,7 @@ def sequence_lengths(lengths: Sequence[int], unit: str = "visits per user") -> F
     fig, (axes,) = _figure(height=2.9)
     edges = np.unique(np.round(np.geomspace(max(1, lengths.min()), lengths.max() + 1, 32)).astype(int))
     counts, _ = np.histogram(lengths, bins=np.append(edges, edges[-1] + 1) - 0.5)
-    widths = np.diff(
-        np.append(edges, edges[-1] + 1)
-    )  # bins hold one length or several: draw users per single length
+    widths = np.diff(np.append(edges, edges[-1] + 1))  # bins hold one length or several: draw users per single length
     axes.bar(
         edges - 0.5,
         counts / widths,
@@ -175,11 +165,7 @@ def sequence_lengths(lengths: Sequence[int], unit: str = "visits per user") -> F
         textcoords="offset points",
         va="top",
     )
-    ticks = [
-        tick
-        for tick in (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
-        if edges[0] <= tick <= edges[-1]
-    ]
+    ticks = [tick for tick in (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 500, 1000, 2000, 5000, 10_000) if edges[0] <= tick <= edges[-1]]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
     axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
     axes.set(xlabel=f"{unit} (logarithmic)", ylabel="users per length")
@@ -392,16 +378,12 @@ def decay_weights(ages_days: Sequence[float], weights: Mapping[float, Sequence[f
     return fig
 
 
-def decay_sweep(
-    table: pd.DataFrame, metrics: Sequence[str] = ("hit_rate@20", "mrr@20"), unit: str = "per day"
-) -> Figure:
+def decay_sweep(table: pd.DataFrame, metrics: Sequence[str] = ("hit_rate@20", "mrr@20"), unit: str = "per day") -> Figure:
     """Quality against the decay; see `parameter_sweep`."""
     return parameter_sweep(table, "decay", f"decay d ({unit}), values tried", metrics)
 
 
-def parameter_sweep(
-    table: pd.DataFrame, parameter: str, label: str = "", metrics: Sequence[str] = ("hit_rate@20", "mrr@20")
-) -> Figure:
+def parameter_sweep(table: pd.DataFrame, parameter: str, label: str = "", metrics: Sequence[str] = ("hit_rate@20", "mrr@20")) -> Figure:
     """Quality against a parameter, a panel for each metric, 95 % intervals as bands, the best value ringed.
 
     Parameters
@@ -426,9 +408,7 @@ def parameter_sweep(
         for name, part in table.groupby("model", sort=False):
             part = part.assign(_x=part[parameter].map(place)).sort_values("_x")
             x = part["_x"].to_numpy()
-            axes.fill_between(
-                x, part[metric + "_lo"], part[metric + "_hi"], color=color_of(name), alpha=0.18, linewidth=0
-            )
+            axes.fill_between(x, part[metric + "_lo"], part[metric + "_hi"], color=color_of(name), alpha=0.18, linewidth=0)
             axes.plot(
                 x,
                 part[metric],
@@ -630,12 +610,12 @@ def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
         probability, hits, lo, hi (0–1), a row for each bin (`shelfspace.metrics.calibration`).
     """
     fig, (axes,) = _figure(height=3.4)
-    right = max(float(table[["probability", "hi"]].to_numpy().max()) for table in tables.values())
+    right = max(float(bins[["probability", "hi"]].to_numpy().max()) for bins in tables.values())
     axes.plot([0, right], [0, right], color=MUTED, linewidth=1, linestyle="--", label="honest")
-    for name, table in tables.items():
-        _need(table, ("probability", "hits", "lo", "hi"), "reliability")
+    for name, bins in tables.items():
+        _need(bins, ("probability", "hits", "lo", "hi"), "reliability")
         _interval(
-            axes, table["probability"], table["hits"], table["lo"], table["hi"], color_of(name),
+            axes, bins["probability"], bins["hits"], bins["lo"], bins["hi"], color_of(name),
             marker=marker_of(name), linewidth=1.4, label=label_of(name),
         )  # fmt: skip
     axes.set(xlabel="probability given to the first product", ylabel="share of users whose target it was")
@@ -667,9 +647,7 @@ def slices(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
         groups = list(dict.fromkeys(cut["group"]))
         for place, model in enumerate(models):
             part = cut[cut["model"] == model]
-            x = part["group"].map(groups.index).to_numpy(dtype=float) + (place - (len(models) - 1) / 2) * min(
-                0.16, 0.8 / len(models)
-            )
+            x = part["group"].map(groups.index).to_numpy(dtype=float) + (place - (len(models) - 1) / 2) * min(0.16, 0.8 / len(models))
             _interval(
                 axes,
                 x,
@@ -682,10 +660,7 @@ def slices(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
                 label=short(labels[model], 34),
             )
         size = cut.groupby("group")["n"].first() if "n" in cut else {}
-        ticks = [
-            short(str(group), 16) + (f"\nn = {int(size[group]):,}" if group in size else "")
-            for group in groups
-        ]
+        ticks = [short(str(group), 16) + (f"\nn = {int(size[group]):,}" if group in size else "") for group in groups]
         axes.set_xticks(range(len(groups)), ticks)
         axes.set_xlim(-0.55, len(groups) - 0.45)
         axes.set_ylim(bottom=0)
@@ -792,8 +767,7 @@ def columns_table(
     """
     rows = {
         label_of(name): {
-            heads[key]: with_interval(found[metric], found["ci95"][metric]) if found else "–"
-            for key, found in results[name].items()
+            heads[key]: with_interval(found[metric], found["ci95"][metric]) if found else "–" for key, found in results[name].items()
         }
         for name in order
     }

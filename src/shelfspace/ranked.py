@@ -127,12 +127,16 @@ def sources(
         From `shelfspace.baselines.ease`; a source only where it is given.
     """
     regressed = {"ease": ease(**settings.get("ease", EASE))} if ease else {}
-    return {
-        "tied": recommender,
-        "cooccurrence": baselines.item_to_item(baselines.cooccurrence(corpus, product_ids), **settings["cooccurrence"]),
-        "markov": baselines.markov(corpus, product_ids, MARKOV_STEPS),
-        "session_knn": baselines.session_knn(corpus, product_ids, **SESSION_KNN),
-    } | regressed | {f"{name}_user": baselines.nearest_to_user(*pair, **settings[f"{name}_user"]) for name, pair in vectors.items()}
+    return (
+        {
+            "tied": recommender,
+            "cooccurrence": baselines.item_to_item(baselines.cooccurrence(corpus, product_ids), **settings["cooccurrence"]),
+            "markov": baselines.markov(corpus, product_ids, MARKOV_STEPS),
+            "session_knn": baselines.session_knn(corpus, product_ids, **SESSION_KNN),
+        }
+        | regressed
+        | {f"{name}_user": baselines.nearest_to_user(*pair, **settings[f"{name}_user"]) for name, pair in vectors.items()}
+    )
 
 
 def candidates(

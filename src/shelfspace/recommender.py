@@ -29,7 +29,6 @@ from shelfspace.metrics import Model, in_blocks, ranks, reciprocal_rank, top_k
 from shelfspace.sequences import Examples
 from shelfspace.users import user_embeddings
 
-
 STRATEGIES = ("", "mirrored", "workers")
 
 
@@ -271,9 +270,7 @@ def adam(gradient, value, first, second, rate, t):
     return value - rate * step, first, second
 
 
-def sample(
-    always: np.ndarray, n_products: int, negatives: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def sample(always: np.ndarray, n_products: int, negatives: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Products to train a step on, and what to add to their logits so that the softmax is that over all products.
 
     The products in `always` are taken as they are; of the others, `negatives` are drawn uniformly without replacement,
@@ -296,9 +293,7 @@ def sample(
     return np.concatenate([always, drawn]), correction
 
 
-def validate(
-    scores: Callable[[slice], np.ndarray], targets: np.ndarray, block: int = 512
-) -> tuple[float, float]:
+def validate(scores: Callable[[slice], np.ndarray], targets: np.ndarray, block: int = 512) -> tuple[float, float]:
     """Mean cross-entropy and MRR@20, a block of users at a time.
 
     Parameters
@@ -342,9 +337,7 @@ def write_recommendations(
     Columns: user_id, rank (1 the best), product_id, score. Without `seen`, what a user saw is not recommended; whoever saw
     all but a few products then gets fewer than k.
     """
-    schema = pa.schema(
-        [("user_id", pa.string()), ("rank", pa.int16()), ("product_id", pa.string()), ("score", pa.float32())]
-    )
+    schema = pa.schema([("user_id", pa.string()), ("rank", pa.int16()), ("product_id", pa.string()), ("score", pa.float32())])
 
     def best(part: Examples) -> pa.RecordBatch:
         scores = model(part)

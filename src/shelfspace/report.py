@@ -82,13 +82,10 @@ def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
     )  # fmt: skip
     size = len(html.encode())
     if size > max_bytes:
-        figures = sorted(((n, caption) for chapter in told for n, caption in chapter.figures), reverse=True)[
-            :3
-        ]
+        figures = sorted(((n, caption) for chapter in told for n, caption in chapter.figures), reverse=True)[:3]
         largest = "; ".join(f"{n / 1e6:.2f} MB “{short(caption, 60)}”" for n, caption in figures) or "none"
         raise ValueError(
-            f"The report would take {size / 1e6:.2f} MB, more than its budget of {max_bytes / 1e6:.2f} MB. "
-            f"Its largest figures: {largest}."
+            f"The report would take {size / 1e6:.2f} MB, more than its budget of {max_bytes / 1e6:.2f} MB. Its largest figures: {largest}."
         )
     path = run_dir / "report.html"
     with runs.atomic(path) as temporary:
@@ -112,7 +109,7 @@ def made_of(notebooks: Mapping[str, nbformat.NotebookNode]) -> str:
     }
     code = "\n".join(source for told in cells.values() for kind, source in told if kind == "code")
     used = pipeline.imported(f"{code}\nfrom shelfspace import report")
-    files = [*(PAGE.parent / f"{name}.py" for name in used), *sorted(PAGE.iterdir()), START]
+    files = [*used, *sorted(PAGE.iterdir()), START]
     hashes = [runs.sha256_file(file) for file in files if file.is_file()]
     return hashlib.sha256(json.dumps([cells, hashes]).encode()).hexdigest()
 
@@ -120,9 +117,7 @@ def made_of(notebooks: Mapping[str, nbformat.NotebookNode]) -> str:
 def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
     """Fill a template of ``page/`` in; style and script go into the page, and nothing else may run or load in
     it."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "percent": percent,
         "gain": lambda found: points(found).split(" points")[0],
@@ -138,9 +133,7 @@ def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
     script = "".join((PAGE / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     style = (PAGE / "style.css").read_text(encoding="utf-8")
-    return environment.get_template(template).render(
-        style=style, script=script, script_digest=digest, **values
-    )
+    return environment.get_template(template).render(style=style, script=script, script_digest=digest, **values)
 
 
 def summary(metrics: Mapping, params: Mapping, told: Sequence[chapters.Chapter], model: str = "") -> dict:
@@ -162,10 +155,7 @@ def summary(metrics: Mapping, params: Mapping, told: Sequence[chapters.Chapter],
             if best.get(key) is not None
         ]
         + _apart(metrics),
-        "embeddings": [
-            {"name": name, "label": label_of(name)} | values
-            for name, values in metrics.get("embeddings", {}).items()
-        ],
+        "embeddings": [{"name": name, "label": label_of(name)} | values for name, values in metrics.get("embeddings", {}).items()],
         "alerts": alerts(metrics),
         "data": data,
         "protocol": metrics.get("protocol", ""),
@@ -459,21 +449,13 @@ def alerts(metrics: Mapping) -> list[str]:
     """What a reader must know before trusting the numbers; one sentence each."""
     data, found = metrics.get("data", {}), []
     if 0 < data.get("test", SMALL_TEST) < SMALL_TEST:
-        found.append(
-            f"Small test set: {data['test']:,} targets, so the intervals are wide; "
-            f"{SMALL_TEST} or more would be better."
-        )
-    coverage = {
-        label_of(n): e["coverage"] for n, e in metrics.get("embeddings", {}).items() if "coverage" in e
-    }
+        found.append(f"Small test set: {data['test']:,} targets, so the intervals are wide; {SMALL_TEST} or more would be better.")
+    coverage = {label_of(n): e["coverage"] for n, e in metrics.get("embeddings", {}).items() if "coverage" in e}
     coverage = coverage or ({"the embedding": data["coverage"]} if "coverage" in data else {})
     low = {name: share for name, share in coverage.items() if share < LOW_COVERAGE}
     if low:
         told = " and ".join(f"{percent(share)} ({name})" for name, share in low.items())
-        found.append(
-            f"Low coverage: only {told} of the products have an embedding; "
-            "those without are never found by similarity."
-        )
+        found.append(f"Low coverage: only {told} of the products have an embedding; those without are never found by similarity.")
     if data.get("repeat_share", 0) > MANY_REPEATS:
         found.append(
             f"Heavy repeats: in {percent(data['repeat_share'])} of the visits the customer had seen "
@@ -481,9 +463,7 @@ def alerts(metrics: Mapping) -> list[str]:
         )
     span = days(data)
     if span is not None and span < SHORT_DAYS:
-        found.append(
-            f"Short time range: {span:.1f} days; a decay per day can hardly be told from such a log."
-        )
+        found.append(f"Short time range: {span:.1f} days; a decay per day can hardly be told from such a log.")
     rows = ranking(metrics)
     mine, others = next(row for row in rows if row["best"]), [row for row in rows if not row["best"]]
     better = next((row for row in others if _standing_to(metrics, row) == "behind"), None)
@@ -502,10 +482,7 @@ def alerts(metrics: Mapping) -> list[str]:
         )
     dropped = sum(data.get("dropped", {}).values())
     if dropped > MANY_DROPPED * data.get("rows_read", float("inf")):
-        found.append(
-            f"Many rows dropped: {dropped:,} of {data['rows_read']:,} "
-            f"({percent(dropped / data['rows_read'])}); see the data."
-        )
+        found.append(f"Many rows dropped: {dropped:,} of {data['rows_read']:,} ({percent(dropped / data['rows_read'])}); see the data.")
     return [clean(text) for text in found]
 
 
@@ -528,18 +505,14 @@ def _literal(text: str) -> object:
 
 def source(data: object) -> str:
     """A short name of the input: "the simulated shop", or the file's or folder's name."""
-    names = [
-        Path(str(item)).name or str(item) for item in (data if isinstance(data, list | tuple) else [data])
-    ]
+    names = [Path(str(item)).name or str(item) for item in (data if isinstance(data, list | tuple) else [data])]
     return "the simulated shop" if names == ["shop"] else short(", ".join(names), 80)
 
 
 def days(data: Mapping) -> float | None:
     """Days between the first and the last event."""
     try:
-        return (
-            datetime.fromisoformat(data["last"]) - datetime.fromisoformat(data["first"])
-        ).total_seconds() / 86_400
+        return (datetime.fromisoformat(data["last"]) - datetime.fromisoformat(data["first"])).total_seconds() / 86_400
     except (KeyError, TypeError, ValueError):
         return None
 

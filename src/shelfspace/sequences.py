@@ -7,7 +7,7 @@ visits are history (what a model may see) and which are targets (what it must fi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import ibis
@@ -52,7 +52,7 @@ def window(events: ibis.Table, since: str = "", until: str = "") -> ibis.Table:
             at = datetime.fromisoformat(text) if text else None
         except ValueError:
             raise ValueError(f"{name} is {text!r}; it must be empty, or a date or time as 2024-03-04 or 2024-03-04T06:00.") from None
-        bounds[name] = at.astimezone(timezone.utc).replace(tzinfo=None) if at and at.tzinfo else at
+        bounds[name] = at.astimezone(UTC).replace(tzinfo=None) if at and at.tzinfo else at
     start, end = bounds.values()
     if start and end and start >= end:
         raise ValueError(f"since is {since} and until is {until}; since must be the earlier.")
@@ -60,7 +60,9 @@ def window(events: ibis.Table, since: str = "", until: str = "") -> ibis.Table:
     kept = kept if end is None else kept.filter(kept.timestamp < ibis.timestamp(end))
     if (start or end) and not kept.limit(1).count().execute():
         first, last = events.agg(first=events.timestamp.min(), last=events.timestamp.max()).execute().iloc[0]
-        raise ValueError(f"The log has no event from {since or 'its start'} to {until or 'its end'}; its events are from {first} to {last}.")
+        raise ValueError(
+            f"The log has no event from {since or 'its start'} to {until or 'its end'}; its events are from {first} to {last}."
+        )
     return kept
 
 
@@ -220,9 +222,7 @@ def _last_product(rows: ibis.Table, test_share: float, valid_share: float, seed:
 def _by_time(rows: ibis.Table, cut: ibis.Value, valid_share: float, seed: int) -> ibis.Table:
     """Split the log at a time: earlier sessions train, later sessions test at each of their visits but the first."""
     per_session = ibis.window(group_by=["user_id", "session"])
-    rows = rows.mutate(
-        session_start=rows.timestamp.min().over(per_session), session_position=rows.position.min().over(per_session)
-    )
+    rows = rows.mutate(session_start=rows.timestamp.min().over(per_session), session_position=rows.position.min().over(per_session))
     # Whole users validate: were it single sessions, a user's later training visits would have them in their history.
     before = rows.session_start < cut
     group = _split(rows.user_id, {"valid": valid_share, "asked": ASKED}, seed)
@@ -251,15 +251,12 @@ def _check(protocol, target_event, min_products, test_days, test_share, valid_sh
     if target_event not in ("", *EVENT_LEVELS):
         raise ValueError(f"target_event is {target_event!r}; it must be empty or one of {', '.join(EVENT_LEVELS)}.")
     if min_products < 2:
-        raise ValueError(
-            f"min_products is {min_products}; it must be at least 2, one product to learn from and one to find."
-        )
+        raise ValueError(f"min_products is {min_products}; it must be at least 2, one product to learn from and one to find.")
     if test_days <= 0:
         raise ValueError(f"test_days is {test_days}; it must be a positive number of days.")
     if test_share <= 0 or valid_share <= 0 or test_share + valid_share >= 1:
         raise ValueError(
-            f"test_share is {test_share} and valid_share is {valid_share}; both must be positive and leave some "
-            "users to train."
+            f"test_share is {test_share} and valid_share is {valid_share}; both must be positive and leave some users to train."
         )
 
 
@@ -423,9 +420,7 @@ def load(path: str | Path) -> pa.Table:
     file = pq.ParquetFile(path, read_dictionary=["user_id", "product_id", *few])
     fields = [field.with_type(few.get(field.name, field.type)) for field in file.schema_arrow]
     schema = pa.schema(fields)
-    table = pa.concat_tables(
-        [schema.empty_table(), *(file.read_row_group(group).cast(schema) for group in range(file.num_row_groups))]
-    )
+    table = pa.concat_tables([schema.empty_table(), *(file.read_row_group(group).cast(schema) for group in range(file.num_row_groups))])
     release()
     return table
 
@@ -506,9 +501,7 @@ def without(given: Corpus, product_ids: np.ndarray) -> Corpus:
     used, items = np.unique(given.items[keep], return_inverse=True)
     kept_before = np.concatenate([[0], np.cumsum(keep)])
     visits = {name: None if (of := getattr(given, name)) is None else of[keep] for name in ("times", "events", "sessions")}
-    return replace(
-        given, product_ids=given.product_ids[used], items=items.astype(np.int32), offsets=kept_before[given.offsets], **visits
-    )
+    return replace(given, product_ids=given.product_ids[used], items=items.astype(np.int32), offsets=kept_before[given.offsets], **visits)
 
 
 def of_split(table: pa.Table, split: str) -> pa.Table:
@@ -571,9 +564,7 @@ def latest(table: pa.Table, product_ids: np.ndarray) -> Examples:
     target = np.where(last >= 0, items[last], -1)
     end = np.where(last >= 0, last, offsets[1:])
     trained = offsets[:-1] + _trained(pc.equal(table["split"], "train").to_numpy(), offsets)
-    return Examples(
-        items, times, events, offsets[:-1], end, target, np.zeros(len(end), np.int8), user_ids[users[offsets[:-1]]], trained
-    )
+    return Examples(items, times, events, offsets[:-1], end, target, np.zeros(len(end), np.int8), user_ids[users[offsets[:-1]]], trained)
 
 
 def _trained(in_train: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -300,9 +300,7 @@ class _Catalogue(NamedTuple):
     texts: np.ndarray
 
 
-def simulate(
-    users: int = 30_000, products: int = 3_000, days: int = 28, seed: int = 0, visits: float = VISITS_MEDIAN
-) -> Shop:
+def simulate(users: int = 30_000, products: int = 3_000, days: int = 28, seed: int = 0, visits: float = VISITS_MEDIAN) -> Shop:
     """Simulate a shop, all of it in memory.
 
     Parameters
@@ -393,9 +391,7 @@ def _simulate(users: int, products: int, days: int, seed: int, visits: float):
     for name, value in given.items():
         if not isinstance(value, (int, np.integer)) or value < least[name]:
             why = ", one for each category" if name == "products" else ""
-            raise ValueError(
-                f"{name} is {value!r}; it must be a whole number of at least {least[name]}{why}."
-            )
+            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {least[name]}{why}.")
     if not visits > 0:
         raise ValueError(f"visits is {visits!r}; it must be a number above 0.")
     block = 20_000  # users at a time, so that memory does not grow with their number
@@ -417,9 +413,7 @@ def _catalogue(size: int, rng: np.random.Generator) -> _Catalogue:
     bounds = np.concatenate([[0], np.cumsum(counts)])
     category = np.repeat(np.arange(len(CATALOGUE)), counts)
     department = np.array([departments.index(row.department) for row in CATALOGUE], dtype=np.int8)[category]
-    brand_tier = {
-        name: rng.permutation(np.linspace(-1.2, 1.2, len(BRANDS[name].split()))) for name in departments
-    }
+    brand_tier = {name: rng.permutation(np.linspace(-1.2, 1.2, len(BRANDS[name].split()))) for name in departments}
 
     brand, line = np.zeros(size, dtype=np.int8), np.zeros(size, dtype=np.int64)
     tier, pull = np.zeros(size), np.zeros(size)
@@ -463,21 +457,16 @@ def _catalogue(size: int, rng: np.random.Generator) -> _Catalogue:
     )  # fmt: skip
 
 
-def _texts(
-    frame: pd.DataFrame, category: np.ndarray, tier: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _texts(frame: pd.DataFrame, category: np.ndarray, tier: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Add names and descriptions to `frame`; return each product's queries as codes and texts."""
     names, descriptions, queries, taken = [], [], [], {}
     ranges = np.array(RANGES)[np.digitize(tier, [-0.9, -0.3, 0.3, 0.9])]
     draws = rng.random((len(frame), 4))
-    for brand, line, c, price_range, draw in zip(
-        frame["brand"], frame["line"], category, ranges, draws, strict=True
-    ):
+    for brand, line, c, price_range, draw in zip(frame["brand"], frame["line"], category, ranges, draws, strict=True):
         row = CATALOGUE[c]
         variants, qualities = (half.split(",") for half in row.features.split(";"))
         noun, variant, quality = (
-            options[int(u * len(options))]
-            for options, u in zip((row.nouns.split(","), variants, qualities), draw[:3], strict=True)
+            options[int(u * len(options))] for options, u in zip((row.nouns.split(","), variants, qualities), draw[:3], strict=True)
         )
         extra = f"{quality} " if draw[3] < 0.4 else ""
         what = f"{extra}{variant} {noun}"
@@ -633,9 +622,7 @@ def _traits(shop: _Catalogue, users: int, rng: np.random.Generator) -> dict[str,
     }
 
 
-def _by_taste(
-    shop: _Catalogue, traits: dict[str, np.ndarray], who: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _by_taste(shop: _Catalogue, traits: dict[str, np.ndarray], who: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A product by lasting taste.
 
     `OFFERED` popular products of a favourite category (now and then of the whole shop) are on offer; the one
@@ -737,9 +724,7 @@ def _truth(shop: _Catalogue, traits: dict[str, np.ndarray]) -> dict[str, pd.Data
     })  # fmt: skip
     ids = products["product_id"].to_numpy()
     moves = {"complements": ("complement_id", shop.complements), "substitutes": ("substitute_id", shop.substitutes)}
-    return {"products": products, "users": users} | {
-        name: _moves(ids, place, goal, *chances) for name, (goal, chances) in moves.items()
-    }
+    return {"products": products, "users": users} | {name: _moves(ids, place, goal, *chances) for name, (goal, chances) in moves.items()}
 
 
 def _moves(ids: np.ndarray, place: np.ndarray, goal: str, places: np.ndarray, cumulative: np.ndarray) -> pd.DataFrame:
@@ -830,9 +815,7 @@ def _write(path: str | Path, tables: Iterator[pa.Table]) -> Path:
 def _check_ending(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in ENDINGS:
-        raise ValueError(
-            f"{path.name} must end in one of {', '.join(ENDINGS)}; the ending chooses the format."
-        )
+        raise ValueError(f"{path.name} must end in one of {', '.join(ENDINGS)}; the ending chooses the format.")
     return path
 
 

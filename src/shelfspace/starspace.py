@@ -254,9 +254,7 @@ def _check(similarity: str, loss: str, given: dict) -> None:
         raise ValueError("patience needs a score to watch; give validate as well.")
 
 
-def _rows(
-    corpus: Corpus, features: Features | None, own_rows: bool = True
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _rows(corpus: Corpus, features: Features | None, own_rows: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """All product ids, the rows of the table that each is the sum of, and the number of rows.
 
     Product i is the sum of ``rows[starts[i]:starts[i + 1]]``: its own row, if it has a visit, and its features'.

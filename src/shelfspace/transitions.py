@@ -149,9 +149,7 @@ def holds(items: np.ndarray, offsets: np.ndarray, n_products: int) -> sp.csr_mat
     return held
 
 
-def followers(
-    table: sp.csr_matrix, examples: Examples, step: int, source: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def followers(table: sp.csr_matrix, examples: Examples, step: int, source: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What came `step` visits after the visit at `source` of each history, in other sequences than its own.
 
     Parameters
@@ -172,9 +170,7 @@ def followers(
     """
     lengths = np.diff(table.indptr)
     room = int(lengths[examples.items[np.maximum(source, examples.start)]].sum())
-    return _followers(
-        table.indptr, table.indices, table.data, examples.items, examples.start, examples.trained, source, step, room
-    )
+    return _followers(table.indptr, table.indices, table.data, examples.items, examples.start, examples.trained, source, step, room)
 
 
 @nb.njit(nogil=True, cache=True)

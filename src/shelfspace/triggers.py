@@ -43,7 +43,9 @@ def check(data: str, out: str | Path, engine_url: str = "", images: str = "") ->
     _check_path("out", str(out), "SHELFSPACE_OUT", "reports")
     urls = [url.strip() for url in os.environ.get("SHELFSPACE_ENGINES", "").split(",")]
     if engine_url and engine_url not in urls:
-        raise ValueError(f"engine_url is {engine_url!r}, which SHELFSPACE_ENGINES does not name; it names {', '.join(filter(None, urls)) or 'none'}.")
+        raise ValueError(
+            f"engine_url is {engine_url!r}, which SHELFSPACE_ENGINES does not name; it names {', '.join(filter(None, urls)) or 'none'}."
+        )
 
 
 def _check_path(name: str, given: str, setting: str, default: str) -> None:

@@ -81,9 +81,7 @@ def recovered(rank: np.ndarray, other: np.ndarray, owners: np.ndarray, seed: int
     }  # fmt: skip
 
 
-def recover(
-    made: Mapping[str, Made], pairs: Mapping[str, Examples], names: Sequence[str], seed: int = 0
-) -> dict[str, dict]:
+def recover(made: Mapping[str, Made], pairs: Mapping[str, Examples], names: Sequence[str], seed: int = 0) -> dict[str, dict]:
     """How well known pairs are found, by name and kind of pair; see `recovered`.
 
     The intervals are as wide as it takes for those of all variants and kinds together to hold in 95 % (Bonferroni).

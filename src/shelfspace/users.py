@@ -136,9 +136,7 @@ def user_embeddings(
     return embeddings
 
 
-def relational(
-    history: ibis.Table, embeddings: ibis.Table, dim: int, decay: float, decay_time: str = "days"
-) -> ibis.Table:
+def relational(history: ibis.Table, embeddings: ibis.Table, dim: int, decay: float, decay_time: str = "days") -> ibis.Table:
     """The same formula as one relational expression, for engines that hold the log (DuckDB, Spark, BigQuery).
 
     Parameters
@@ -205,9 +203,7 @@ def sums(weights: ibis.Table, embeddings: ibis.Table, dim: int) -> ibis.Table:
     # One column per dimension: ordered array aggregation is slower, and Spark has none in Ibis.
     columns = {f"v{i}": embeddings.vector[i].cast("float64") for i in range(dim)}
     rows = weights.join(embeddings.select("product_id", **columns), "product_id")
-    return rows.group_by("user_id").agg(
-        total=total(rows.weight), **{f"d{i}": total(rows.weight * rows[f"v{i}"]) for i in range(dim)}
-    )
+    return rows.group_by("user_id").agg(total=total(rows.weight), **{f"d{i}": total(rows.weight * rows[f"v{i}"]) for i in range(dim)})
 
 
 def averages(sums: ibis.Table, dim: int) -> ibis.Table:

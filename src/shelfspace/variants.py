@@ -211,9 +211,7 @@ class Made:
     recall: float = float("nan")
 
 
-def gather(
-    table: pa.Table, products: pd.DataFrame, *, asked: pd.DataFrame | None = None, pictures: Features | None = None
-) -> Material:
+def gather(table: pa.Table, products: pd.DataFrame, *, asked: pd.DataFrame | None = None, pictures: Features | None = None) -> Material:
     """Bring together what variants are made from, and see what the log has.
 
     Parameters
@@ -346,8 +344,10 @@ def _made(variant: Variant, material: Material, settings: Settings, made: Mappin
     size = vectors.nbytes + (embedded.features.vectors.nbytes if embedded.features else 0)
     place = None
     if on & {"information", "searches"} and len(material.information.names):
+
         def place(rows: pd.DataFrame) -> np.ndarray:
             return embedded.embed_products(features.of_products(rows, min_products=1, max_share=1.0))
+
     plain = Made(variant, None, material.valid, material.test, vectors, known, None, seconds, size / 1e6, place)
     if "searches" in on:
         return _asking(embedded, material, decay, plain)
@@ -401,9 +401,7 @@ def _asking(embedded: Embeddings, material: Material, decay: Mapping, plain: Mad
     return _exact(model, replace(plain, valid=valid, test=test, megabytes=plain.megabytes + vectors[~is_product].nbytes / 1e6))
 
 
-def outside(
-    name: str, label: str, model: Model, material: Material, megabytes: float, base: str = "word2vec"
-) -> Made:
+def outside(name: str, label: str, model: Model, material: Material, megabytes: float, base: str = "word2vec") -> Made:
     """A model that was trained elsewhere, to be measured beside the variants, against the default `base`."""
     nothing = np.zeros((0, 0), np.float32)
     variant = Variant(name, label, base, base)
