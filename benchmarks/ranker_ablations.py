@@ -35,7 +35,7 @@ def main() -> None:
     learned = recommender.keras.saving.load_model(run / "recommender_tied.keras")
     sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], baselines.ease(corpus, product_ids))
     facts = ranked.facts(corpus, products, aligned[choice["embedding"]][0])
-    half = asked[np.sort(np.random.default_rng(0).permutation(len(asked))[: len(asked) // 2])]
+    half = asked.sample(len(asked) // 2)
     rest = {name: model for name, model in sources.items() if name != "tied"}  # tied stands first, and orders what is no candidate
 
     variants = {"full": (sources, facts, asked)}

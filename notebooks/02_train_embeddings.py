@@ -169,7 +169,7 @@ plots.table(
 # the twenty nearest to the mean of their history?
 
 # %% tags=["starspace"]
-judges = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:compare_users])]
+judges = valid.sample(compare_users, seed)
 few = judges[: min(len(judges), 300)]
 ss_settings = {
     "similarity": ss_similarity, "loss": ss_loss, "margin": ss_margin, "temperature": ss_temperature,

@@ -263,7 +263,7 @@ aligned = {
 }
 sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], baselines.ease(corpus, product_ids))
 facts = ranked.facts(corpus, products, vectors)
-few = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:5000])]
+few = valid.sample(5000, seed)
 product, offsets, _ = ranked.look(sources, facts, few, rank_top)
 
 # %%
@@ -284,7 +284,8 @@ plots.table(
 
 # %% [markdown]
 # The ranker learns from the targets that were kept back. Each is asked for twice: among all candidates and, where it was new to
-# the user, among the new ones. So the same ranker serves a list of new products alone.
+# the user, among the new ones. So the same ranker serves a list of new products alone. On a small log the valid users stop it
+# after a few trees, which leave many candidates equal; these stand in the order of the first source, the tied recommender.
 
 # %%
 ranker = ranked.train(sources, facts, asked, valid, top=rank_top, seed=seed)
@@ -363,7 +364,7 @@ plots.table(
 
 # %%
 if leaves != "dense" and explained:
-    some = everybody[np.sort(np.random.default_rng(seed).permutation(len(everybody))[:explained])]
+    some = everybody.sample(explained, seed)
     listed = pd.read_parquet(run / "recommendations.parquet", filters=[("user_id", "in", some.user_ids.tolist())])
     pairs = pd.Index(some.user_ids).get_indexer(listed.user_id), np.searchsorted(product_ids, listed.product_id.to_numpy(str))
     parts = ranked.explain(ranker, some, *pairs) if leaves == "ranked" else tied.explain(learned, some, *pairs)

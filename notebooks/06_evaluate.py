@@ -104,7 +104,7 @@ if matrix_factorisation:
 if peers:
     makers |= {kind: maker(kind, corpus, product_ids, valid, seed=seed) for kind in PEERS}
     grids |= dict.fromkeys(PEERS, {"dropout": DROPOUTS})
-judges = valid[np.sort(np.random.default_rng(seed).permutation(len(valid))[:sweep_users])]
+judges = valid.sample(sweep_users, seed)
 tried, tuned = metrics.sweep(makers, grids, judges)
 
 # %%

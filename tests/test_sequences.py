@@ -340,3 +340,16 @@ def test_a_sample_holds_whole_users():
     assert len(users) == 20 and (whole.to_pandas().groupby("user_id", observed=True).size()[users.index] == users).all()
     assert sequences.sample(whole, 20, seed=1).equals(few) and not sequences.sample(whole, 20, seed=2).equals(few)
     assert sequences.sample(whole, 0) is whole and sequences.sample(whole, 10**6) is whole
+
+
+def test_a_sample_of_the_examples_is_in_their_order_and_the_same_each_time():
+    n = 50
+    examples = sequences.Examples(
+        np.arange(n, dtype=np.int32), np.zeros(n), np.zeros(n, np.int8), np.arange(n), np.arange(n) + 1, np.zeros(n, np.int32),
+        np.zeros(n, np.int8), np.arange(n).astype(str),
+    )  # fmt: skip
+    few = examples.sample(20, seed=3)
+    assert len(few) == 20 and (np.diff(few.start) > 0).all()
+    np.testing.assert_array_equal(few.start, examples.sample(20, seed=3).start)
+    assert few.start.tolist() != examples.sample(20, seed=4).start.tolist()
+    np.testing.assert_array_equal(examples.sample(80).start, examples.start)

@@ -96,7 +96,7 @@ class Split:
         judges = judges[judges.lengths >= self.test.lengths.min()]
         if not len(self.examples(early)) or not len(judges):
             early, judges = slice(0, sessions), self.examples()
-        judges = judges[np.sort(np.random.default_rng(seed).permutation(len(judges))[:most])]
+        judges = judges.sample(most, seed)
         return early, replace(judges, trained=judges.start)  # what they judge was counted in the early sessions alone
 
     def _offsets(self, sessions: slice) -> np.ndarray:

@@ -396,6 +396,10 @@ class Examples:
         per_example = (self.start, self.end, self.target, self.target_event, self.user_ids, self.trained)
         return Examples(self.items, self.times, self.events, *(values[rows] for values in per_example))
 
+    def sample(self, n: int, seed: int = 0) -> Examples:
+        """So many of them, drawn at random, in the order in which they stand; all where there are no more."""
+        return self[np.sort(np.random.default_rng(seed).permutation(len(self))[:n])]
+
     @property
     def lengths(self) -> np.ndarray:
         """Visits in each history, int64, shape (n,)."""
