@@ -52,6 +52,8 @@ seed = 0  # of everything random; from 0 to 4294967295
 # ## The log
 
 # %%
+import hashlib
+
 import ibis
 import numpy as np
 import pandas as pd
@@ -74,14 +76,22 @@ if data == "shop":
     shop.write(simulated, source)
     shop.write_truth(simulated, run / "shop")
 
+# %% [markdown]
+# Whatever form the log has, it is read into one table. From here on it is DuckDB, or another engine, that does the relational work;
+# what stands below are expressions, and rows are fetched only to be shown.
+
+# %%
 log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair), expected=events.announced(run, data))
 connection = log.connection if engine == "duckdb" else engines.connect(engine, engine_url)
 clicks = sequences.last_days(engines.move(sequences.window(log.table, since, until), connection), last_days)
 
+# %% [markdown]
+# These are the columns that every log is brought to:
+
 # %%
 first_rows = clicks.order_by("row").limit(6).to_pandas()
 shown = [name for name in ("user_id", "timestamp", "event", "product_id", "name", "category", "price", "query") if name in first_rows]
-plots.table(first_rows[shown], caption="The first rows of the log, in the one form that all logs are brought to.")
+plots.table(first_rows[shown], caption="The first rows of the log.")
 
 # %% [markdown]
 # What does not fit is not mended silently. Rows that cannot be used are left out; a price that cannot be read is left
@@ -125,13 +135,29 @@ plots.table(
 #
 # The last visit is what a recommender should have foreseen: the **target**. Everything before it is **history**, and
 # nothing of the target may reach the training of embeddings or the user's own embedding. With Ada's visits, the chair
-# is the target, and a model sees phone A, phone B, phone A, case A, case A.
+# is the target, and a model sees phone A, phone B, phone A, case A, case A. A test user's history trains as everybody's does: in
+# use, too, a recommender knows what its customers did until now. What it must not know is what they do next.
 #
 # Two protocols are built in. `last-product` is the article's: every user has one target, their most recent product.
 # `time` cuts the log at a date: sessions before it train, and every visit of a later session, except its first, is a
 # target. It is the stricter one, as no model can know a later day's fashion. Of a session that runs over the date, what
 # comes after it is left out. For three users in ten the last session before it gives targets that train, as the train users'
 # targets do under `last-product`: what learns to find targets needs some that the embeddings have not seen.
+#
+# Users with fewer than five distinct products are left out, as in the article: with one of them as the target, too few are left to
+# tell a taste by, and whoever came for one thing teaches nothing about what goes with it.
+#
+# Whose target tests is told by a hash of the user's id and the seed, not by chance and not by the order of the log. So it is the same on
+# every engine, and stays as it is when the log grows. By hand, for Ada under `last-product`:
+
+# %%
+digest = hashlib.md5(f"Ada#{seed}".encode()).hexdigest()[:8]
+place = int(digest, 16) / 16**8
+group = "test" if place < test_share else "valid" if place < test_share + valid_share else "train"
+plots.note(f"The MD5 hash of “Ada#{seed}” begins with {digest}, which lies at {place:.3f} between 0 and 1: Ada's target would {group}.")
+
+# %% [markdown]
+# Now all of it, as one expression: visits, users with enough products, what is history and what is target.
 
 # %%
 expression = sequences.sequences(
@@ -154,6 +180,10 @@ plots.table(
     "split by user; those of the train users train, too.",
 )
 
+# %% [markdown]
+# Each product once, with what the log tells of it and how often it was met: the *product table*. All vectors and scores of the later
+# chapters stand in its order.
+
 # %%
 products = events.products(clicks).to_pandas()
 with runs.atomic(run / "products.parquet") as temporary:
@@ -175,6 +205,9 @@ plots.show(
     caption=f"Half of the users kept have at most {np.median(lengths):.0f} visits; the longest sequence has {lengths.max():,}.",
     alt="Histogram of visits per user, on a logarithmic axis, with the median marked.",
 )
+
+# %% [markdown]
+# Are all days there, and alike? A gap or a jump is a fault of the log more often than of the shop.
 
 # %%
 per_day = clicks.group_by(day=clicks.timestamp.date(), event=clicks.event).agg(count=clicks.count()).to_pandas()
@@ -243,7 +276,9 @@ plots.show(
 # </details>
 
 # %% [markdown]
-# ## Takeaways
+# ## What the other chapters need
+#
+# The figures of this chapter go into data.json, from which the page and the later chapters take them.
 
 # %%
 overview = clicks.agg(users=clicks.user_id.nunique(), first=clicks.timestamp.min(), last=clicks.timestamp.max()).to_pandas().iloc[0]
@@ -257,6 +292,9 @@ facts = {
     "min_products": min_products,
 } | {split: int(targets.get(split, 0)) for split in ("train", "valid", "test")}  # fmt: skip
 runs.write_json(run / "data.json", facts)
+
+# %% [markdown]
+# ## Takeaways
 
 # %%
 plots.takeaways([

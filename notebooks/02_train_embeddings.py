@@ -47,6 +47,9 @@ compare_users = 1000  # valid users on whom the two are compared; from 1 to 1000
 feature_epochs = 10  # StarSpace with features: passes over the sequences; 0 leaves that part out; from 0 to 10000
 seed = 0  # of everything random; from 0 to 4294967295
 
+# %% [markdown]
+# Only the sequences and the product table of the chapter before are needed.
+
 # %% tags=["setup"]
 import numpy as np
 import pandas as pd
@@ -55,12 +58,18 @@ from shelfspace import baselines, embeddings, features, metrics, plots, runs, se
 
 plots.theme()
 run = runs.run_folder(run_dir)
-table = sequences.load(run / "sequences.parquet")
-corpus = sequences.corpus(table)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
+
+# %% [markdown]
+# The *corpus* is what trains: all histories, as one array of products and where each sequence begins. The valid users' targets say
+# how good the vectors are. The table itself is let go, as that of a large log takes gigabytes.
+
+# %% tags=["setup"]
+table = sequences.load(run / "sequences.parquet")
+corpus = sequences.corpus(table)
 valid = sequences.examples(table, product_ids, "valid")
-del table  # of a large log it takes gigabytes, and all that is needed stands in the arrays above
+del table
 sequences.release()
 files = {name: f"product_embeddings/{name}.parquet" for name in ("word2vec", "starspace")}
 seconds = {}
@@ -80,7 +89,9 @@ seconds = {}
 #
 # $$\log \sigma(v_p \cdot u_c) + \sum_{k=1}^{K} \log \sigma(-v_p \cdot u_{n_k})$$
 #
-# where $\sigma(x) = 1 / (1 + e^{-x})$. Two products that have the same neighbours end up with similar vectors, also
+# where $\sigma(x) = 1 / (1 + e^{-x})$. Each product has two vectors: $v$ where it stands in the middle, $u$ where it is a neighbour.
+# With one vector for both, a product would be pushed to be its own neighbour, which it seldom is. $v$ is the embedding; $u$ is left
+# behind when the training is over. Two products that have the same neighbours end up with similar vectors, also
 # when nobody saw both: that is why two phones lie together although a customer buys only one of them.
 #
 # By hand: the history *phone A, phone B, phone A, case A*, and a window of one, give these pairs.
@@ -97,15 +108,19 @@ plots.table(
 # The defaults for text do not suit shops: popular products are no stop words, and noise drawn by count to the power
 # of 0.75 is rarely best (Caselles-Dupré et al., RecSys 2018). Window, negatives, exponent and subsampling are
 # parameters of this notebook for that reason; their defaults were chosen by a search on valid users, with as many
-# tries as StarSpace had. The trainer is a small one of our own; `w2v_trainer="gensim"` takes gensim's, which finds vectors as good
-# in several times the processor time. (`runs.once` trains, unless a scheduler had a task of its own do so in this run; then the
-# file is there.)
+# tries as StarSpace had.
 
 # %% tags=["word2vec"]
 w2v_settings = {
     "window": w2v_window, "negatives": w2v_negatives, "ns_exponent": w2v_ns_exponent, "subsample": w2v_subsample,
     "epochs": w2v_epochs, "learning_rate": w2v_learning_rate,
 }  # fmt: skip
+
+# %% [markdown]
+# The trainer is a small one of our own; `w2v_trainer="gensim"` takes gensim's, which finds vectors as good in several times the
+# processor time. (`runs.once` trains, unless a scheduler had a task of its own do so in this run; then the file is there.)
+
+# %% tags=["word2vec"]
 if w2v_trainer == "gensim":
     from shelfspace import word2vec as trainer
 else:
@@ -120,8 +135,8 @@ seconds["word2vec"] = runs.once(run, files["word2vec"], lambda path: trainer.tra
 #
 # $$\sum_{k=1}^{K} \max\big(0,\ \mu - \mathrm{sim}(a, b) + \mathrm{sim}(a, b_k)\big)$$
 #
-# The order within the sequence plays no part, and both sides share one table. What it learns is exactly what is
-# needed later: that the sum of what a user saw be near to what the user looks at next.
+# The order within the sequence plays no part, and both sides share one table. It learns what is asked of it later: that the sum of
+# what a user saw be near to another product of the user's. Whether that makes it better at it is measured below.
 #
 # By hand, with five products in the plane: the bag is *phone A* and *case A*, the label *phone B*, and the negatives
 # are *chair* and *lamp*.
@@ -131,6 +146,11 @@ names = ["phone A", "case A", "phone B", "chair", "lamp"]
 before = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, -0.6], [-1.0, 0.0]])
 bag, label, noise = [0, 1], 2, [3, 4]
 a = before[bag].sum(axis=0) / np.linalg.norm(before[bag].sum(axis=0))
+
+# %% [markdown]
+# The cosine of the bag to each product says which of the negatives are nearer to it than the label, or less than the margin farther:
+
+# %%
 cosines = before @ a
 terms = np.maximum(0, 0.5 - cosines[label] + cosines[noise])
 plots.table(
@@ -141,9 +161,10 @@ plots.table(
 
 # %% [markdown]
 # Only negatives that are too near teach. With $\bar n$ their mean, every product of the bag moves along
-# $b - \bar n$; the label moves towards the bag, and each of the negatives away from it. Adagrad divides each step by
-# the root of the row's mean square so far, so a first step has about the length $\eta \sqrt d$, $\eta$ being the
-# learning rate.
+# $b - \bar n$; the label moves towards the bag, and each of the negatives away from it. Adagrad (Duchi et al. 2011) gives each row a
+# step size of its own: what moved often takes smaller steps, so that popular products settle while rare ones still learn. It divides
+# a step by the root of the row's mean square so far, so a first step has about the length $\eta \sqrt d$, $\eta$ being the learning
+# rate.
 
 # %%
 gradient = before[noise][terms > 0].mean(axis=0) - before[label]
@@ -151,6 +172,11 @@ by_hand = before.copy()
 by_hand[bag] -= 0.1 * gradient / np.sqrt((gradient**2).mean())
 by_hand[label] += 0.1 * a / np.sqrt((a**2).mean())
 by_hand[[n for n, term in zip(noise, terms) if term > 0]] -= 0.1 * a / np.sqrt((a**2).mean()) / (terms > 0).sum()
+
+# %% [markdown]
+# The trainer, asked for the same update, comes to the same vectors:
+
+# %%
 loss, by_module = starspace.update(before, bag, label, noise, margin=0.5, learning_rate=0.1)
 moved = pd.DataFrame({
     "product": names, "before": [f"({x:.2f}, {y:.2f})" for x, y in before],
@@ -175,15 +201,17 @@ ss_settings = {
     "similarity": ss_similarity, "loss": ss_loss, "margin": ss_margin, "temperature": ss_temperature,
     "negatives": ss_negatives, "window": ss_window, "epochs": ss_epochs, "learning_rate": ss_learning_rate,
 }  # fmt: skip
+
+# %% [markdown]
+# With `ss_patience`, the training stops when these users stop gaining; by default it makes all its passes, as most logs want them.
+
+# %% tags=["starspace"]
 seconds["starspace"] = runs.once(run, files["starspace"], lambda path: starspace.train(
     corpus, dim=dim, seed=seed, patience=ss_patience, **ss_settings,
     validate=lambda made: metrics.hit_rate(
         metrics.evaluate(baselines.nearest_to_user(*embeddings.align(made, product_ids), decay=0.0), few).ranks, 20
     ).mean(),
 ).save(path))  # fmt: skip
-
-# %%
-trained = {name: embeddings.load(run / file) for name, file in files.items()}
 
 # %% [markdown]
 # ## What training did
@@ -192,16 +220,17 @@ trained = {name: embeddings.load(run / file) for name, file in files.items()}
 # so only the shapes can be compared.
 
 # %%
+trained = {name: embeddings.load(run / file) for name, file in files.items()}
 losses = {name: list(made.losses) for name, made in trained.items()}
-falls = {name: 1 - values[-1] / values[0] for name, values in losses.items()}
+changed = {name: values[-1] / values[0] - 1 for name, values in losses.items()}
 scores = trained["starspace"].scores
 plots.show(
     plots.training_loss(losses),
-    caption=f"From the first to the last pass the loss fell by {falls['word2vec']:.0%} (word2vec) and "
-    f"{falls['starspace']:.0%} (StarSpace), seed {seed}. StarSpace's hit rate on {len(few):,} valid users was "
+    caption=f"From the first to the last pass the loss changed by {changed['word2vec']:+.0%} (word2vec) and "
+    f"{changed['starspace']:+.0%} (StarSpace), seed {seed}. StarSpace's hit rate on {len(few):,} valid users was "
     f"{scores[0]:.1%} after the first pass, {max(scores):.1%} at best (pass {int(np.argmax(scores)) + 1}) and "
     f"{scores[-1]:.1%} at the end.",
-    alt="Two panels with the training loss per epoch, one for word2vec and one for StarSpace, both falling.",
+    alt="Two panels with the training loss per epoch, one for word2vec and one for StarSpace.",
 )
 
 # %% [markdown]
@@ -223,12 +252,21 @@ for name, (vectors, known) in aligned.items():
             lambda part: users.user_embeddings(part, vectors, decay, "rank", known) @ vectors.T, judges
         ).ranks
 
+# %% [markdown]
+# Every target counts in *all*; those that were new to the user and those of popular and less popular products are also looked at by
+# themselves.
+
 # %%
 counts = products["count"].to_numpy()[judges.target]
 parts = {
     "all": np.ones(len(judges), bool), "not seen before": ~judges.seen(), "popular": counts > np.median(counts),
     "less popular": counts <= np.median(counts),
 }  # fmt: skip
+
+# %% [markdown]
+# A hit is a target among the twenty nearest products. Its share, for each way to ask, and each part:
+
+# %%
 rows = []
 hits = {key: metrics.hit_rate(rank, 20) for key, rank in ranks.items()}
 for (name, history, similarity), hit in hits.items():
@@ -242,6 +280,10 @@ plots.table(
     caption=f"HR@20 in % (± 1.96 standard errors) of {len(judges):,} valid users, the best first: all targets, those "
     "new to the user, and those of the more and the less popular products.",
 )
+
+# %% [markdown]
+# Is the better of the two better by more than chance? Each is taken as it does best here, and both are asked about the same users, so
+# that the difference of each user counts.
 
 # %%
 best = {name: max((key for key in hits if key[0] == name), key=lambda key: hits[key].mean()) for name in trained}
@@ -267,6 +309,9 @@ plots.table(
     pd.DataFrame({"setting": every} | columns),
     caption=f"The settings, both with d = {dim} and seed {seed}.",
 )
+
+# %% [markdown]
+# And what they bought with it:
 
 # %%
 coverage = {name: known for name, (_, known) in aligned.items()}
@@ -314,6 +359,9 @@ if feature_epochs and len(of_products.names) and len(hidden):
 else:
     plots.note("This log has no product columns to make features of, or feature_epochs is 0, so this part is left out.")
 
+# %% [markdown]
+# What lies near a hidden product, and near two words of its name as a query?
+
 # %%
 labels = plots.product_labels(products)
 if by_features is not None:
@@ -324,6 +372,9 @@ if by_features is not None:
     if by_words.any():
         shown[f"query: {text}"] = labels[embeddings.nearest(vectors, by_words, 5)[0][0]]
     plots.table(pd.DataFrame(shown), caption="The five nearest products of a product that training never saw, and of a query.")
+
+# %% [markdown]
+# One product may be luck. Of all that were hidden, how many of the nearest are of the same category?
 
 # %%
 same = None
@@ -406,7 +457,6 @@ plots.takeaways([
     f"in twenty tries, {kind['starspace']} {hits[best['starspace']].mean():.1%}: {verdict}.",
     f"word2vec took {seconds['word2vec']:.0f} s for {passes['word2vec']} passes, StarSpace {seconds['starspace']:.0f} "
     f"s for {passes['starspace']}, its checks on valid users among them.",
-    "Pick word2vec when what stands next to what matters and sequences are all there is; StarSpace when vectors are "
-    "added up to users, when time is short, or when new products and queries need a place, too.",
+    "StarSpace alone gives new products and queries a place, too, by what is said of them.",
     *([f"Features alone put a product among its own category {same:.0%} of the time."] if same is not None else []),
 ])  # fmt: skip

@@ -29,6 +29,9 @@ tsne_products = 3000  # draw at most so many products, the most visited ones; fr
 perplexity = 30.0  # t-SNE: about how many neighbours each product keeps; from 1 to 1000
 seed = 0  # of everything random; from 0 to 4294967295
 
+# %% [markdown]
+# Both embeddings are brought into the order of the product table; a product without one has zeros, and is marked.
+
 # %%
 import numpy as np
 import pandas as pd
@@ -72,12 +75,20 @@ group = products["category"] if "category" in products else pd.Series("", index=
 visited = products[known].sort_values("count", ascending=False, kind="stable")
 by_category = group[known].value_counts().index[:6] if "category" in products else []
 chosen = [visited.index[group[visited.index] == name][0] for name in by_category] or list(visited.index[:6])
+
+# %% [markdown]
+# The products themselves are left out of their lists, and so are products without an embedding.
+
+# %%
 for name, (vectors, _) in aligned.items():
     index, cosine = embeddings.nearest(vectors, vectors[chosen], k=4, exclude=np.array(chosen))
     cells = [[f"{labels[i]} ({c:.2f})" for i, c in zip(*row) if c >= -1.5] for row in zip(index, cosine)]  # no vector: -2
     nearest = pd.DataFrame(cells).reindex(columns=range(4)).set_axis(["nearest", "second", "third", "fourth"], axis=1)
     nearest.insert(0, "product", [labels[i] for i in chosen])
     plots.table(nearest, caption=f"Nearest products by {plots.label_of(name)}, with their cosine.")
+
+# %% [markdown]
+# And how near are they to each other, being of different categories?
 
 # %%
 heat = embeddings.normalise(aligned["word2vec"][0][chosen]) @ embeddings.normalise(aligned["word2vec"][0][chosen]).T
@@ -106,6 +117,9 @@ else:
     triplets = embeddings.next_product_triplets(test, known, seed=seed)
 checks = embeddings.triplet_checks(aligned, *triplets, seed=seed)
 
+# %% [markdown]
+# Two products of one anchor are no independent evidence, so whole anchors are drawn for the intervals.
+
 # %%
 if checks:
     scores = pd.DataFrame([
@@ -115,6 +129,9 @@ if checks:
     plots.table(scores, caption=f"How often {question}. Intervals by bootstrap over anchors.")
 else:
     plots.note("This log is too small for a single triplet, so the question is left out.")
+
+# %% [markdown]
+# How far do the two kinds of pairs lie apart? Where the two hills overlap, single neighbours cannot be trusted.
 
 # %%
 best = max(checks, key=lambda name: checks[name].auc, default=None)
@@ -136,6 +153,11 @@ if best:
 # %%
 drawn = np.sort(visited.index[:tsne_products].to_numpy())
 spots = {name: embeddings.tsne(vectors[drawn], perplexity=perplexity, seed=seed) for name, (vectors, _) in aligned.items()}
+
+# %% [markdown]
+# Colours come from the categories, which the training never saw; without categories, from how often a product was met.
+
+# %%
 colours = (
     group.iloc[drawn].to_numpy()
     if "category" in products
@@ -143,6 +165,9 @@ colours = (
     .astype(str)
     .to_numpy()
 )
+
+# %% [markdown]
+# Islands of one colour are what the embedding found out by itself:
 
 # %%
 for name, xy in spots.items():
@@ -153,6 +178,9 @@ for name, xy in spots.items():
         alt=f"Scatter plot of products, coloured by {'category' if 'category' in products else 'number of events'}; "
         "products of one colour form islands where the embedding has learned the groups.",
     )
+
+# %% [markdown]
+# The page's map of the products is drawn from these places.
 
 # %%
 places = pd.DataFrame(
@@ -246,7 +274,9 @@ else:
 # </details>
 
 # %% [markdown]
-# ## Takeaways
+# ## What the other chapters need
+#
+# How well each embedding did goes into embeddings.json.
 
 # %%
 found = {
@@ -259,6 +289,11 @@ found = {
     for name, (_, known_there) in aligned.items()
 }
 runs.write_json(run / "embeddings.json", found)
+
+# %% [markdown]
+# ## Takeaways
+
+# %%
 by_auc = sorted(checks.items(), key=lambda item: -item[1].auc)
 right = " and ".join(f"{plots.label_of(name)} is right in {check.auc:.1%}" for name, check in by_auc)
 plots.takeaways([

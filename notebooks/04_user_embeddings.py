@@ -35,6 +35,9 @@ engine = "duckdb"  # where the relational work runs; one of: duckdb, spark, bigq
 engine_url = ""  # spark: its master, this machine by default; bigquery: PROJECT or PROJECT/DATASET
 seed = 0  # of everything random; from 0 to 4294967295
 
+# %% [markdown]
+# What is counted may use the train users' targets, too: all visits but the targets of the valid and the test users.
+
 # %% tags=["setup"]
 from functools import partial
 
@@ -49,14 +52,20 @@ plots.theme()
 run = runs.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
+files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
+aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
+
+# %% [markdown]
+# The valid users are to choose the decay; a few thousand others will show that the query and the array kernel agree. The table is
+# let go once they are taken out of it: that of a large log takes gigabytes.
+
+# %% tags=["setup"]
 table = sequences.load(run / "sequences.parquet")
 corpus = sequences.corpus(table, targets=True)
 valid = sequences.examples(table, product_ids, "valid")
 sample = sequences.latest(table.slice(0, 100_000), product_ids)[:-1][:5000]  # the last of them may be cut short
-del table  # of a large log it takes gigabytes, and all that is needed stands in the arrays above
+del table
 sequences.release()
-files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
-aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
 
 # %% [markdown]
 # ## A softmax of time decay
@@ -89,6 +98,11 @@ spans = [np.ptp(valid.times[valid.start[i] : valid.end[i]]) for i in long_enough
 one = int(long_enough[np.argsort(spans, kind="stable")[int(0.8 * (len(spans) - 1))]]) if len(spans) else 0
 history = valid[one : one + 1]
 age_days, _ = users.ages(history, "days")
+
+# %% [markdown]
+# Each line is one decay; each dot a visit.
+
+# %%
 shown = {d: np.exp(-d * age_days) for d in (0.0, 0.1, 0.5, 2.0)}
 plots.show(
     plots.decay_weights(age_days, {d: w / w.sum() for d, w in shown.items()}),
@@ -96,6 +110,18 @@ plots.show(
     "almost only the newest visits at d = 2.",
     alt="Lines of the weight of each visit against its age in days, one line per decay; larger decays rise towards the present.",
 )
+
+# %% [markdown]
+# With the weights, the embedding is one line. Here it is beside what the module makes of the same history, at $d = 0.1$; products
+# without an embedding have no weight, and that of the others sums to 1.
+
+# %%
+vectors, known = aligned["word2vec"]
+items = valid.items[history.start[0] : history.end[0]]
+weights = np.exp(-0.1 * age_days) * known[items]
+user = (weights / max(weights.sum(), 1e-12)) @ vectors[items]
+difference = np.abs(user - users.user_embeddings(history, vectors, 0.1, "days", known)[0]).max()
+plots.note(f"{len(items)} visits become {len(user)} numbers; by hand and by the module they differ by at most {difference:.0e}.")
 
 # %% [markdown]
 # ## How much recency?
@@ -117,6 +143,9 @@ methods_of_users = {
     "starspace_user": partial(baselines.nearest_to_user, *aligned["starspace"]),
 }
 
+# %% [markdown]
+# Every decay is tried with every way to count age, on the same users.
+
 # %% tags=["decay"]
 everything = {"decay": [float(d) for d in decays.split(",")], "decay_time": list(users.DECAY_TIMES)}
 asked = ({"decay": [decay]} if decay is not None else {}) | ({"decay_time": [decay_time]} if decay_time else {})
@@ -124,6 +153,9 @@ judges = valid.sample(sweep_users, seed)
 grids = dict.fromkeys(methods, everything) | dict.fromkeys(methods_of_users, everything | asked)
 sweep, best = metrics.sweep(methods | methods_of_users, grids, judges)
 top = sweep.groupby("model")["mrr@20"].max()
+
+# %% [markdown]
+# The embedding that serves its users best, at its best decay, is the one that the next chapter builds on.
 
 # %% tags=["decay"]
 winner = max(("word2vec", "starspace"), key=lambda name: top[f"{name}_user"])
@@ -135,6 +167,9 @@ plots.show(
     f"intervals. The {plots.label_of(chosen)} user embedding is best at d = {user_decay:g}.",
     alt="Two panels, hit rate and mean reciprocal rank against the decay, one line per method with an interval.",
 )
+
+# %% [markdown]
+# And does it matter how age is counted?
 
 # %%
 by_clock = sweep.loc[sweep.groupby(["model", "decay_time"], sort=False)["mrr@20"].idxmax()]
@@ -169,6 +204,9 @@ history_rows = users.histories(engines.read(connection, run / "sequences.parquet
 dim = aligned[chosen][0].shape[1]
 query = users.relational(history_rows, engines.read(connection, files[chosen]), dim, user_decay, clock).order_by("user_id")
 _ = runs.once(run, "user_embeddings.parquet", lambda path: users.write(query, path, dim))
+
+# %% [markdown]
+# One formula in two forms must give one result.
 
 # %%
 stored = embeddings.load(run / "user_embeddings.parquet", key="user_id", first=5000)

@@ -48,6 +48,9 @@ rank_examples = 20000  # targets of train users kept back for the ranker, at mos
 rank_top = 40  # candidates that each source of the ranker names; from 1 to 1000
 seed = 0  # of everything random; from 0 to 4294967295
 
+# %% [markdown]
+# The embedding and the decay are those that the chapter before chose.
+
 # %%
 import numpy as np
 import pandas as pd
@@ -81,6 +84,9 @@ by_hand = pd.DataFrame(
     }
 )
 plots.table(by_hand, caption="Three examples from phone A, phone B, case A, desk and the target chair, with prefixes = 2.")
+
+# %% [markdown]
+# The same of all train users; the valid users are asked for their targets alone, as a recommender would be.
 
 # %%
 train = sequences.examples(table, product_ids, "train", prefixes=prefixes)
@@ -120,6 +126,9 @@ plots.table(
     f"{len(product_ids):,} products.",
 )
 
+# %% [markdown]
+# After each pass the valid users judge. When they stop gaining, the training stops, and the weights of the best pass are kept.
+
 # %%
 history = recommender.train(
     network, train_users, train.target, valid_users, valid.target, epochs=epochs, batch=batch, learning_rate=learning_rate,
@@ -127,6 +136,9 @@ history = recommender.train(
 )  # fmt: skip
 with runs.atomic(run / "recommender_dense.keras") as temporary:
     network.save(temporary)
+
+# %% [markdown]
+# The loss of the users it trains on can always be pushed down; look at where that of the valid users turns.
 
 # %%
 kept = max(history, key=lambda epoch: epoch["valid_mrr@20"])
@@ -190,6 +202,9 @@ drawn = np.random.default_rng(seed).permutation(len(asked))[owner]  # a place in
 asked = asked[np.sort(np.argsort(drawn, kind="stable")[:rank_examples])]
 rest = train[~np.isin(train.end, asked.end)]
 
+# %% [markdown]
+# It starts from the embeddings, and from what was counted in all that may train.
+
 # %%
 recommender.deterministic(seed)
 corpus = sequences.corpus(table, targets=True)
@@ -200,6 +215,9 @@ tied_history = tied.train(
 )  # fmt: skip
 with runs.atomic(run / "recommender_tied.keras") as temporary:
     learned.save(temporary)
+
+# %% [markdown]
+# Its curve beside that of the dense network; what both can be compared by is the MRR@20 of the valid users.
 
 # %%
 tied_kept = max(tied_history, key=lambda epoch: epoch["valid_mrr@20"])
@@ -230,6 +248,9 @@ plots.table(
     caption=f"Read from the tied recommender's {learned.count_params():,} weights. A view weighs 1, and odds are relative to "
     "those of a product seen as long ago that was only viewed.",
 )
+
+# %% [markdown]
+# In the simulated shop we know how fast interest truly fades:
 
 # %%
 truth = run / "shop" / "truth_users.parquet"
@@ -266,6 +287,9 @@ facts = ranked.facts(corpus, products, vectors)
 few = valid.sample(5000, seed)
 product, offsets, _ = ranked.look(sources, facts, few, rank_top)
 
+# %% [markdown]
+# A source can be worth having though it is poor by itself, if it names targets that the others do not.
+
 # %%
 row = np.repeat(np.arange(len(few)), np.diff(offsets))
 among = np.bincount(row, product == few.target[row], minlength=len(few)) > 0
@@ -292,6 +316,9 @@ ranker = ranked.train(sources, facts, asked, valid, top=rank_top, seed=seed)
 with runs.atomic(run / "recommender_ranked.txt") as temporary:
     ranked.save(ranker, temporary)
 
+# %% [markdown]
+# What did it find worth looking at? Each split of a tree improves the order by something, which is put to what it looked at:
+
 # %%
 gain = pd.Series(ranker.trees.feature_importance("gain"), ranker.trees.feature_name())
 share = gain.groupby(lambda name: name.partition("/")[0], sort=False).sum().sort_values(ascending=False) / max(gain.sum(), 1e-12)
@@ -300,6 +327,9 @@ plots.table(
     formats={"share": ".1%"},
     caption=f"What the ranker's {ranker.trees.num_trees()} trees go by: each group's share of all that their splits gained.",
 )
+
+# %% [markdown]
+# The valid users choose whose recommendations leave the pipeline.
 
 # %%
 final = {"ranked": ranked.recommend(ranker), "tied": tied.recommend(learned), "dense": recommender.recommend(network, vectors, *settings)}
@@ -330,6 +360,9 @@ runs.write_json(
     run / "recommender.json",
     {"model": leaves, "top": rank_top, "new_places": new_places, "valid_mrr@20": {name: float(each) for name, each in mrr.items()}},
 )
+
+# %% [markdown]
+# One user's list, beside what the user had seen:
 
 # %%
 example = valid[np.flatnonzero(valid.lengths <= 8)[:1]] if (valid.lengths <= 8).any() else valid[:1]

@@ -36,20 +36,21 @@ dim = 50  # length of the product embeddings; from 1 to 4096
 next_users = 30000  # users drawn at random who take part in these trials; 0: all; from 0 to 10000000
 sg_visits = 1250000  # visits on which each word2vec variant trains in all (3 to 100 passes); from 1 to 1000000000000
 ss_examples = 500000  # examples on which each StarSpace variant trains in all (3 to 100 passes); from 1 to 1000000000000
-event_counts = (
-    "1, 3, 5"  # how often a view, an add to cart and a purchase count, where that is given; 3 numbers, each above 0 and at most 1000
-)
+event_counts = "1, 3, 5"  # how often a view, an add to cart and a purchase count; 3 numbers, each above 0 and at most 1000
 market = 3  # negatives of the product's own category, where there are any; from 1 to 50
 cold_share = 0.1  # share of the products that are hidden to see how new ones fare; above 0 and at most 0.5
 images = ""  # folder with a picture of each product, named by its id; empty: none
 seed = 0  # of everything random; from 0 to 4294967295
+
+# %% [markdown]
+# A sample of the users takes part, so that all variants can be trained.
 
 # %%
 import keras
 import numpy as np
 import pandas as pd
 
-from shelfspace import baselines, embeddings, events, gains, metrics, plots, runs, searches, sequences, skipgram, tied, truths, variants  # noqa: F401, metrics for the solutions
+from shelfspace import baselines, embeddings, events, gains, plots, runs, searches, sequences, skipgram, tied, truths, variants
 from shelfspace import images as pictures
 
 plots.theme()
@@ -75,8 +76,16 @@ if facts["events_by_type"].get("search"):
     asked = searches.of_log(sequences.last_days(sequences.window(log.table, since, until), last_days))
 if images:
     folder = pictures.of_folder(images, products.product_id.to_numpy().astype(str), seed=seed)
+
+# %% [markdown]
+# Not every log can tell every variant: one without purchases knows no goal, one without categories no market.
+
+# %%
 material = variants.gather(table, products, asked=asked, pictures=folder)
 chosen = [variant for variant in variants.VARIANTS if not variants.lacking(variant, material)]
+
+# %% [markdown]
+# These can be told, each with what it adds to the loss or to the average:
 
 # %%
 plots.table(
@@ -152,6 +161,9 @@ settings = variants.Settings(
 )  # fmt: skip
 made = variants.train(material, settings)
 
+# %% [markdown]
+# What the chapters before left, measured in the same way:
+
 # %%
 learned = keras.saving.load_model(run / "recommender_tied.keras")
 known = {"tied": (plots.label_of("tied"), tied.recommend(learned), material, 4 * learned.count_params() / 1e6)}
@@ -161,6 +173,9 @@ for name, decay in settings.decays.items():
     known[f"{name}_before"] = (f"{plots.label_of(name)} of chapter 2", model, material, longer[0].nbytes / 1e6, name)
 switched = [name for name in made if made[name].variant.base]
 made |= {name: variants.outside(name, *values) for name, values in known.items()}
+
+# %% [markdown]
+# Everything is measured twice: on the test targets, and with some products hidden from all training, as if they were new.
 
 # %%
 hidden = np.sort(np.random.default_rng(seed).permutation(len(products))[: int(cold_share * len(products))])
@@ -185,6 +200,9 @@ plots.table(
     "the interval of the paired difference to the default of the same trainer, in points, corrected for all. word2vec had "
     f"{settings.sg_epochs} passes, StarSpace {settings.ss_epochs}.",
 )
+
+# %% [markdown]
+# The gains in a picture:
 
 # %%
 label = {name: one.variant.label for name, one in made.items()}
@@ -261,6 +279,9 @@ if truth.exists():
 trained = [name for name in made if set(made[name].variant.switches) <= {"weights", "goals", "market"} and name not in known]
 recovered = truths.recover(made, pairs, trained, seed)
 
+# %% [markdown]
+# The share of pairs that each variant recovers:
+
 # %%
 if pairs:
     sizes = " and ".join(f"{len(of):,} ({kind})" for kind, of in pairs.items())
@@ -271,6 +292,9 @@ if pairs:
     )
 else:
     plots.note("No purchase is a target, and there is no known truth (`data=shop` has one), so nothing can be recovered.")
+
+# %% [markdown]
+# In sentences:
 
 # %%
 asked_of = [(name, kind, recovered[name][kind]["ci95"]) for name in recovered if made[name].variant.base for kind in pairs]
@@ -306,6 +330,9 @@ plots.show(
     alt="Three panels with a row for each variant: MRR@20, milliseconds, and megabytes.",
 )
 
+# %% [markdown]
+# The same in numbers:
+
 # %%
 heads = {
     "label": "variant", "train_s": "train s", "user_ms": "ms per user", "product_ms": "ms per new product", "megabytes": "MB",
@@ -316,6 +343,9 @@ plots.table(
                     for name, digits in (("train_s", 1), ("user_ms", 3), ("product_ms", 2), ("megabytes", 2))}),
     caption="What each costs: seconds of training on one thread, milliseconds for one user at a time, and what must be held.",
 )  # fmt: skip
+
+# %% [markdown]
+# Does the approximate search pay on a catalogue of this size?
 
 # %%
 if "word2vec_graph" in made:
@@ -387,6 +417,8 @@ plots.takeaways(list(verdicts.values()))
 # <details><summary>Solution</summary>
 #
 # ```python
+# from shelfspace import metrics
+#
 # ranks = metrics.evaluate(made["word2vec"].model, material.test).ranks
 # hits, seen, cart = metrics.hit_rate(ranks, 20), material.test.seen(), material.test.target_event > 0
 # shares = {name: hits[part & seen].sum() / max(1, hits[part].sum()) for name, part in (("all", cart | True), ("cart", cart))}
@@ -397,7 +429,9 @@ plots.takeaways(list(verdicts.values()))
 # </details>
 
 # %% [markdown]
-# ## Takeaways
+# ## What the page needs
+#
+# The figures of every variant go into next_steps.json.
 
 # %%
 figures = {name: found[name] | {"label": label[name], "base": one.variant.base, "chosen": one.chosen} for name, one in made.items()}
@@ -408,6 +442,9 @@ runs.write_json(run / "next_steps.json", {
     "passes": {"word2vec": settings.sg_epochs, "starspace": settings.ss_epochs}, "variants": figures, "left_out": left_out,
     "recovered": recovered, "recall": made["word2vec_graph"].recall if "word2vec_graph" in made else None, "verdicts": verdicts,
 })  # fmt: skip
+
+# %% [markdown]
+# ## Takeaways
 
 # %%
 helps = [name for name in switched if found[name]["mrr@20"]["ci95"][0] > 0]

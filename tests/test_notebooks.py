@@ -50,6 +50,12 @@ def test_a_notebook_says_what_it_will_do_and_what_it_found(stage):
 
 
 @each_stage
+def test_no_code_comes_without_a_sentence(stage):
+    cells = stage.notebook.cells
+    assert not [cell.source for before, cell in zip(cells, cells[1:]) if before.cell_type == cell.cell_type == "code"]
+
+
+@each_stage
 def test_cells_are_short_and_logic_lives_in_modules(stage):
     code = [cell for cell in stage.notebook.cells if cell.cell_type == "code"]
     for cell in code:
