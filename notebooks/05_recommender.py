@@ -174,7 +174,8 @@ plots.show(
 #   would then put first what nobody but the user did.
 # - $s_j = \sum_i \tilde w_i\, n(p_i, j) / \sqrt{n(p_i)\, n(j)}$ is the co-occurrence baseline, where $n(a, b)$ is how many
 #   sequences hold both and $\tilde w$ are the weights of a plain decay: rare products are known better by whom they were seen
-#   with than by a vector. Its weight is fixed, as the past is always more like itself than like what comes.
+#   with than by a vector. Its weight is fixed: if trained, it would grow too large, as counts fit the sequences that they were
+#   counted in better than later ones.
 #
 # By hand, the counts of two sequences, and what is left of them for an example of the first:
 

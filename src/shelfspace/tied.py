@@ -16,9 +16,9 @@ The table v starts from pre-trained embeddings and keeps learning; there is no s
 comes back, which RepeatNet (Ren et al. 2019) has a decoder for, is told by s, as what lies in the cart is still wanted; by
 the habits h of the history (`HABITS`), as who went back before, goes back again; and by popularity, that of the product and
 of the newest one, which the bias holds. n_k(a -> b) is how often b came k visits after a in training
-(`shelfspace.transitions`), the user's own sequence left out: a cosine cannot say that b follows a but not a b. n(a, b) is in how many sequences both were: the
-item-to-item neighbours of Sarwar et al. 2001, averaged over the history with the weights c_i of the decay before it learned.
-Large catalogues are trained on a sample of the products at each step (`shelfspace.recommender.sample`). The attention is
+(`shelfspace.transitions`), the user's own sequence left out: a cosine cannot say that b follows a but not a b. n(a, b) is in how
+many sequences both were: the item-to-item neighbours of Sarwar et al. 2001, averaged over the history with weights c_i in proportion
+to exp(-d t_i), where d is the decay that training starts from. Large catalogues are trained on a sample of the products at each step (`shelfspace.recommender.sample`). The attention is
 that of Li et al. 2017 (NARM) and Liu et al. 2018 (STAMP).
 """
 
@@ -68,7 +68,7 @@ class Tied(keras.Model):
     temperature : float
         T, which stays: left to learn, it sharpens, and the model learns by heart.
     together : float
-        beta, which stays: left to learn, it grows too large, as past sequences are more alike than those to come.
+        beta, which is fixed: if trained, it grows too large, as co-occurrence fits the sequences that it was counted in better than later ones.
     """
 
     def __init__(
@@ -460,7 +460,7 @@ def recency(examples: Examples, strength: float) -> np.ndarray:
 
 
 def _alike(model: Tied, links: Links, examples: Examples, h: Histories, among: np.ndarray):
-    """What goes with each history (`Links.alike`), whose visits weigh by the decay from before training."""
+    """What goes with each history (`Links.alike`), its visits weighted by the decay that training started from."""
     offsets = np.append(h.newest, len(h.items)).astype(np.int64)
     weights = np.exp(-model.settings["decay"] * h.age)  # the newest visit has age 0, so that no sum is 0
     weights /= np.repeat(np.add.reduceat(weights, offsets[:-1]), np.diff(offsets))

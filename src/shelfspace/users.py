@@ -25,7 +25,7 @@ from shelfspace.sequences import Examples
 
 DECAY_TIMES = ("days", "log_days", "rank")
 STEPS = ("histories", "weights", "sums", "averages")  # of the relational form
-ROUNDING = 1.5 * 2.0**20  # added and taken away, it leaves a number's nearest multiple of 2 ** -32, the unit of doubles there
+ROUNDING = 1.5 * 2.0**20  # x + ROUNDING - ROUNDING is x to the nearest multiple of 2 ** -32: doubles of that size are so far apart
 BLOCK = 20_000  # histories whose weights are in memory at once
 
 
