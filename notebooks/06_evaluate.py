@@ -415,7 +415,7 @@ if cuts:
 # - **Means without intervals.** Of twenty models compared, one is ahead by luck. And a difference that is not shown may still be there: only
 #   more customers can tell.
 # - **One draw.** A run is one split and one seed, and its intervals know of the customers alone. Drawn three times, MRR@20 of the
-#   model of choice was 18.5 to 18.7 % on the default shop, with some 7,000 test targets, and 21.4 to 24.9 % on Retailrocket's
+#   model of choice was 18.7 to 18.9 % on the default shop, with some 7,000 test targets, and 21.9 to 24.7 % on Retailrocket's
 #   log, with fewer than 400 (benchmarks/README.md holds all models, four logs and both protocols).
 # - **Offline is not online.** People click on what they are shown. A log that an old recommender shaped favours its likes.
 #
