@@ -81,7 +81,7 @@ def test_settings_are_chosen_on_sessions_that_nothing_saw(split, monkeypatch):
 
         monkeypatch.setattr(module, name, wrapped)
 
-    for module, name in ((benchmark.word2vec, "train"), (baselines, "visit_counts"), (baselines, "cooccurrence"),
+    for module, name in ((benchmark.skipgram, "train"), (baselines, "visit_counts"), (baselines, "cooccurrence"),
                          (baselines, "markov"), (baselines, "session_knn"), (benchmark.recommender, "dense")):  # fmt: skip
         spy(module, name)
     evaluate, validate = metrics.evaluate, benchmark.recommender.validate

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from shelfspace import cli, pipeline
+from shelfspace import cli, pipeline, places
 
 
 def call(monkeypatch, *words: str) -> int:
@@ -41,6 +41,7 @@ def test_report_hands_on_what_was_given_and_tells_how_to_get_it_again(asked, mon
     assert call(monkeypatch, "report", *words) == 0
     assert asked == [{
         "data": "log.csv", "out": Path("x y"), "columns": "user_id=u", "start": "04", "only": None, "given": {"dim": 64, "decay": "0.2"},
+        "folder": places.NOTEBOOKS,
         "command": "shelfspace report --data log.csv --columns user_id=u --out 'x y' -p dim=64 -p decay=0.2",
     }]  # fmt: skip
     assert "The report is" in capsys.readouterr().out
