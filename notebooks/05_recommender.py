@@ -55,14 +55,19 @@ seed = 0  # of everything random; from 0 to 4294967295
 import numpy as np
 import pandas as pd
 
-from shelfspace import baselines, embeddings, metrics, newcomers, plots, ranked, recommender, runs, sequences, tied, transitions, users
+from shelfspace.files import run_files
+from shelfspace.measure import evaluation, ranking
+from shelfspace.models import baselines, dense, factors, newcomers, ranked, recommendations, retrieval, tied, training, transitions, users
+from shelfspace.page import charts, exhibits, palette, result_charts
+from shelfspace.sequences import arrays, prepare
+from shelfspace.vectors import embeddings
 
-plots.theme()
-run = runs.run_folder(run_dir)
+palette.theme()
+run = run_files.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
-table = sequences.load(run / "sequences.parquet")
-choice = runs.read_json(run / "decay.json")
+table = arrays.load(run / "sequences.parquet")
+choice = run_files.read_json(run / "decay.json")
 vectors, known = embeddings.align(embeddings.load(run / "product_embeddings" / f"{choice['embedding']}.parquet"), product_ids)
 
 # %% [markdown]
@@ -83,19 +88,19 @@ by_hand = pd.DataFrame(
         "kind": ["prefix", "prefix", "the user's target"],
     }
 )
-plots.table(by_hand, caption="Three examples from phone A, phone B, case A, desk and the target chair, with prefixes = 2.")
+exhibits.table(by_hand, caption="Three examples from phone A, phone B, case A, desk and the target chair, with prefixes = 2.")
 
 # %% [markdown]
 # The same of all train users; the valid users are asked for their targets alone, as a recommender would be.
 
 # %%
-train = sequences.examples(table, product_ids, "train", prefixes=prefixes)
-valid = sequences.examples(table, product_ids, "valid")
+train = arrays.examples(table, product_ids, "train", prefixes=prefixes)
+valid = arrays.examples(table, product_ids, "valid")
 settings = (choice["decay"], choice["decay_time"], known)
 train_users, valid_users = (users.user_embeddings(part, vectors, *settings) for part in (train, valid))
-plots.note(
+exhibits.note(
     f"{len(train):,} examples train and {len(valid):,} validate; the input is the "
-    f"{plots.label_of(choice['embedding'])} user embedding with d = {choice['decay']:g}."
+    f"{palette.label_of(choice['embedding'])} user embedding with d = {choice['decay']:g}."
 )
 
 # %% [markdown]
@@ -110,17 +115,17 @@ plots.note(
 # a share of every batch.
 
 # %%
-recommender.deterministic(seed)
-shared = recommender.strategy(distribute)
+training.deterministic(seed)
+shared = training.strategy(distribute)
 units = [int(size) for size in str(hidden).split(",")]
-network = recommender.dense(train_users, len(product_ids), hidden=units, dropout=dropout)
+network = dense.dense(train_users, len(product_ids), hidden=units, dropout=dropout)
 layers = pd.DataFrame(
     [
         {"layer": type(layer).__name__, "output": str(tuple(layer.output.shape[1:])), "weights": layer.count_params()}
         for layer in network.layers
     ]
 )
-plots.table(
+exhibits.table(
     layers,
     caption=f"The article's network with {network.count_params():,} weights, most of them in the softmax over "
     f"{len(product_ids):,} products.",
@@ -130,11 +135,11 @@ plots.table(
 # After each pass the valid users judge. When they stop gaining, the training stops, and the weights of the best pass are kept.
 
 # %%
-history = recommender.train(
+history = dense.train(
     network, train_users, train.target, valid_users, valid.target, epochs=epochs, batch=batch, learning_rate=learning_rate,
     patience=patience, examples=examples, seed=seed, shared=shared,
 )  # fmt: skip
-with runs.atomic(run / "recommender_dense.keras") as temporary:
+with run_files.atomic(run / "recommender_dense.keras") as temporary:
     network.save(temporary)
 
 # %% [markdown]
@@ -142,8 +147,8 @@ with runs.atomic(run / "recommender_dense.keras") as temporary:
 
 # %%
 kept = max(history, key=lambda epoch: epoch["valid_mrr@20"])
-plots.show(
-    plots.learning_curve(history),
+exhibits.show(
+    result_charts.learning_curve(history),
     caption=f"The weights of epoch {history.index(kept) + 1} are kept, where MRR@20 of the valid users is highest "
     f"({kept['valid_mrr@20']:.1%}).",
     alt="Two panels: training and validation loss per epoch, and MRR@20 of the valid users per epoch.",
@@ -189,15 +194,15 @@ two = pd.DataFrame(
         "what an example of sequence 1 sees": [1, 0],
     }
 )
-plots.table(two, caption="Only what other users did can help to predict a user's next product, in training as in use.")
+exhibits.table(two, caption="Only what other users did can help to predict a user's next product, in training as in use.")
 
 # %% [markdown]
 # Some of the train users' targets are kept back: a ranker further down learns from them when to believe this recommender, and
 # would believe it too much if it had seen them.
 
 # %%
-asked = sequences.examples(table, product_ids, "train")  # the train users' targets
-asked = asked if len(asked) else sequences.examples(table, product_ids, "train", prefixes=1)  # of a tiny log
+asked = arrays.examples(table, product_ids, "train")  # the train users' targets
+asked = asked if len(asked) else arrays.examples(table, product_ids, "train", prefixes=1)  # of a tiny log
 owner = np.unique(asked.user_ids, return_inverse=True)[1]
 drawn = np.random.default_rng(seed).permutation(len(asked))[owner]  # a place in the queue for each of the users
 asked = asked[np.sort(np.argsort(drawn, kind="stable")[:rank_examples])]
@@ -207,14 +212,14 @@ rest = train[~np.isin(train.end, asked.end)]
 # It starts from the embeddings, and from what was counted in all that may train.
 
 # %%
-recommender.deterministic(seed)
-corpus = sequences.corpus(table, targets=True)
+training.deterministic(seed)
+corpus = arrays.corpus(table, targets=True)
 learned = tied.start(vectors, known, corpus, product_ids, decay_time="days", seed=seed)
 tied_history = tied.train(
     learned, rest, valid, epochs=tied_epochs, dropout=tied_dropout, chances=tied.recency(rest, tied_recency), limit=examples,
     seed=seed,
 )  # fmt: skip
-with runs.atomic(run / "recommender_tied.keras") as temporary:
+with run_files.atomic(run / "recommender_tied.keras") as temporary:
     learned.save(temporary)
 
 # %% [markdown]
@@ -222,8 +227,8 @@ with runs.atomic(run / "recommender_tied.keras") as temporary:
 
 # %%
 tied_kept = max(tied_history, key=lambda epoch: epoch["valid_mrr@20"])
-plots.show(
-    plots.learning_curve(tied_history),
+exhibits.show(
+    result_charts.learning_curve(tied_history),
     caption=f"The tied recommender, whose weights of epoch {tied_history.index(tied_kept) + 1} are kept: MRR@20 of the valid users is "
     f"{tied_kept['valid_mrr@20']:.1%}, against {kept['valid_mrr@20']:.1%} of the dense network.",
     alt="Two panels: training and validation loss per epoch, and MRR@20 of the valid users per epoch.",
@@ -238,12 +243,12 @@ plots.show(
 
 # %%
 found = learned.findings()
-events = [sequences.EVENT_LEVELS[code] for code in np.unique(train.events)]
+events = [prepare.EVENT_LEVELS[code] for code in np.unique(train.events)]
 rows = {"half-life of a visit, in days": found["half_life"]}
 rows |= {f"weight of a visit with {name}": found["event_weights"][name] for name in events}
 rows |= {f"odds that the next product is one with {name}": found["repeat_odds"][name] for name in events}
 rows |= {f"α of {k} visit{'s' * (k > 1)} later": a for k, a in zip(transitions.STEPS, found["link_weight"])}
-plots.table(
+exhibits.table(
     pd.DataFrame({"learned": rows.keys(), "value": rows.values()}),
     formats={"value": ".3g"},
     caption=f"Read from the tied recommender's {learned.count_params():,} weights. A view weighs 1, and odds are relative to "
@@ -257,12 +262,12 @@ plots.table(
 truth = run / "shop" / "truth_users.parquet"
 if truth.exists():
     true = np.log(2) / pd.read_parquet(truth).decay
-    plots.note(
+    exhibits.note(
         f"The simulated users forget with half-lives between {true.quantile(0.1):.1f} and {true.quantile(0.9):.1f} days "
         f"(10th and 90th percentile), {true.median():.1f} in the middle; learned was one of {found['half_life']:.1f} days."
     )
 else:
-    plots.note("There is no true half-life to compare with; the simulated shop (`data=shop`) has one.")
+    exhibits.note("There is no true half-life to compare with; the simulated shop (`data=shop`) has one.")
 
 # %% [markdown]
 # ## Retrieve, then rank
@@ -283,8 +288,8 @@ aligned = {
     name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), product_ids)
     for name in ("word2vec", "starspace")
 }
-sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], baselines.ease(corpus, product_ids))
-facts = ranked.facts(corpus, products, vectors)
+sources = retrieval.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], factors.ease(corpus, product_ids))
+facts = retrieval.facts(corpus, products, vectors)
 few = valid.sample(5000, seed)
 product, offsets, _ = ranked.look(sources, facts, few, rank_top)
 
@@ -294,13 +299,13 @@ product, offsets, _ = ranked.look(sources, facts, few, rank_top)
 # %%
 row = np.repeat(np.arange(len(few)), np.diff(offsets))
 among = np.bincount(row, product == few.target[row], minlength=len(few)) > 0
-alone = {name: metrics.evaluate(source, few) for name, source in sources.items()}
-plots.table(
+alone = {name: evaluation.evaluate(source, few) for name, source in sources.items()}
+exhibits.table(
     pd.DataFrame({
-        "source": [plots.label_of(name) for name in alone],
+        "source": [palette.label_of(name) for name in alone],
         "names the target": [np.mean(each.ranks <= rank_top) for each in alone.values()],
         "names a new target": [np.mean(each.ranks[~few.seen()] <= rank_top) for each in alone.values()],
-        "MRR@20 by itself": [metrics.reciprocal_rank(each.ranks, 20).mean() for each in alone.values()],
+        "MRR@20 by itself": [ranking.reciprocal_rank(each.ranks, 20).mean() for each in alone.values()],
     }),
     formats={"names the target": ".1%", "names a new target": ".1%", "MRR@20 by itself": ".1%"},
     caption=f"What each source brings with its first {rank_top} products for {len(few):,} targets of valid users. Together they name "
@@ -314,7 +319,7 @@ plots.table(
 
 # %%
 ranker = ranked.train(sources, facts, asked, valid, top=rank_top, seed=seed)
-with runs.atomic(run / "recommender_ranked.txt") as temporary:
+with run_files.atomic(run / "recommender_ranked.txt") as temporary:
     ranked.save(ranker, temporary)
 
 # %% [markdown]
@@ -323,8 +328,8 @@ with runs.atomic(run / "recommender_ranked.txt") as temporary:
 # %%
 gain = pd.Series(ranker.trees.feature_importance("gain"), ranker.trees.feature_name())
 share = gain.groupby(lambda name: name.partition("/")[0], sort=False).sum().sort_values(ascending=False) / max(gain.sum(), 1e-12)
-plots.table(
-    pd.DataFrame({"what it looks at": [plots.label_of(name) for name in share.index], "share": share.to_numpy()}),
+exhibits.table(
+    pd.DataFrame({"what it looks at": [palette.label_of(name) for name in share.index], "share": share.to_numpy()}),
     formats={"share": ".1%"},
     caption=f"What the ranker's {ranker.trees.num_trees()} trees go by: each group's share of all that their splits gained.",
 )
@@ -333,9 +338,9 @@ plots.table(
 # The valid users choose whose recommendations leave the pipeline.
 
 # %%
-final = {"ranked": ranked.recommend(ranker), "tied": tied.recommend(learned), "dense": recommender.recommend(network, vectors, *settings)}
-on_valid = {name: metrics.evaluate(each, valid) for name, each in final.items()}
-mrr = {name: metrics.reciprocal_rank(each.ranks, 20).mean() for name, each in on_valid.items()}
+final = {"ranked": ranked.recommend(ranker), "tied": tied.recommend(learned), "dense": dense.recommend(network, vectors, *settings)}
+on_valid = {name: evaluation.evaluate(each, valid) for name, each in final.items()}
+mrr = {name: ranking.reciprocal_rank(each.ranks, 20).mean() for name, each in on_valid.items()}
 leaves = max(("ranked", "tied"), key=mrr.get) if model == "best" else model
 
 # %% [markdown]
@@ -350,14 +355,14 @@ leaves = max(("ranked", "tied"), key=mrr.get) if model == "best" else model
 # clicks to tell.
 
 # %%
-everybody = sequences.latest(table, product_ids)
+everybody = arrays.latest(table, product_ids)
 clicked = baselines.visit_counts(corpus, product_ids) > 0
 unclicked = newcomers.model(products, *aligned["word2vec"], clicked, **choice["best"]["word2vec_user"]) if new_places else None
 scores_of = newcomers.keep_places(final[leaves], unclicked, new_places)
-recommender.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet", seen=seen)
-with runs.atomic(run / "recommender.keras") as temporary:
+recommendations.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet", seen=seen)
+with run_files.atomic(run / "recommender.keras") as temporary:
     (network if leaves == "dense" else learned).save(temporary)
-runs.write_json(
+run_files.write_json(
     run / "recommender.json",
     {"model": leaves, "top": rank_top, "new_places": new_places, "valid_mrr@20": {name: float(each) for name, each in mrr.items()}},
 )
@@ -367,11 +372,11 @@ runs.write_json(
 
 # %%
 example = valid[np.flatnonzero(valid.lengths <= 8)[:1]] if (valid.lengths <= 8).any() else valid[:1]
-labels = plots.product_labels(products)
-top, scores = metrics.top_k(scores_of(example), 5)
+labels = charts.product_labels(products)
+top, scores = ranking.top_k(scores_of(example), 5)
 saw = [labels[i] for i in example.items[example.start[0] : example.end[0]][-5:]]
 shown = pd.DataFrame({"saw (newest last)": pd.Series(saw), "recommended": pd.Series([labels[i] for i in top[0]])}).fillna("")
-plots.table(
+exhibits.table(
     shown,
     caption=f"A valid user: the last {len(saw)} products seen, and the first five recommended. What came next was: "
     f"{labels[example.target[0]]}.",
@@ -382,10 +387,10 @@ plots.table(
 # exactly (SHAP values of trees, Lundberg et al., 2020): the parts sum to the score.
 
 # %%
-first_five = metrics.top_k(final["ranked"](example), 5)[0][0]
+first_five = ranking.top_k(final["ranked"](example), 5)[0][0]
 parts = ranked.explain(ranker, example, np.zeros(len(first_five), int), first_five)
-parts = parts.loc[:, (parts != 0).any()].rename(columns=plots.label_of, index=lambda place: str(place + 1)).T
-plots.table(
+parts = parts.loc[:, (parts != 0).any()].rename(columns=palette.label_of, index=lambda place: str(place + 1)).T
+exhibits.table(
     parts.rename_axis("what adds to it").reset_index(),
     formats=dict.fromkeys(parts.columns, ".2f"),
     caption="The ranker's first five for the same user, and what their scores are made of. "
@@ -402,7 +407,7 @@ if leaves != "dense" and explained:
     listed = pd.read_parquet(run / "recommendations.parquet", filters=[("user_id", "in", some.user_ids.tolist())])
     pairs = pd.Index(some.user_ids).get_indexer(listed.user_id), np.searchsorted(product_ids, listed.product_id.to_numpy(str))
     parts = ranked.explain(ranker, some, *pairs) if leaves == "ranked" else tied.explain(learned, some, *pairs)
-    with runs.atomic(run / "explanations.parquet") as temporary:
+    with run_files.atomic(run / "explanations.parquet") as temporary:
         listed[["user_id", "rank", "product_id"]].join(parts).to_parquet(temporary, index=False)
 
 # %% [markdown]
@@ -443,10 +448,10 @@ if leaves != "dense" and explained:
 # No: the softmax keeps the order. It matters only for how sure the network claims to be.
 #
 # ```python
-# some = recommender.recommend(network, vectors, *settings)(valid[:50])
+# some = dense.recommend(network, vectors, *settings)(valid[:50])
 # shares = np.exp(some - some.max(axis=1, keepdims=True))
 # shares /= shares.sum(axis=1, keepdims=True)
-# assert (metrics.ranks(some, valid.target[:50]) <= metrics.ranks(shares, valid.target[:50])).all()
+# assert (ranking.ranks(some, valid.target[:50]) <= ranking.ranks(shares, valid.target[:50])).all()
 # assert (np.argmax(some, axis=1) == np.argmax(shares, axis=1)).all()
 # ```
 #
@@ -457,7 +462,7 @@ if leaves != "dense" and explained:
 # <details><summary>Solution</summary>
 #
 # ```python
-# first_place, _ = metrics.top_k(recommender.recommend(network, vectors, *settings)(valid[:500]), 1)
+# first_place, _ = ranking.top_k(dense.recommend(network, vectors, *settings)(valid[:500]), 1)
 # print(f"{len(np.unique(first_place))} products for {len(first_place)} users")
 # assert len(np.unique(first_place)) > 1
 # ```
@@ -468,12 +473,12 @@ if leaves != "dense" and explained:
 # ## Takeaways
 
 # %%
-plots.takeaways([
+exhibits.takeaways([
     f"The dense network stopped after {len(history)} epochs; most of its {network.count_params():,} weights belong to the "
     "softmax, so its cost grows with the number of products.",
     f"The tied recommender scores against the table it averages. On the valid users its MRR@20 is "
     f"{tied_kept['valid_mrr@20']:.1%}, the dense network's {kept['valid_mrr@20']:.1%}.",
     f"The half-life it learned is {found['half_life']:.1f} days.",
     f"The ranker over {len(sources)} sources reaches {mrr['ranked']:.1%}.",
-    f"Recommendations of {plots.label_of(leaves)} for {len(everybody):,} users are in recommendations.parquet.",
+    f"Recommendations of {palette.label_of(leaves)} for {len(everybody):,} users are in recommendations.parquet.",
 ])  # fmt: skip

@@ -50,14 +50,20 @@ import keras
 import numpy as np
 import pandas as pd
 
-from shelfspace import baselines, embeddings, events, gains, plots, runs, searches, sequences, skipgram, tied, truths, variants
-from shelfspace import images as pictures
+from shelfspace.files import run_files
+from shelfspace.logs import events
+from shelfspace.models import baselines, tied
+from shelfspace.page import exhibits, palette, result_charts
+from shelfspace.sequences import arrays, prepare
+from shelfspace.trials import gains, searches, truths, variants
+from shelfspace.vectors import embeddings, skipgram
+from shelfspace.vectors import images as pictures
 
-plots.theme()
-run = runs.run_folder(run_dir)
+palette.theme()
+run = run_files.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
-table = sequences.sample(sequences.load(run / "sequences.parquet"), next_users, seed)
-choice, facts = runs.read_json(run / "decay.json"), runs.read_json(run / "data.json")
+table = arrays.sample(arrays.load(run / "sequences.parquet"), next_users, seed)
+choice, facts = run_files.read_json(run / "decay.json"), run_files.read_json(run / "data.json")
 
 # %% [markdown]
 # ## One switch at a time
@@ -73,7 +79,7 @@ if facts["events_by_type"].get("search"):
     source = run / "shop" / "events.parquet" if data == "shop" else data
     named = dict(pair.split("=", 1) for pair in columns.split(",") if pair)
     log = events.read(source, columns=named, expected=facts["fingerprint"])
-    asked = searches.of_log(sequences.last_days(sequences.window(log.table, since, until), last_days))
+    asked = searches.of_log(prepare.last_days(prepare.window(log.table, since, until), last_days))
 if images:
     folder = pictures.of_folder(images, products.product_id.to_numpy().astype(str), seed=seed)
 
@@ -88,7 +94,7 @@ chosen = [variant for variant in variants.VARIANTS if not variants.lacking(varia
 # These can be told, each with what it adds to the loss or to the average:
 
 # %%
-plots.table(
+exhibits.table(
     pd.DataFrame({
         "variant": [variant.label for variant in chosen], "what it raises, or does": [variant.formula for variant in chosen],
         "after": [variant.source for variant in chosen],
@@ -98,7 +104,7 @@ plots.table(
 )  # fmt: skip
 left_out = {variant.name: variants.lacking(variant, material) for variant in variants.VARIANTS if variant not in chosen}
 for sentence in left_out.values():
-    plots.note(sentence)
+    exhibits.note(sentence)
 
 # %% [markdown]
 # ## A positive from far away
@@ -123,7 +129,7 @@ steps = pd.DataFrame({
     "after, by hand": [f"({x:.4f}, {y:.4f})" for x, y in (v[0] + 0.1 * pull * u[1], u[1] + 0.1 * pull * v[0])],
     "after, by the trainer": [f"({x:.4f}, {y:.4f})" for x, y in (v_after[0], u_after[1])],
 })  # fmt: skip
-plots.table(
+exhibits.table(
     steps,
     caption=f"One step at a learning rate of 0.1. σ(0.6) is {1 - pull:.3f}, so {pull:.3f} is left to learn; the loss is "
     f"{-np.log(1 - pull):.4f} by hand and {loss:.4f} by the trainer.",
@@ -134,16 +140,16 @@ plots.table(
 # anyhow.
 
 # %%
-goals = sequences.goals(material.corpus)
+goals = arrays.goals(material.corpus)
 led = np.flatnonzero((goals >= 0) & (material.corpus.items[goals] != material.corpus.items))
 if len(led):
     near = np.abs(goals[led] - led) <= 5
-    plots.note(
+    exhibits.note(
         f"{len(led) / len(goals):.1%} of the training visits led to the purchase of another product, and {near.mean():.0%} of "
         "these stand within five visits of it, where the window reaches them, too."
     )
 else:
-    plots.note("No training visit led to the purchase of another product.")
+    exhibits.note("No training visit led to the purchase of another product.")
 
 # %% [markdown]
 # ## All of them, at one budget
@@ -155,8 +161,8 @@ else:
 # %%
 settings = variants.Settings(
     decays={name: choice["best"][f"{name}_user"] for name in ("word2vec", "starspace")}, dim=dim,
-    sg_epochs=sequences.passes(len(material.corpus.items), sg_visits),
-    ss_epochs=sequences.passes(len(material.corpus), ss_examples),
+    sg_epochs=arrays.passes(len(material.corpus.items), sg_visits),
+    ss_epochs=arrays.passes(len(material.corpus), ss_examples),
     counts=tuple(float(count) for count in event_counts.split(",")), market=market, seed=seed,
 )  # fmt: skip
 made = variants.train(material, settings)
@@ -166,11 +172,11 @@ made = variants.train(material, settings)
 
 # %%
 learned = keras.saving.load_model(run / "recommender_tied.keras")
-known = {"tied": (plots.label_of("tied"), tied.recommend(learned), material, 4 * learned.count_params() / 1e6)}
+known = {"tied": (palette.label_of("tied"), tied.recommend(learned), material, 4 * learned.count_params() / 1e6)}
 for name, decay in settings.decays.items():
     longer = embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), material.product_ids)
     model = baselines.nearest_to_user(*longer, **decay)
-    known[f"{name}_before"] = (f"{plots.label_of(name)} of chapter 2", model, material, longer[0].nbytes / 1e6, name)
+    known[f"{name}_before"] = (f"{palette.label_of(name)} of chapter 2", model, material, longer[0].nbytes / 1e6, name)
 switched = [name for name in made if made[name].variant.base]
 made |= {name: variants.outside(name, *values) for name, values in known.items()}
 
@@ -194,7 +200,7 @@ found = gains.measure(made, hidden, variants.cold(material, settings, made, hidd
 
 # %%
 heads = {measure: gains.MEASURES[measure] for measure in ("hit_rate@20", "mrr@20", "next_cart")}
-plots.table(
+exhibits.table(
     gains.tabulate(made, found, heads).assign(**{"MRR@20, valid": [f"{100 * of['valid']:.1f}" for of in found.values()]}),
     caption=f"{len(material.test):,} test targets, {found['word2vec']['next_cart']['n']:,} of them to the cart, in %; in brackets "
     "the interval of the paired difference to the default of the same trainer, in points, corrected for all. word2vec had "
@@ -213,8 +219,8 @@ points = pd.DataFrame([
 ])  # fmt: skip
 gained = {name: found[name]["valid"] - found[made[name].variant.base]["valid"] for name in switched}
 top = max(gained, key=gained.get, default="tied")
-plots.show(
-    plots.gains(points),
+exhibits.show(
+    result_charts.gains(points),
     caption=f"The valid users gain most MRR@20 by “{label[top]}”; on the test users it is {100 * found[top]['mrr@20']['gain']:+.1f} "
     "points. The intervals are corrected for all switches and measures of this chapter.",
     alt="Dots with intervals for each variant: the gain over the default in HR@20, and in MRR@20.",
@@ -234,7 +240,7 @@ plots.show(
 # %%
 if "word2vec_learned" in made:
     weigh = made["word2vec_learned"].chosen
-    plots.table(
+    exhibits.table(
         pd.DataFrame({
             "event": list(weigh), "given": settings.counts, "chosen by the valid users": list(weigh.values()),
             "share of the training visits": np.bincount(material.corpus.events, minlength=3) / len(material.corpus.events),
@@ -243,7 +249,7 @@ if "word2vec_learned" in made:
         caption="How often a visit counts in the user embedding, by the strongest event that it led to.",
     )  # fmt: skip
 else:
-    plots.note(left_out["word2vec_learned"])
+    exhibits.note(left_out["word2vec_learned"])
 
 # %% [markdown]
 # ## Products that nobody clicked
@@ -258,7 +264,7 @@ else:
 placing = [name for name in made if name in ("word2vec", "starspace") or "cold" in found[name] and found[name]["cold"]["value"]]
 heads = {measure: gains.MEASURES[measure] for measure in ("cold", "others")}
 new, rest = (found["word2vec"][measure]["n"] for measure in heads)
-plots.table(
+exhibits.table(
     gains.tabulate(made, {name: found[name] for name in placing}, heads),
     caption=f"In %, with {len(hidden):,} products hidden: of the {new:,} targets among them, and of the other {rest:,}; in "
     "brackets as above. The variants that are not named find no new product.",
@@ -285,13 +291,13 @@ recovered = truths.recover(made, pairs, trained, seed)
 # %%
 if pairs:
     sizes = " and ".join(f"{len(of):,} ({kind})" for kind, of in pairs.items())
-    plots.table(
+    exhibits.table(
         gains.tabulate(made, recovered, {kind: kind for kind in pairs}),
         caption="How often what a visit led to is among its product's 20 nearest, in %, for these numbers of pairs: "
         f"{sizes}; in brackets as above, over users or products.",
     )
 else:
-    plots.note("No purchase is a target, and there is no known truth (`data=shop` has one), so nothing can be recovered.")
+    exhibits.note("No purchase is a target, and there is no known truth (`data=shop` has one), so nothing can be recovered.")
 
 # %% [markdown]
 # In sentences:
@@ -299,7 +305,7 @@ else:
 # %%
 asked_of = [(name, kind, recovered[name][kind]["ci95"]) for name in recovered if made[name].variant.base for kind in pairs]
 often = {(True, False): "more often than", (False, True): "less often than", (False, False): "at a rate not shown to differ from"}
-plots.takeaways([
+exhibits.takeaways([
     f"“{label[name]}” finds the {kind} product {often[low > 0, high < 0]} the default: "
     f"{100 * recovered[name][kind]['gain']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})."
     for name, kind, (low, high) in asked_of
@@ -323,8 +329,8 @@ costs = pd.DataFrame([
 ])  # fmt: skip
 best = costs.loc[costs.model.map(lambda name: found[name]["valid"]).idxmax()]
 quickest = costs.loc[costs.user_ms.idxmin()]
-plots.show(
-    plots.what_it_costs(costs),
+exhibits.show(
+    result_charts.what_it_costs(costs),
     caption=f"“{best.label}” is best by MRR@20 on the valid users and answers in {best.user_ms:.2g} ms, “{quickest.label}” in "
     f"{quickest.user_ms:.2g} ms (medians on this machine). Without a hollow mark, a new product waits for the next training.",
     alt="Three panels with a row for each variant: MRR@20, milliseconds, and megabytes.",
@@ -338,7 +344,7 @@ heads = {
     "label": "variant", "train_s": "train s", "user_ms": "ms per user", "product_ms": "ms per new product", "megabytes": "MB",
 }  # fmt: skip
 shown = costs[list(heads)].rename(columns=heads)
-plots.table(
+exhibits.table(
     shown.assign(**{heads[name]: [f"{x:.{digits}f}" if x == x else "–" for x in costs[name]]
                     for name, digits in (("train_s", 1), ("user_ms", 3), ("product_ms", 2), ("megabytes", 2))}),
     caption="What each costs: seconds of training on one thread, milliseconds for one user at a time, and what must be held.",
@@ -350,12 +356,12 @@ plots.table(
 # %%
 if "word2vec_graph" in made:
     exact, graph = (costs.user_ms[costs.model == name].item() for name in ("word2vec", "word2vec_graph"))
-    plots.note(
+    exhibits.note(
         f"The approximate search finds {made['word2vec_graph'].recall:.1%} of the exact twenty nearest. With {len(products):,} "
         f"products it takes {graph:.2g} ms against {exact:.2g} ms, so it {'pays' if graph < 0.9 * exact else 'does not pay yet'}."
     )
 else:
-    plots.note(left_out["word2vec_graph"])
+    exhibits.note(left_out["word2vec_graph"])
 
 # %% [markdown]
 # ## The verdict
@@ -364,7 +370,7 @@ else:
 
 # %%
 verdicts = {name: gains.verdict(made[name], made[made[name].variant.base], found[name]) for name in switched}
-plots.takeaways(list(verdicts.values()))
+exhibits.takeaways(list(verdicts.values()))
 
 # %% [markdown]
 # ## What could go wrong
@@ -417,10 +423,10 @@ plots.takeaways(list(verdicts.values()))
 # <details><summary>Solution</summary>
 #
 # ```python
-# from shelfspace import metrics
+# from shelfspace.measure import evaluation, ranking
 #
-# ranks = metrics.evaluate(made["word2vec"].model, material.test).ranks
-# hits, seen, cart = metrics.hit_rate(ranks, 20), material.test.seen(), material.test.target_event > 0
+# ranks = evaluation.evaluate(made["word2vec"].model, material.test).ranks
+# hits, seen, cart = ranking.hit_rate(ranks, 20), material.test.seen(), material.test.target_event > 0
 # shares = {name: hits[part & seen].sum() / max(1, hits[part].sum()) for name, part in (("all", cart | True), ("cart", cart))}
 # print(shares)
 # assert 0 <= shares["all"] <= 1
@@ -437,7 +443,7 @@ plots.takeaways(list(verdicts.values()))
 figures = {name: found[name] | {"label": label[name], "base": one.variant.base, "chosen": one.chosen} for name, one in made.items()}
 for row in costs.drop(columns=["label", "value"]).replace({np.nan: None}).to_dict("records"):
     figures[row.pop("model")] |= row
-runs.write_json(run / "next_steps.json", {
+run_files.write_json(run / "next_steps.json", {
     "users": len(np.unique(table["user_id"].to_numpy())), "test": len(material.test),
     "passes": {"word2vec": settings.sg_epochs, "starspace": settings.ss_epochs}, "variants": figures, "left_out": left_out,
     "recovered": recovered, "recall": made["word2vec_graph"].recall if "word2vec_graph" in made else None, "verdicts": verdicts,
@@ -450,7 +456,7 @@ runs.write_json(run / "next_steps.json", {
 helps = [name for name in switched if found[name]["mrr@20"]["ci95"][0] > 0]
 by_test = costs.loc[costs.value.idxmax()]
 newest = max(placing, key=lambda name: found[name]["valid"] if found[name]["cold"]["value"] else 0)
-plots.takeaways([
+exhibits.takeaways([
     f"{len(helps)} of {len(switched)} switches gain MRR@20 beyond chance at this budget"
     + f"; “{label[top]}”, which gains most on the valid users, brings {100 * found[top]['mrr@20']['gain']:+.1f} points on the test users.",
     *([f"Of products that nobody clicked, “{label[newest]}”, best on the valid users of those that can, finds {found[newest]['cold']['value']:.1%} in twenty tries, the "

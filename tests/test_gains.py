@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shelfspace import gains, variants
+from shelfspace.trials import gains, variants
 
 
 def test_gains_by_hand():

@@ -6,7 +6,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from shelfspace import searches, sequences
+from shelfspace.sequences import arrays
+from shelfspace.trials import searches
 
 TABLE = pa.Table.from_pandas(
     pd.DataFrame({
@@ -56,9 +57,9 @@ def test_searches_stand_before_the_visit_that_came_next_and_never_before_a_targe
 
 def test_all_that_works_on_sequences_works_on_it():
     table = searches.insert(TABLE, of_log())
-    assert list(sequences.corpus(table)) == [["? red phone", "a", "? case", "b"], ["b"]]
+    assert list(arrays.corpus(table)) == [["? red phone", "a", "? case", "b"], ["b"]]
     ids = np.array(["? case", "? red phone", "a", "b", "c"])
-    test = sequences.examples(table, ids, "test")
+    test = arrays.examples(table, ids, "test")
     assert test.items[test.start[0] : test.end[0]].tolist() == [1, 2, 0, 3] and test.target.tolist() == [4]
 
 
