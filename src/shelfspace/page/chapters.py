@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from urllib.parse import unquote
 
 import nbformat
+from bleach.sanitizer import Cleaner
 from bs4 import BeautifulSoup, NavigableString, Tag
 from jinja2 import pass_context
 from latex2mathml.converter import convert as to_mathml
@@ -51,6 +52,7 @@ ATTRIBUTES = set(
     align alt class colspan dir height href lang open rowspan scope src start title width
     """.split()
 )
+WORDLESS = ["script", "style", "svg", "iframe", "object", "embed", "form", "template"]  # of which nothing stays, not even their words
 IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]*\Z")
 PROGRESS = re.compile(r"\d+%\s*\||\b(it|s)/(s|it|epoch|step)\b|\d+(\.\d+)?\s*(it|epoch|step)/s")
 CELL = 160  # characters that a table's cell shows of a longer text
@@ -139,37 +141,27 @@ def read(path: str | Path, others: Collection[str] = ()) -> Chapter:
 
 
 def sanitize(html: str) -> str:
-    """Keep only elements and attributes that cannot act or load anything; text stays as text, well-formed."""
+    """Keep only elements and attributes that cannot act or load anything; text stays as text, cut to `CELL` in tables."""
     soup = BeautifulSoup(html, "html.parser")
-    for node in soup.find_all(string=True):
-        if type(node) is not NavigableString:  # comments, declarations, the text of scripts and styles
-            node.extract()
-        else:
-            text = "\n".join(clean(line) for line in node.split("\n"))
-            node.replace_with(short(text, CELL) if len(text) > CELL and node.find_parent(["td", "th"]) else text)
-    for tag in soup.find_all(True):
-        if tag.decomposed:
-            continue
-        if tag.name not in TAGS | MATH:
-            # of an unknown element the words stay, of a drawing or a frame nothing
-            tag.decompose() if tag.name in (
-                "svg",
-                "iframe",
-                "object",
-                "embed",
-                "form",
-                "template",
-            ) else tag.unwrap()
-            continue
-        allowed = MATH_ATTRIBUTES if tag.name in MATH else ATTRIBUTES
-        tag.attrs = {name: value for name, value in tag.attrs.items() if name in allowed}
-        if tag.name == "img" and not IMAGE.match(tag.get("src", "")):
-            tag.replace_with(NavigableString(tag.get("alt", "")))
-        if tag.name != "img":
-            tag.attrs.pop("src", None)
-        if "href" in tag.attrs and not re.match(r"(https?://|#|[\w.-]+\.ipynb\Z)", str(tag["href"])):
-            del tag["href"]
-    return str(soup)
+    for tag in soup.find_all(WORDLESS):
+        tag.decompose()
+    for text in soup.find_all(string=lambda text: type(text) is NavigableString):
+        said = "\n".join(clean(line) for line in text.split("\n"))
+        text.replace_with(short(said, CELL) if len(said) > CELL and text.find_parent(["td", "th"]) else said)
+    for image in soup.find_all("img"):
+        if not IMAGE.match(image.get("src", "")):
+            image.replace_with(image.get("alt", ""))
+    return CLEANER.clean(str(soup))
+
+
+def _allowed(tag: str, name: str, value: str) -> bool:
+    """Whether an attribute may stay."""
+    if name == "href":
+        return re.match(r"(https?://|#|[\w.-]+\.ipynb\Z)", value) is not None
+    return name in (MATH_ATTRIBUTES if tag in MATH else ATTRIBUTES) and (name != "src" or tag == "img")
+
+
+CLEANER = Cleaner(tags=TAGS | MATH, attributes=_allowed, protocols=["http", "https", "data"], strip=True)
 
 
 def formula(latex: str, display: bool = False) -> str:
