@@ -13,7 +13,8 @@ from shelfspace.logs.sources import Source, raw_rows
 MOSTLY, FEW = 0.5, 0.01  # refuse a log with a larger share of ids missing, of times unreadable
 
 
-def rows_by_reason(stats: list[dict]) -> dict:
+def rows_by_reason(stats: list[dict]) -> dict[str, int]:
+    """Rows of all files by the reason for which they are dropped, None for those that stay."""
     rows = {}
     for s in stats:
         rows[s["reason"]] = rows.get(s["reason"], 0) + s["n"]

@@ -187,8 +187,7 @@ def write(query: ibis.Table, path: str | Path, schema: pa.Schema | None = None) 
     if connection.name == "duckdb" and schema is None:
         with run_files.atomic(path) as temporary:
             connection._run_pre_execute_hooks(query)  # as Ibis's to_parquet, which quotes the path as Python does, not as SQL
-            quoted = str(temporary).replace("'", "''")
-            connection.raw_sql(f"COPY ({connection.compile(query)}) TO '{quoted}' (FORMAT 'parquet')")
+            connection.raw_sql(f"COPY ({connection.compile(query)}) TO {quoted(temporary)} (FORMAT 'parquet')")
         return
     schema = schema or query.schema().to_pyarrow()
     with tempfile.TemporaryDirectory(prefix="shelfspace-") as folder, run_files.atomic(path) as temporary:
@@ -208,6 +207,11 @@ def _batches(query: ibis.Table, connection: ibis.BaseBackend, folder: Path) -> I
             yield from pq.ParquetFile(part).iter_batches(ROWS)
     else:
         yield from query.to_pyarrow_batches(chunk_size=ROWS)
+
+
+def quoted(text: object) -> str:
+    """Text, such as a path, as a literal of SQL."""
+    return "'" + str(text).replace("'", "''") + "'"
 
 
 def sql(query: ibis.Table, engine: str) -> str:

@@ -17,7 +17,7 @@ import duckdb
 import ibis
 
 from shelfspace.files import run_files
-from shelfspace.logs import check, clean, engines, refuse, sources
+from shelfspace.logs import check, clean, engines, refuse
 from shelfspace.logs.check import FEW
 from shelfspace.logs.clean import WHOLE_FLOAT
 from shelfspace.logs.layouts import CANONICAL, LAYOUTS, NAMES
@@ -201,7 +201,7 @@ def _leave_out_far(connection, name: str) -> int:
         return far
     if far:
         outside = f"timestamp < DATE '{low}' OR timestamp >= DATE '{high + timedelta(days=1)}'"
-        connection.raw_sql(f"UPDATE {name} SET reason = {sources.string_literal(FAR)} WHERE reason IS NULL AND ({outside})")
+        connection.raw_sql(f"UPDATE {name} SET reason = {engines.quoted(FAR)} WHERE reason IS NULL AND ({outside})")
     return 0
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import ibis
 
-from shelfspace.logs import layouts, refuse
+from shelfspace.logs import engines, layouts, refuse
 from shelfspace.logs.layouts import ENDINGS, LAYOUTS, REQUIRED
 
 
@@ -222,7 +222,7 @@ def raw_rows(connection, sources: Sequence[Source]) -> ibis.Table:
         table = f"read_parquet({files})"
     elif first.header:
         used = dict.fromkeys(first.names[i] for _, i in first.mapping)
-        types = ", ".join(f"{string_literal(c)}: 'VARCHAR'" for c in used)
+        types = ", ".join(f"{engines.quoted(c)}: 'VARCHAR'" for c in used)
         table = f"read_ndjson({files}, columns={{{types}}})"
     else:
         types = "session: 'VARCHAR', events: 'STRUCT(aid VARCHAR, ts VARCHAR, \"type\" VARCHAR)[]'"
@@ -287,9 +287,5 @@ def _find_bad_line(path: Path, first: int) -> None:
                 break
 
 
-def string_literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _literal(path: Path) -> str:
-    return string_literal(globbing.escape(str(path)))
+    return engines.quoted(globbing.escape(str(path)))

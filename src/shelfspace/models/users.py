@@ -130,5 +130,6 @@ def user_embeddings(
 
 
 def check_decay_time(decay_time: str) -> None:
+    """Refuse a unit of age that is none of `DECAY_TIMES`, with a ValueError."""
     if decay_time not in DECAY_TIMES:
         raise ValueError(f"decay_time is {decay_time!r}; it must be one of {', '.join(DECAY_TIMES)}.")

@@ -25,16 +25,19 @@ def figure(rows: int = 1, columns: int = 1, height: float = 3.2, **kwargs) -> tu
 
 
 def need(df: pd.DataFrame, columns: Sequence[str], what: str) -> None:
+    """Refuse a table that lacks a column which the figure `what` draws, with a ValueError."""
     missing = [column for column in columns if column not in df.columns]
     if missing:
         raise ValueError(f"{what} needs a column {missing[0]!r}; it got {', '.join(map(str, df.columns)) or 'none'}.")
 
 
 def thousands(axis: mpl.axis.Axis) -> None:
+    """Label an axis with commas between thousands."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value == round(value) else f"{value:g}"))
 
 
 def percent(axis: mpl.axis.Axis) -> None:
+    """Label an axis of shares in percent."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.6g}%"))
 
 

@@ -57,11 +57,12 @@ def _write(path: str | Path, batches: Iterator[pa.RecordBatch]) -> Path:
     with run_files.atomic(path) as temporary:
         connection = engines.connect()
         connection.con.register("log", pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], batches)))
-        connection.con.execute("COPY log TO '{}' ({})".format(str(temporary).replace("'", "''"), ENDINGS[path.suffix]))
+        connection.con.execute(f"COPY log TO {engines.quoted(temporary)} ({ENDINGS[path.suffix]})")
     return path
 
 
 def check_ending(path: str | Path) -> Path:
+    """The path, if its ending is one of `ENDINGS`; a ValueError otherwise."""
     path = Path(path)
     if path.suffix not in ENDINGS:
         raise ValueError(f"{path.name} must end in one of {', '.join(ENDINGS)}; the ending chooses the format.")

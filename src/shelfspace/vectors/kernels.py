@@ -23,6 +23,7 @@ def draw(state, n):
 
 @numba.njit(forceinline=True, **FAST)
 def dot(a, b):
+    """The sum of products of two float32 vectors of one length."""
     result = np.float32(0)
     for i in range(len(a)):
         result += a[i] * b[i]
