@@ -89,6 +89,14 @@ def test_the_given_weights_are_those_of_the_user_alone(made):
     assert all(learned[name] in variants.EVENT_GRID[name] for name in variants.EVENT_GRID)
 
 
+def test_the_learned_weights_are_the_best_that_were_tried(made):
+    one = made["word2vec_learned"]
+    best = one.tried.sort_values("mrr@20", ascending=False, kind="stable").iloc[0]
+    assert best[list(one.chosen)].to_dict() == one.chosen and len(one.tried) == 36
+    valid = evaluation.evaluate(one.model, one.valid).ranks
+    assert best["mrr@20"] == pytest.approx(evaluation.MEASURES["mrr@20"](valid, 20).mean())
+
+
 def test_queries_are_never_recommended(made, material):
     one = made["starspace_searches"]
     scores = one.model(one.test[:20])
@@ -166,6 +174,9 @@ def test_all_measures_of_all_models(made, material):
     shown = gains.tabulate(made, {name: found[name] for name in made}, gains.MEASURES)
     assert list(shown.columns) == ["variant", *gains.MEASURES.values()] and len(shown) == len(made)
     assert "to" not in shown["HR@20"][0] and " to " in shown["HR@20"][1]
+    told = gains.overview(made, found)
+    assert list(told.columns) == ["variant", "HR@20", "MRR@20", "verdict"] and len(told) == len(made)
+    assert told.verdict[0] == "default" and told["MRR@20"][1] == gains.points(found[list(made)[1]]["mrr@20"])
 
 
 def test_known_pairs_are_ranked_among_all_products(made, material):

@@ -106,6 +106,30 @@ def tabulate(made: Mapping[str, Made], found: Mapping[str, Mapping], heads: Mapp
     ])  # fmt: skip
 
 
+def points(one: Mapping, unit: str = "") -> str:
+    """A `gain` and its interval, in points: "+3.1 (+2.3 to +3.9)", the unit after the first number."""
+    low, high = one["ci95"]
+    return f"{100 * one['gain']:+.1f}{unit} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def overview(made: Mapping[str, Made], found: Mapping[str, Mapping]) -> pd.DataFrame:
+    """A row for each model: its label, HR@20 and MRR@20 (a default's own, the others' gains in `points`), and its `standing`."""
+    rows = []
+    for name, one in made.items():
+        gained = {
+            MEASURES[key]: points(found[name][key]) if one.variant.base else f"{100 * found[name][key]['value']:.1f}"
+            for key in ("hit_rate@20", "mrr@20")
+        }
+        rows.append({"variant": one.variant.label} | gained | {"verdict": standing(found[name]) if one.variant.base else "default"})
+    return pd.DataFrame(rows)
+
+
+def standing(found: Mapping[str, Mapping]) -> str:
+    """What a variant helps and harms by its intervals, as "helps MRR@20; harms HR@20"; "level" where no difference is shown."""
+    names = (", ".join(MEASURES[key].removeprefix("HR@20, ") for key in side) for side in _clear(found))
+    return "; ".join(f"{verb} {measures}" for verb, measures in zip(("helps", "harms"), names) if measures) or "level"
+
+
 def verdict(one: Made, base: Made, found: Mapping[str, Mapping]) -> str:
     """One sentence on what a variant brought over its base, from its gains and nothing else.
 
@@ -117,15 +141,7 @@ def verdict(one: Made, base: Made, found: Mapping[str, Mapping]) -> str:
     found : mapping of measure to `gain`
         By the keys of `MEASURES`; "mrr@20" must be there.
     """
-    sides: dict[str, list[str]] = {"better": [], "worse": []}
-    places = found.get("cold") and found["cold"]["value"]  # else there are no new products to stand beside
-    for measure, name in MEASURES.items():
-        if found.get(measure) and found[measure]["ci95"] and (places or measure != "others"):
-            low, high = found[measure]["ci95"]
-            if low > 0 or high < 0:
-                points = f"{name} {100 * found[measure]['gain']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-                sides["better" if low > 0 else "worse"].append(points)
-    better, worse = ("; ".join(points) for points in sides.values())
+    better, worse = ("; ".join(f"{MEASURES[key]} {points(found[key], ' points')}" for key in side) for side in _clear(found))
     if better and worse:
         said = f"gains and loses against {base.variant.label}: {better}; but {worse}"
     elif better:
@@ -133,10 +149,15 @@ def verdict(one: Made, base: Made, found: Mapping[str, Mapping]) -> str:
     elif worse:
         said = f"does harm beside {base.variant.label}: {worse}"
     else:
-        low, high = found["mrr@20"]["ci95"]
-        points = f"{100 * found['mrr@20']['gain']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-        said = f"is not shown to differ from {base.variant.label}: MRR@20 {points}"
+        said = f"is not shown to differ from {base.variant.label}: MRR@20 {points(found['mrr@20'], ' points')}"
     return f"{one.variant.label} {said}."
+
+
+def _clear(found: Mapping[str, Mapping]) -> tuple[list[str], list[str]]:
+    """Keys of the `MEASURES` in which a variant is better than its base, and of those in which it is worse."""
+    places = found.get("cold") and found["cold"]["value"]  # else there are no new products to stand beside
+    told = [key for key in MEASURES if found.get(key) and found[key]["ci95"] and (places or key != "others")]
+    return [key for key in told if found[key]["ci95"][0] > 0], [key for key in told if found[key]["ci95"][1] < 0]
 
 
 def latency(made: Made, batch: int = 1, repeats: int = 50) -> float:

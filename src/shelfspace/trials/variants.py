@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -198,6 +198,8 @@ class Made:
         From a product table to the vectors of its products, by what the table says of them.
     chosen : dict
         What the valid users chose.
+    tried : DataFrame, optional
+        What it was chosen from: how often each event counted, and the MRR@20 of the valid users.
     recall : float
         Share of the exact first 20 that the answer holds; NaN where it is exact.
     """
@@ -213,6 +215,7 @@ class Made:
     megabytes: float
     place: Callable[[pd.DataFrame], np.ndarray] | None = None
     chosen: dict = field(default_factory=dict)
+    tried: pd.DataFrame | None = None
     recall: float = float("nan")
 
 
@@ -323,13 +326,13 @@ def _made(variant: Variant, material: Material, settings: Settings, made: Mappin
     on = set(variant.switches)
     if on & {"given", "learned"}:
         base = made[variant.base]
-        weights, chosen = settings.counts, {}
+        weights, chosen, tried = settings.counts, {}, None
         if "learned" in on:
-            tried = [(1.0, *values) for values in itertools.product(*EVENT_GRID.values())]
-            weights = _best(tried, lambda b: nearest_to_user(base.vectors, base.known, event_weights=b, **decay), material.valid)
+            tried = _event_grid(base, decay)
+            weights = tuple(tried[list(EVENT_LEVELS)].iloc[tried["mrr@20"].argmax()].tolist())
             chosen = dict(zip(EVENT_LEVELS, weights))
         model = nearest_to_user(base.vectors, base.known, event_weights=weights, **decay)
-        return _exact(model, base, variant=variant, chosen=chosen)
+        return _exact(model, base, variant=variant, chosen=chosen, tried=tried)
     if "newcomers" in on:
         base, started = made[variant.base], time.perf_counter()
         place = newcomers.placer(material.information, base.vectors, base.known)
@@ -364,10 +367,15 @@ def _exact(model: Model, like: Made, **changed) -> Made:
     return replace(like, model=model, answer=lambda examples: ranking.top_k(model(examples), 20)[0], **changed)
 
 
-def _best(tried: Sequence, make: Callable[..., Model], valid: Examples):
-    """What gives the highest MRR@20 on the valid examples; the first of equals."""
-    scores = [ranking.reciprocal_rank(evaluation.evaluate(make(one), valid).ranks, 20).mean() for one in tried]
-    return tried[int(np.argmax(scores))]
+def _event_grid(base: Made, decay: Mapping) -> pd.DataFrame:
+    """MRR@20 of the valid users for a view that counts once beside every combination of `EVENT_GRID`."""
+    rows = []
+    for values in itertools.product(*EVENT_GRID.values()):
+        weights = (1.0, *values)
+        model = nearest_to_user(base.vectors, base.known, event_weights=weights, **decay)
+        score = ranking.reciprocal_rank(evaluation.evaluate(model, base.valid).ranks, 20).mean()
+        rows.append(dict(zip(EVENT_LEVELS, weights)) | {"mrr@20": score})
+    return pd.DataFrame(rows)
 
 
 def _approximate(base: Made, material: Material, decay: Mapping) -> Made:
