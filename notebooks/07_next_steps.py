@@ -26,11 +26,6 @@
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
-data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
-columns = ""  # names of the columns in the log, where they are unusual, as --columns takes them; pairs of names
-since = ""  # use only events from then on (UTC), as 2024-03-04; empty: from the first; a date or time
-until = ""  # use only events before then (UTC); empty: to the last; a date or time
-last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all; from 0 to 100000
 dim = 50  # length of the product embeddings; from 1 to 4096
 next_users = 30000  # users drawn at random who take part in these trials; 0: all; from 0 to 10000000
 sg_visits = 1250000  # visits on which each word2vec variant trains in all (3 to 100 passes); from 1 to 1000000000000

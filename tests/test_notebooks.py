@@ -46,7 +46,7 @@ def test_a_notebook_says_what_it_will_do_and_what_it_found(stage):
     assert "In this notebook you will" in cells[0].source
     headings = [line for c in cells if c.cell_type == "markdown" for line in c.source.splitlines() if line.startswith("## ")]
     assert "## Takeaways" in headings
-    assert "plots.takeaways(" in cells[-1].source
+    assert "exhibits.takeaways(" in cells[-1].source
 
 
 @each_stage

@@ -268,27 +268,3 @@ def test_models_differ_in_colour_or_marker():
     looks = {(palette.color_of(name), palette.marker_of(name)) for name in models}
     assert len(looks) == len(models) and all(palette.label_of(name) != name for name in models)
     assert palette.color_of("recently_popular") != palette.color_of("popular")
-
-
-def test_gains_are_hollow_where_they_are_level_and_costs_have_a_row_each():
-    rows = pd.DataFrame({
-        "model": ["word2vec_goals", "starspace_goals"] * 2, "label": ["one", "two"] * 2, "metric": ["hit_rate@20"] * 2 + ["mrr@20"] * 2,
-        "gain": [0.02, 0.0, -0.01, 0.03], "lo": [0.01, -0.01, -0.02, -0.01], "hi": [0.03, 0.01, -0.005, 0.07],
-    })  # fmt: skip
-    fig = result_charts.gains(rows)
-    hollow = [
-        to_rgb(line.get_markerfacecolor()) == to_rgb(palette.PAPER)
-        for axes in fig.axes
-        for line in axes.lines
-        if line.get_marker() not in ("None", None, "|")
-    ]
-    assert hollow == [False, True, False, True] and [axes.get_title(loc="left") for axes in fig.axes] == ["HR@20", "MRR@20"]
-    costs = pd.DataFrame({
-        "model": ["word2vec", "tied"], "label": ["one", "two"], "value": [0.1, 0.2], "user_ms": [0.1, 4.0], "product_ms": [np.nan, 1.0],
-        "megabytes": [0.6, 3.4],
-    })  # fmt: skip
-    fig = result_charts.what_it_costs(costs)
-    assert [axes.get_title(loc="left") for axes in fig.axes] == ["MRR@20", "ms", "MB"]
-    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["one", "two"]
-    with pytest.raises(ValueError, match="megabytes"):
-        result_charts.what_it_costs(costs.drop(columns="megabytes"))
