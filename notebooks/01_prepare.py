@@ -50,6 +50,8 @@ seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown]
 # ## The log
+#
+# The work is done by modules of the package `shelfspace`. The cells call them step by step, so that you can look at each result.
 
 # %%
 import hashlib
@@ -63,6 +65,7 @@ from shelfspace.logs import clean, engines, events
 from shelfspace.page import charts, exhibits, palette
 from shelfspace.sequences import prepare
 from shelfspace.shop import simulation, write
+from shelfspace.trials import searches
 
 palette.theme()
 run = run_files.run_folder(run_dir)
@@ -107,6 +110,11 @@ odd = pd.DataFrame(
     columns=["reason", "rows", "what became of them"],
 )
 kept = clicks.count().execute()
+
+# %% [markdown]
+# A reason that takes many rows points to a fault in the export, which is better mended there.
+
+# %%
 if len(odd):
     exhibits.table(odd, caption=f"Rows that do not fit, of {log.rows:,} read, by reason; {kept:,} are used.")
 else:
@@ -127,6 +135,11 @@ tiny = pd.DataFrame({
     "event": ["view", "view", "view", "add_to_cart", "view", "purchase", "view", "view"],
     "row": range(8),
 })  # fmt: skip
+
+# %% [markdown]
+# Each row of the result is one visit. Its session is counted from the user's first.
+
+# %%
 tiny_visits = prepare.visits(ibis.memtable(tiny), session_gap).order_by("position").to_pandas()
 exhibits.table(
     tiny_visits[["position", "product_id", "timestamp", "event", "session"]],
@@ -168,6 +181,12 @@ expression = prepare.sequences(
     clicks, protocol=protocol, target_event=target_event, min_products=min_products, session_gap=session_gap,
     test_days=test_days, test_share=test_share, valid_share=valid_share, seed=seed,
 )  # fmt: skip
+
+# %% [markdown]
+# The engine works only now, as it writes the rows to a file. If they leave nothing to learn from or nothing to test on, the run
+# stops here and says so.
+
+# %%
 engines.write(expression, run / "sequences.parquet")
 rows = engines.read(connection, run / "sequences.parquet")
 prepare.check(rows, clicks, min_products, target_event)
@@ -194,6 +213,13 @@ with run_files.atomic(run / "products.parquet") as temporary:
     products.to_parquet(temporary, index=False)
 
 # %% [markdown]
+# A search names no product, so it is no visit. But it tells in the customer's own words what was wanted, so the searches are
+# kept in a table of their own, by user and time.
+
+# %%
+searches.write(clicks, run / "searches.parquet")
+
+# %% [markdown]
 # ## What the sequences look like
 #
 # Embeddings learn from what stands together, so long sequences teach more than short ones, and a product with a
@@ -204,6 +230,11 @@ per_user = rows.group_by("user_id").agg(visits=rows.count(), sessions=rows.sessi
 counted = per_user.group_by("visits").agg(users=per_user.count(), sessions=per_user.sessions.sum()).order_by("visits").to_pandas()
 lengths = np.repeat(counted.visits.to_numpy(), counted.users)
 repeats = float(1 - rows.select("user_id", "product_id").distinct().count().execute() / lengths.sum())
+
+# %% [markdown]
+# The axis is logarithmic, as a few users have many times the visits of most others.
+
+# %%
 exhibits.show(
     charts.sequence_lengths(lengths),
     caption=f"Half of the users kept have at most {np.median(lengths):.0f} visits; the longest sequence has {lengths.max():,}.",
@@ -301,6 +332,8 @@ run_files.write_json(run / "data.json", facts)
 
 # %% [markdown]
 # ## Takeaways
+#
+# In the numbers of this run:
 
 # %%
 exhibits.takeaways([

@@ -30,7 +30,7 @@ perplexity = 30.0  # t-SNE: about how many neighbours each product keeps; from 1
 seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown]
-# Both embeddings are brought into the order of the product table; a product without one has zeros, and is marked.
+# Nothing is trained here: the chapter reads the vectors of the one before and asks what they know.
 
 # %%
 import numpy as np
@@ -43,13 +43,16 @@ from shelfspace.vectors import embeddings, validation
 
 palette.theme()
 run = run_files.run_folder(run_dir)
+
+# %% [markdown]
+# Both embeddings are brought into the order of the product table; a product without one has zeros, and is marked.
+
+# %%
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
 labels = charts.product_labels(products)
-aligned = {
-    name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), product_ids)
-    for name in ("word2vec", "starspace")
-}
+files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
+aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
 
 # %% [markdown]
 # ## Cosine similarity
@@ -61,6 +64,11 @@ aligned = {
 small = np.array([[3, 1], [2, 1], [-1, 3]], dtype=np.float32)
 unit = embeddings.normalise(small)
 by_hand = pd.DataFrame((unit @ unit.T).round(2), columns=["phone A", "phone B", "chair"], index=["phone A", "phone B", "chair"])
+
+# %% [markdown]
+# Vectors are first brought to length 1. Then the cosine is their dot product, and one matrix product gives all pairs:
+
+# %%
 exhibits.table(
     by_hand.reset_index(names="cosine"),
     caption="Phone A (3, 1) and phone B (2, 1) point the same way; the chair (-1, 3) stands at a right angle to phone A.",
@@ -118,10 +126,15 @@ else:
     question = "the product that a test user looked at next is nearer to the last one than a random product"
     test = arrays.examples(arrays.load(run / "sequences.parquet"), product_ids, "test")
     triplets = validation.next_product_triplets(test, known, seed=seed)
-checks = validation.triplet_checks(aligned, *triplets, seed=seed)
 
 # %% [markdown]
 # Two products of one anchor are no independent evidence, so whole anchors are drawn for the intervals.
+
+# %%
+checks = validation.triplet_checks(aligned, *triplets, seed=seed)
+
+# %% [markdown]
+# Both embeddings answer the same triplets, so their AUCs can be compared.
 
 # %%
 if checks:
@@ -161,13 +174,11 @@ spots = {name: validation.tsne(vectors[drawn], perplexity=perplexity, seed=seed)
 # Colours come from the categories, which the training never saw; without categories, from how often a product was met.
 
 # %%
-colours = (
-    group.iloc[drawn].to_numpy()
-    if "category" in products
-    else pd.qcut(products["count"].iloc[drawn].rank(method="first"), 4, labels=["fewest events", "few", "many", "most events"])
-    .astype(str)
-    .to_numpy()
-)
+if "category" in products:
+    colours = group.iloc[drawn].to_numpy()
+else:
+    place = products["count"].iloc[drawn].rank(method="first")
+    colours = pd.qcut(place, 4, labels=["fewest events", "few", "many", "most events"]).astype(str).to_numpy()
 
 # %% [markdown]
 # Islands of one colour are what the embedding found out by itself:
@@ -204,11 +215,15 @@ truth = run / "shop" / "truth_complements.parquet"
 if truth.exists():
     rows = validation.complement_triplets(pd.read_parquet(truth), products, known, seed=seed)
     complement = validation.triplet_checks(aligned, *rows, seed=seed)
-    recovered = pd.DataFrame(
-        [(palette.label_of(n), c.auc, *c.ci95) for n, c in complement.items()], columns=["embedding", "AUC", "95 % from", "to"]
-    )
+
+# %% [markdown]
+# The other product is of the same category as the complement, so to know that cases go with phones is not enough.
+
+# %%
+if truth.exists():
+    recovered = [(palette.label_of(n), c.auc, *c.ci95) for n, c in complement.items()]
     exhibits.table(
-        recovered,
+        pd.DataFrame(recovered, columns=["embedding", "AUC", "95 % from", "to"]),
         caption="How often a true complement is nearer than another product of the complement's own category.",
     )
 else:
@@ -295,6 +310,8 @@ run_files.write_json(run / "embeddings.json", found)
 
 # %% [markdown]
 # ## Takeaways
+#
+# In the numbers of this run:
 
 # %%
 by_auc = sorted(checks.items(), key=lambda item: -item[1].auc)

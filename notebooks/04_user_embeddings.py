@@ -36,7 +36,7 @@ engine_url = ""  # spark: its master, this machine by default; bigquery: PROJECT
 seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown]
-# What is counted may use the train users' targets, too: all visits but the targets of the valid and the test users.
+# A user embedding is not trained. It is computed from what is there: the product embeddings and the user's visits.
 
 # %% tags=["setup"]
 from functools import partial
@@ -56,6 +56,11 @@ from shelfspace.vectors import embeddings
 
 palette.theme()
 run = run_files.run_folder(run_dir)
+
+# %% [markdown]
+# Both embeddings are brought into the order of the product table, so that a product has the same row in each.
+
+# %% tags=["setup"]
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
 files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
@@ -63,7 +68,8 @@ aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, 
 
 # %% [markdown]
 # The valid users are to choose the decay; a few thousand others will show that the query and the array kernel agree. The table is
-# let go once they are taken out of it: that of a large log takes gigabytes.
+# let go once they are taken out of it: that of a large log takes gigabytes. What is counted may use the train users' targets, too: all
+# visits but the targets of the valid and the test users.
 
 # %% tags=["setup"]
 table = arrays.load(run / "sequences.parquet")
@@ -144,6 +150,11 @@ methods = {
     "own_products": partial(baselines.own_products, baselines.visit_counts(corpus, product_ids)),
     "cooccurrence": partial(baselines.item_to_item, pairs),
 }
+
+# %% [markdown]
+# The user embedding recommends the products whose vectors have the largest cosine with it.
+
+# %% tags=["decay"]
 methods_of_users = {
     "word2vec_user": partial(baselines.nearest_to_user, *aligned["word2vec"]),
     "starspace_user": partial(baselines.nearest_to_user, *aligned["starspace"]),
@@ -167,6 +178,12 @@ top = sweep.groupby("model")["mrr@20"].max()
 winner = max(("word2vec", "starspace"), key=lambda name: top[f"{name}_user"])
 chosen = embedding or winner
 user_decay, clock = best[f"{chosen}_user"].values()
+
+# %% [markdown]
+# A curve that is flat at its top says that the exact decay matters little. Small differences between neighbouring
+# decays are noise: see the intervals.
+
+# %%
 exhibits.show(
     charts.decay_sweep(sweep[sweep.decay_time == clock], unit=palette.decay_unit(clock)),
     caption=f"HR@20 and MRR@20 of {len(judges):,} valid users against the decay, ages counted as {clock}, with 95 % "
@@ -182,6 +199,11 @@ by_clock = sweep.loc[sweep.groupby(["model", "decay_time"], sort=False)["mrr@20"
 wide = by_clock.assign(best=[f"{100 * m:.1f} (d = {d:g})" for m, d in zip(by_clock["mrr@20"], by_clock.decay)]).pivot(
     index="model", columns="decay_time", values="best"
 )
+
+# %% [markdown]
+# Within a row, only the way to count age differs; each stands with the decay that suits it best.
+
+# %%
 wide = wide.loc[list(grids), everything["decay_time"]].fillna("not tried").rename(index=palette.label_of).reset_index()
 exhibits.table(
     wide,
@@ -189,8 +211,7 @@ exhibits.table(
 )
 
 # %% [markdown]
-# A curve that is flat at its top says that the exact decay matters little. Small differences between neighbouring
-# decays are noise: see the intervals.
+# What was chosen goes into a file, from which the later chapters take it; so does all that was tried.
 
 # %% tags=["decay"]
 run_files.write_json(run / "decay.json", {"embedding": chosen, "decay": user_decay, "decay_time": clock, "best": best})
@@ -218,6 +239,11 @@ _ = run_files.once(run, "user_embeddings.parquet", lambda path: relational.write
 stored = embeddings.load(run / "user_embeddings.parquet", key="user_id", first=5000)
 from_query, found = embeddings.align(stored, sample.user_ids)
 from_kernel = users.user_embeddings(sample, aligned[chosen][0], user_decay, clock, aligned[chosen][1])
+
+# %% [markdown]
+# What differs is rounding: the two add the same numbers in another order.
+
+# %%
 gap = float(np.abs(from_kernel - from_query)[found].max())
 exhibits.note(
     f"The query gave {pq.read_metadata(run / 'user_embeddings.parquet').num_rows:,} user embeddings. On {found.sum():,} of "
@@ -319,6 +345,8 @@ else:
 
 # %% [markdown]
 # ## Takeaways
+#
+# In the numbers of this run:
 
 # %%
 at_zero = sweep[(sweep.model == f"{chosen}_user") & (sweep.decay == 0) & (sweep.decay_time == clock)]

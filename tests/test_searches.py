@@ -6,6 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from shelfspace.logs import engines
 from shelfspace.sequences import arrays
 from shelfspace.trials import searches
 
@@ -61,6 +62,18 @@ def test_all_that_works_on_sequences_works_on_it():
     ids = np.array(["? case", "? red phone", "a", "b", "c"])
     test = arrays.examples(table, ids, "test")
     assert test.items[test.start[0] : test.end[0]].tolist() == [1, 2, 0, 3] and test.target.tolist() == [4]
+
+
+@pytest.mark.parametrize("left_out", [[], ["query"]], ids=["queries", "no column of queries"])
+def test_what_is_written_is_what_the_log_gives(left_out, tmp_path):
+    log = ASKED.assign(event="search", row=range(len(ASKED)))
+    log = pd.concat([log.iloc[::-1], log.iloc[:1].assign(query=[" \t"], row=9)]).drop(columns=left_out)
+    log.to_parquet(tmp_path / "events.parquet")
+    events = engines.read(engines.connect(), tmp_path / "events.parquet")
+    searches.write(events, tmp_path / "searches.parquet")
+    expected = searches.of_log(events)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "searches.parquet"), expected)
+    assert list(expected["query"]) == ([] if left_out else ["red phone", "case", "case", *ASKED["query"][3:]])
 
 
 def test_without_searches_nothing_changes():

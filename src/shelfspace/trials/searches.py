@@ -6,12 +6,20 @@ works on it, too. StarSpace (`shelfspace.vectors.starspace`) then places it as t
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import ibis
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shelfspace.files import run_files
+from shelfspace.logs import engines
 
 PREFIX = "? "  # of the id of a query
+SCHEMA = pa.schema({"user_id": pa.string(), "timestamp": pa.timestamp("us"), "query": pa.string()})
 
 
 def of_log(events: ibis.Table) -> pd.DataFrame:
@@ -23,12 +31,40 @@ def of_log(events: ibis.Table) -> pd.DataFrame:
         The canonical events (see `shelfspace.logs.events`).
     """
     if "query" not in events.columns:
-        return pd.DataFrame({"user_id": [], "timestamp": [], "query": []})
-    asked = events.filter(events.event == "search", events.query.notnull())
-    found = asked.select("user_id", "timestamp", "query", "row").to_pandas()
-    found = found.sort_values(["user_id", "timestamp", "row"], kind="stable")
-    found["query"] = found["query"].astype(str).str.lower().str.split().str.join(" ")
-    return found.loc[found["query"] != "", ["user_id", "timestamp", "query"]].reset_index(drop=True)
+        return SCHEMA.empty_table().to_pandas()
+    return _cleaned(_asked(events).to_pandas())
+
+
+def write(events: ibis.Table, path: str | Path) -> None:
+    """Write what `of_log` gives to a Parquet file, atomically, with never more than a row group in memory.
+
+    Parameters
+    ----------
+    events : ibis.Table
+        The canonical events, on any engine.
+    path : str or Path
+    """
+    with tempfile.TemporaryDirectory(prefix="shelfspace-") as folder, run_files.atomic(path) as temporary:
+        with pq.ParquetWriter(temporary, SCHEMA) as writer:
+            if "query" not in events.columns:
+                return
+            raw = Path(folder) / "asked.parquet"
+            engines.write(_asked(events), raw)
+            with pq.ParquetFile(raw) as file:
+                for batch in file.iter_batches(engines.ROWS):
+                    writer.write_table(pa.Table.from_pandas(_cleaned(batch.to_pandas()), SCHEMA, preserve_index=False))
+
+
+def _asked(events: ibis.Table) -> ibis.Table:
+    """The searches as they stand in the log, by user and time."""
+    found = events.filter(events.event == "search", events.query.notnull())
+    return found.order_by("user_id", "timestamp", "row").select("user_id", "timestamp", "query")
+
+
+def _cleaned(asked: pd.DataFrame) -> pd.DataFrame:
+    """Queries in small letters with single blanks; those of blanks alone are left out."""
+    query = asked["query"].astype(str).str.lower().str.split().str.join(" ").astype("str")
+    return asked.assign(query=query)[query != ""].reset_index(drop=True)
 
 
 def insert(table: pa.Table, searches: pd.DataFrame) -> pa.Table:
