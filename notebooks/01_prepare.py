@@ -217,7 +217,7 @@ with run_files.atomic(run / "products.parquet") as temporary:
 # kept in a table of their own, by user and time.
 
 # %%
-searches.write(clicks, run / "searches.parquet")
+engines.write(searches.of_log(clicks), run / "searches.parquet")
 
 # %% [markdown]
 # ## What the sequences look like

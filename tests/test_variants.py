@@ -25,7 +25,7 @@ def log(users: int = 250, products: int = 90, seed: int = 0):
     events = ibis.memtable(frame.assign(row=range(len(frame))))
     rows = prepare.sequences(events, min_products=3).to_pyarrow()
     coded = [rows[c].dictionary_encode() if rows[c].type == pa.string() else rows[c] for c in rows.column_names]
-    return pa.table(dict(zip(rows.column_names, coded))), made.products, searches.of_log(events), made.complements
+    return pa.table(dict(zip(rows.column_names, coded))), made.products, searches.of_log(events).to_pandas(), made.complements
 
 
 TABLE, PRODUCTS, ASKED, COMPLEMENTS = log()

@@ -6,65 +6,26 @@ works on it, too. StarSpace (`shelfspace.vectors.starspace`) then places it as t
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import ibis
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-
-from shelfspace.files import run_files
-from shelfspace.logs import engines
 
 PREFIX = "? "  # of the id of a query
-SCHEMA = pa.schema({"user_id": pa.string(), "timestamp": pa.timestamp("us"), "query": pa.string()})
 
 
-def of_log(events: ibis.Table) -> pd.DataFrame:
-    """The searches of a log: user_id, timestamp, query (in small letters); empty where the log has none.
-
-    Parameters
-    ----------
-    events : ibis.Table
-        The canonical events (see `shelfspace.logs.events`).
-    """
-    if "query" not in events.columns:
-        return SCHEMA.empty_table().to_pandas()
-    return _cleaned(_asked(events).to_pandas())
-
-
-def write(events: ibis.Table, path: str | Path) -> None:
-    """Write what `of_log` gives to a Parquet file, atomically, with never more than a row group in memory.
+def of_log(events: ibis.Table) -> ibis.Table:
+    """The searches of a log: user_id, timestamp, query (in small letters, with single blanks), by user and time; none where it has none.
 
     Parameters
     ----------
     events : ibis.Table
-        The canonical events, on any engine.
-    path : str or Path
+        The canonical events (see `shelfspace.logs.events`), on any engine.
     """
-    with tempfile.TemporaryDirectory(prefix="shelfspace-") as folder, run_files.atomic(path) as temporary:
-        with pq.ParquetWriter(temporary, SCHEMA) as writer:
-            if "query" not in events.columns:
-                return
-            raw = Path(folder) / "asked.parquet"
-            engines.write(_asked(events), raw)
-            with pq.ParquetFile(raw) as file:
-                for batch in file.iter_batches(engines.ROWS):
-                    writer.write_table(pa.Table.from_pandas(_cleaned(batch.to_pandas()), SCHEMA, preserve_index=False))
-
-
-def _asked(events: ibis.Table) -> ibis.Table:
-    """The searches as they stand in the log, by user and time."""
-    found = events.filter(events.event == "search", events.query.notnull())
-    return found.order_by("user_id", "timestamp", "row").select("user_id", "timestamp", "query")
-
-
-def _cleaned(asked: pd.DataFrame) -> pd.DataFrame:
-    """Queries in small letters with single blanks; those of blanks alone are left out."""
-    query = asked["query"].astype(str).str.lower().str.split().str.join(" ").astype("str")
-    return asked.assign(query=query)[query != ""].reset_index(drop=True)
+    asked = events.filter(events.event == "search")
+    text = asked["query"] if "query" in asked.columns else ibis.null("string")
+    asked = asked.mutate(query=text.lower().re_replace(r"[\s\p{Z}]+", " ").strip())
+    return asked.filter(asked["query"] != "").order_by("user_id", "timestamp", "row").select("user_id", "timestamp", "query")
 
 
 def insert(table: pa.Table, searches: pd.DataFrame) -> pa.Table:
@@ -78,7 +39,7 @@ def insert(table: pa.Table, searches: pd.DataFrame) -> pa.Table:
     table : pyarrow.Table
         ``sequences.parquet`` as `shelfspace.sequences.arrays.load` gives it.
     searches : DataFrame
-        From `of_log`; of users that the table lacks, too.
+        As `of_log` gives them; of users that the table lacks, too.
 
     Returns
     -------
