@@ -29,7 +29,7 @@ def main() -> None:
     table = arrays.load(run / "sequences.parquet")
     valid, corpus = arrays.examples(table, ids, "valid"), arrays.corpus(table, targets=True)
     ease = factors.ease(corpus, ids)
-    ranker = ranked.open_run(run, corpus, ease)
+    ranker = ranked.reopen(run / "recommender_ranked.txt", corpus, ease)
     how = {"min_products": data["min_products"], "last": data["protocol"] == "last-product"}
     models = {
         "true moves and true traits: what can be known": ceiling.model(run / "shop", ids, **how),

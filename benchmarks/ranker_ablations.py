@@ -30,7 +30,7 @@ def main() -> None:
     product_ids = pd.read_parquet(run / "products.parquet").product_id.to_numpy().astype(str)
     table = arrays.load(run / "sequences.parquet")
     asked, valid = (arrays.examples(table, product_ids, split) for split in ("train", "valid"))
-    opened = ranked.open_run(run, arrays.corpus(table, targets=True))
+    opened = ranked.reopen(run / "recommender_ranked.txt", arrays.corpus(table, targets=True))
     sources, facts = opened.sources, opened.facts
     half = asked.sample(len(asked) // 2)
     rest = {name: model for name, model in sources.items() if name != "tied"}  # tied stands first, and orders what is no candidate

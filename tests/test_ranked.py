@@ -189,7 +189,7 @@ def test_it_is_the_same_from_its_file(trained, tmp_path):
         ranked.load(tmp_path / "ranker.txt", {"after": model.sources["after"]}, model.facts)
 
 
-def test_a_run_is_opened_as_it_was_left(tmp_path, monkeypatch):
+def test_the_ranker_of_a_run_is_opened_as_it_was_left(tmp_path, monkeypatch):
     """From the files of a run alone: the scores are those of the ranker that was trained, and what is given is not counted anew."""
     examples, valid, test = (shop(200, seed=seed)[0] for seed in range(3))
     ids = np.array([f"p{i:02d}" for i in range(30)])
@@ -213,12 +213,12 @@ def test_a_run_is_opened_as_it_was_left(tmp_path, monkeypatch):
     run_files.write_json(tmp_path / "recommender.json", {"top": 7})
     learned.save(tmp_path / "recommender_tied.keras")
     ranked.save(model, tmp_path / "recommender_ranked.txt")
-    opened = ranked.open_run(tmp_path, corpus)
+    opened = ranked.reopen(tmp_path / "recommender_ranked.txt", corpus)
     assert opened.top == 7 and next(iter(opened.sources)) == "tied"
     np.testing.assert_array_equal(ranked.recommend(opened)(test), ranked.recommend(model)(test))
     monkeypatch.setattr(baselines, "cooccurrence", None)
     monkeypatch.setattr(factors, "ease", None)
-    again = ranked.open_run(tmp_path, corpus, ease, pairs)
+    again = ranked.reopen(tmp_path / "recommender_ranked.txt", corpus, ease, pairs)
     np.testing.assert_array_equal(ranked.recommend(again)(test), ranked.recommend(model)(test))
 
 

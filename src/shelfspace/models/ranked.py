@@ -229,15 +229,15 @@ def load(path: str | Path, sources: Mapping[str, Model], facts: Facts, top: int 
     return Ranked(sources, facts, trees, top)
 
 
-def open_run(
-    run: str | Path, corpus: Corpus, ease: Callable[..., Model] | None = None, pairs: tuple[sp.csr_matrix, np.ndarray] | None = None
+def reopen(
+    path: str | Path, corpus: Corpus, ease: Callable[..., Model] | None = None, pairs: tuple[sp.csr_matrix, np.ndarray] | None = None
 ) -> Ranked:
-    """The ranker of a run as ``05_recommender`` left it; its first source is the run's tied recommender.
+    """The ranker of a run, its sources and facts made anew from the files beside it; the first source is the tied recommender.
 
     Parameters
     ----------
-    run : str or Path
-        RUN.
+    path : str or Path
+        ``RUN/recommender_ranked.txt``, as ``05_recommender`` left it.
     corpus : Corpus
         All of the run that may train (`shelfspace.sequences.arrays.corpus` with targets).
     ease, pairs : optional
@@ -249,7 +249,7 @@ def open_run(
     ValueError
         If the ranker was trained with other sources.
     """
-    run = Path(run)
+    run = Path(path).parent
     products, choice = pd.read_parquet(run / "products.parquet"), run_files.read_json(run / "decay.json")
     ids = products.product_id.to_numpy().astype(str)
     files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
@@ -257,4 +257,4 @@ def open_run(
     learned = tied.recommend(training.keras.saving.load_model(run / "recommender_tied.keras"))
     sources = retrieval.sources(learned, corpus, ids, aligned, choice["best"], ease or factors.ease(corpus, ids), pairs)
     facts = retrieval.facts(corpus, products, aligned[choice["embedding"]][0])
-    return load(run / "recommender_ranked.txt", sources, facts, run_files.read_json(run / "recommender.json")["top"])
+    return load(path, sources, facts, run_files.read_json(run / "recommender.json")["top"])
