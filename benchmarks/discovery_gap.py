@@ -11,15 +11,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import keras
 import pandas as pd
 
 from shelfspace.files import run_files
 from shelfspace.measure import evaluation, ranking
-from shelfspace.models import factors, ranked, retrieval, tied
+from shelfspace.models import factors, ranked
 from shelfspace.sequences import arrays
 from shelfspace.trials import ceiling
-from shelfspace.vectors import embeddings
 
 
 def main() -> None:
@@ -27,31 +25,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
-    products, choice, data = (
-        pd.read_parquet(run / "products.parquet"),
-        run_files.read_json(run / "decay.json"),
-        run_files.read_json(run / "data.json"),
-    )
-    ids = products.product_id.to_numpy().astype(str)
+    ids, data = pd.read_parquet(run / "products.parquet").product_id.to_numpy().astype(str), run_files.read_json(run / "data.json")
     table = arrays.load(run / "sequences.parquet")
     valid, corpus = arrays.examples(table, ids, "valid"), arrays.corpus(table, targets=True)
-    aligned = {
-        name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), ids) for name in ("word2vec", "starspace")
-    }
-    learned = tied.recommend(keras.saving.load_model(run / "recommender_tied.keras"))
     ease = factors.ease(corpus, ids)
-    sources = retrieval.sources(learned, corpus, ids, aligned, choice["best"], ease)
-    facts = retrieval.facts(corpus, products, aligned[choice["embedding"]][0])
+    ranker = ranked.reopen(run / "recommender_ranked.txt", corpus, ease)
     how = {"min_products": data["min_products"], "last": data["protocol"] == "last-product"}
     models = {
         "true moves and true traits: what can be known": ceiling.model(run / "shop", ids, **how),
         "true moves, customers unknown": ceiling.model(run / "shop", ids, traits=False, **how),
-        "ranked": ranked.recommend(
-            ranked.load(run / "recommender_ranked.txt", sources, facts, run_files.read_json(run / "recommender.json")["top"])
-        ),
-        "tied": learned,
+        "ranked": ranked.recommend(ranker),
+        "tied": ranker.sources["tied"],
         "EASE (regularisation 300, decay 0.5)": ease(300.0, 0.5),
-        "co-occurrence": sources["cooccurrence"],
+        "co-occurrence": ranker.sources["cooccurrence"],
     }
     new = ~valid.seen()
     print(f"{new.sum():,} valid users whose target was new\n\n| who ranks the new products | HR@20 | MRR@20 |\n| --- | ---: | ---: |")

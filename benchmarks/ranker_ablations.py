@@ -17,11 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shelfspace.files import run_files
 from shelfspace.measure import evaluation
-from shelfspace.models import factors, ranked, retrieval, tied, training
+from shelfspace.models import ranked
 from shelfspace.sequences import arrays
-from shelfspace.vectors import embeddings
 
 
 def main() -> None:
@@ -29,16 +27,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
-    products = pd.read_parquet(run / "products.parquet")
-    product_ids = products.product_id.to_numpy().astype(str)
-    table, choice = arrays.load(run / "sequences.parquet"), run_files.read_json(run / "decay.json")
-    corpus = arrays.corpus(table, targets=True)
+    product_ids = pd.read_parquet(run / "products.parquet").product_id.to_numpy().astype(str)
+    table = arrays.load(run / "sequences.parquet")
     asked, valid = (arrays.examples(table, product_ids, split) for split in ("train", "valid"))
-    files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
-    aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
-    learned = training.keras.saving.load_model(run / "recommender_tied.keras")
-    sources = retrieval.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], factors.ease(corpus, product_ids))
-    facts = retrieval.facts(corpus, products, aligned[choice["embedding"]][0])
+    opened = ranked.reopen(run / "recommender_ranked.txt", arrays.corpus(table, targets=True))
+    sources, facts = opened.sources, opened.facts
     half = asked.sample(len(asked) // 2)
     rest = {name: model for name, model in sources.items() if name != "tied"}  # tied stands first, and orders what is no candidate
 

@@ -62,6 +62,11 @@ from shelfspace.sequences import arrays
 from shelfspace.vectors import embeddings, features, skipgram, starspace
 
 palette.theme()
+
+# %% [markdown]
+# The rows of all tables of vectors follow the product table, which is sorted by product.
+
+# %% tags=["setup"]
 run = run_files.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
@@ -123,13 +128,18 @@ w2v_settings = {
 
 # %% [markdown]
 # The trainer is a small one of our own; `w2v_trainer="gensim"` takes gensim's, which finds vectors as good in several times the
-# processor time. (`run_files.once` trains, unless a scheduler had a task of its own do so in this run; then the file is there.)
+# processor time.
 
 # %% tags=["word2vec"]
 if w2v_trainer == "gensim":
     from shelfspace.vectors import word2vec as trainer
 else:
     trainer = skipgram
+
+# %% [markdown]
+# `run_files.once` trains, unless a scheduler had a task of its own do so in this run; then the file is there.
+
+# %% tags=["word2vec"]
 seconds["word2vec"] = run_files.once(
     run, files["word2vec"], lambda path: trainer.train(corpus, dim=dim, seed=seed, **w2v_settings).save(path)
 )
@@ -160,6 +170,11 @@ a = before[bag].sum(axis=0) / np.linalg.norm(before[bag].sum(axis=0))
 # %%
 cosines = before @ a
 terms = np.maximum(0, 0.5 - cosines[label] + cosines[noise])
+
+# %% [markdown]
+# Where a term is above 0, the negative is too near:
+
+# %%
 exhibits.table(
     pd.DataFrame({"negative": ["chair", "lamp"], "cosine to the bag": cosines[noise], "term of the loss": terms}),
     caption=f"The bag has a cosine of {cosines[label]:.3f} to the label, phone B. With a margin of 0.5, "
@@ -181,10 +196,15 @@ by_hand[label] += 0.1 * a / np.sqrt((a**2).mean())
 by_hand[[n for n, term in zip(noise, terms) if term > 0]] -= 0.1 * a / np.sqrt((a**2).mean()) / (terms > 0).sum()
 
 # %% [markdown]
-# The trainer, asked for the same update, comes to the same vectors:
+# The trainer is asked for the same update.
 
 # %%
 loss, by_module = starspace.update(before, bag, label, noise, margin=0.5, learning_rate=0.1)
+
+# %% [markdown]
+# It comes to the same vectors:
+
+# %%
 moved = pd.DataFrame({
     "product": names, "before": [f"({x:.2f}, {y:.2f})" for x, y in before],
     "after, by hand": [f"({x:.3f}, {y:.3f})" for x, y in by_hand],
@@ -231,6 +251,11 @@ trained = {name: embeddings.load(run / file) for name, file in files.items()}
 losses = {name: list(made.losses) for name, made in trained.items()}
 changed = {name: values[-1] / values[0] - 1 for name, values in losses.items()}
 scores = trained["starspace"].scores
+
+# %% [markdown]
+# For StarSpace the hit rate on the valid users, pass by pass, says more than its loss.
+
+# %%
 exhibits.show(
     charts.training_loss(losses),
     caption=f"From the first to the last pass the loss changed by {changed['word2vec']:+.0%} (word2vec) and "
@@ -250,6 +275,11 @@ exhibits.show(
 # %%
 aligned = {name: embeddings.align(made, product_ids) for name, made in trained.items()}
 histories = {"mean": 0.0, "decayed by rank": 0.7, "last product": 20.0}
+
+# %% [markdown]
+# Both trainers, three kinds of history and two similarities make twelve ways to ask, all for the same users.
+
+# %%
 ranks = {}
 for name, (vectors, known) in aligned.items():
     for history, decay in histories.items():
@@ -271,7 +301,7 @@ parts = {
 }  # fmt: skip
 
 # %% [markdown]
-# A hit is a target among the twenty nearest products. Its share, for each way to ask, and each part:
+# A hit is a target among the twenty nearest products. Its share is counted for each way to ask, and each part.
 
 # %%
 rows = []
@@ -281,6 +311,11 @@ for (name, history, similarity), hit in hits.items():
         part: f"{100 * hit[of].mean():.1f} ± {196 * hit[of].std() / of.sum() ** 0.5:.1f}" if of.any() else "–" for part, of in parts.items()
     }
     rows.append({"trainer": palette.label_of(name), "history": history, "similarity": similarity} | cells)
+
+# %% [markdown]
+# Read the table down a column: which trainer, history and similarity does each part of the targets want?
+
+# %%
 compared = pd.DataFrame(rows).assign(hr=[hit.mean() for hit in hits.values()])
 exhibits.table(
     compared.sort_values("hr", ascending=False, kind="stable").drop(columns="hr"),
@@ -297,6 +332,11 @@ best = {name: max((key for key in hits if key[0] == name), key=lambda key: hits[
 gain = hits[best["starspace"]] - hits[best["word2vec"]]
 low, high = intervals.interval(gain, judges.user_ids, seed)
 verdict = "not shown to differ" if low <= 0 <= high else "StarSpace ahead" if low > 0 else "word2vec ahead"
+
+# %% [markdown]
+# An interval that holds 0 shows no difference, which is not to say that there is none.
+
+# %%
 exhibits.note(
     f"Each at its best on these users, the difference in HR@20, StarSpace less word2vec, is {gain.mean():+.1%} "
     f"({low:+.1%} to {high:+.1%}): {verdict}."
@@ -318,11 +358,16 @@ exhibits.table(
 )
 
 # %% [markdown]
-# And what they bought with it:
+# And what they bought with it: products that have a vector, and visits learned from in a second.
 
 # %%
 coverage = {name: known for name, (_, known) in aligned.items()}
 passes = {name: len(made.losses) for name, made in trained.items()}
+
+# %% [markdown]
+# StarSpace's seconds hold its checks on valid users, too.
+
+# %%
 cost = pd.DataFrame({
     "trainer": [palette.label_of(name) for name in trained], "seconds": list(seconds.values()),
     "passes": list(passes.values()),
@@ -357,6 +402,11 @@ exhibits.show(
 # %%
 of_products = features.of_products(products, ("name", "description", "brand", "price"))
 hidden = np.sort(np.random.default_rng(seed).permutation(len(product_ids))[: len(product_ids) // 10])
+
+# %% [markdown]
+# StarSpace trains once more, on sequences without the hidden products and with features for all.
+
+# %%
 by_features = None
 if feature_epochs and len(of_products.names) and len(hidden):
     by_features = starspace.train(

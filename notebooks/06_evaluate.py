@@ -34,7 +34,7 @@ peers = False  # also train GRU4Rec and SASRec, networks of the literature, as b
 seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown]
-# The baselines count in all that may train, as the networks learned from it.
+# What is measured here was trained before; only the baselines are still to be counted.
 
 # %%
 from functools import partial
@@ -46,7 +46,7 @@ from tqdm import tqdm
 
 from shelfspace.files import run_files
 from shelfspace.measure import beyond_accuracy, evaluation, intervals, ranking
-from shelfspace.models import baselines, dense, factors, newcomers, ranked, retrieval, session_knn, tied
+from shelfspace.models import baselines, dense, factors, newcomers, ranked, session_knn
 from shelfspace.models.peers import DROPOUTS, PEERS, maker
 from shelfspace.page import exhibits, palette, result_charts
 from shelfspace.sequences import arrays, prepare
@@ -54,13 +54,23 @@ from shelfspace.trials import ceiling
 from shelfspace.vectors import embeddings
 
 palette.theme()
+
+# %% [markdown]
+# The chapters before left the product table, what they chose, and what is known of the log.
+
+# %%
 run = run_files.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
+choice, data = run_files.read_json(run / "decay.json"), run_files.read_json(run / "data.json")
+
+# %% [markdown]
+# The baselines count in all that may train, as the networks learned from it.
+
+# %%
 table = arrays.load(run / "sequences.parquet")
 corpus = arrays.corpus(table, targets=True)
 valid, test = (arrays.examples(table, product_ids, split) for split in ("valid", "test"))
-choice, data = run_files.read_json(run / "decay.json"), run_files.read_json(run / "data.json")
 
 # %% [markdown]
 # ## Hit rate and reciprocal rank
@@ -70,15 +80,30 @@ choice, data = run_files.read_json(run / "decay.json"), run_files.read_json(run 
 #
 # $$\mathrm{HR@}K = \frac{1}{n} \sum_u [\mathrm{rank}_u \le K] \qquad \mathrm{MRR@}K = \frac{1}{n} \sum_u \frac{[\mathrm{rank}_u \le K]}{\mathrm{rank}_u}$$
 #
-# By hand, for four users whose targets have the ranks 1, 4, 25 and 2:
+# By hand, for a few valid users, to whom what they saw themselves is recommended: how many products score more than the target?
 
 # %%
-rank = np.array([1, 4, 25, 2])
-by_hand = pd.DataFrame({"rank": rank, "hit at 20": ranking.hit_rate(rank, 20), "reciprocal rank at 20": ranking.reciprocal_rank(rank, 20)})
-exhibits.table(
-    by_hand,
-    caption=f"HR@20 is {ranking.hit_rate(rank, 20).mean():.2f} and MRR@20 is {ranking.reciprocal_rank(rank, 20).mean():.4f}.",
-)
+counts = baselines.visit_counts(corpus, product_ids)
+few = valid.sample(8, seed)
+scores = baselines.own_products(counts, **choice["best"]["own_products"])(few)
+of_target = scores[np.arange(len(few)), few.target][:, None]
+rank = 1 + (scores > of_target).sum(axis=1) + (scores == of_target).sum(axis=1) // 2  # half of the ties, the target's own left out
+
+# %% [markdown]
+# From the ranks follow both measures, a number for each user, of which the mean is told.
+
+# %%
+hit = (rank <= 20).astype(float)
+reciprocal = np.where(rank <= 20, 1 / rank, 0)
+
+# %% [markdown]
+# The functions that measure all models from here on find the same:
+
+# %%
+assert np.array_equal(rank, ranking.ranks(scores, few.target))
+measured = pd.DataFrame({"rank": rank, "hit, by hand": hit}).assign(hit_rate=ranking.hit_rate(rank, 20))
+measured = measured.assign(**{"reciprocal rank, by hand": reciprocal}, reciprocal_rank=ranking.reciprocal_rank(rank, 20))
+exhibits.table(measured, caption=f"Of these {len(few)} users HR@20 is {hit.mean():.3f} and MRR@20 is {reciprocal.mean():.4f}.")
 
 # %% [markdown]
 # ## Baselines worth beating
@@ -92,14 +117,19 @@ exhibits.table(
 # its settings from the valid users, as the decays of the last but one chapter did.
 
 # %%
-counts = baselines.visit_counts(corpus, product_ids)
+pairs = baselines.cooccurrence(corpus, product_ids)
 makers = {
     "recently_popular": partial(baselines.recently_popular, corpus, product_ids),
     "markov": partial(baselines.markov, corpus, product_ids),
     "session_knn": partial(session_knn.session_knn, corpus, product_ids),
-    "cooccurrence": partial(baselines.item_to_item, baselines.cooccurrence(corpus, product_ids)),
+    "cooccurrence": partial(baselines.item_to_item, pairs),
     "ease": factors.ease(corpus, product_ids),
 }
+
+# %% [markdown]
+# All combinations of these settings are tried. Co-occurrence has its decay already, from the choice of the decays.
+
+# %%
 grids = {
     "recently_popular": {"decay": [0.03, 0.1, 0.3, 1.0]},
     "markov": {"steps": [1, 2, 4, 8, 16], "own": [False, True]},
@@ -107,12 +137,22 @@ grids = {
     "session_knn": {"neighbours": [100, 300, 1000], "decay": [None, 0.0, 0.03, 0.1, 0.3, 1.0], "own": [False, True]},
     "ease": {"regularisation": [30.0, 100.0, 300.0, 1000.0], "decay": [0.1, 0.3, 1.0], "own": [False, True]},
 }
+
+# %% [markdown]
+# Two more kinds are there for the asking: matrix factorisation, and the peers, whose passes are chosen by the valid users, too.
+
+# %%
 if matrix_factorisation:
     makers["matrix_factorisation"] = partial(factors.matrix_factorisation, corpus, product_ids, seed=seed)
     grids["matrix_factorisation"] = {"dim": [32, 64, 128], "decay": [0.1, 0.3, 1.0]}
 if peers:
     makers |= {kind: maker(kind, corpus, product_ids, valid, seed=seed) for kind in PEERS}
     grids |= dict.fromkeys(PEERS, {"dropout": DROPOUTS})
+
+# %% [markdown]
+# The same valid users judge all of them, by MRR@20.
+
+# %%
 judges = valid.sample(sweep_users, seed)
 tried, tuned = evaluation.sweep(makers, grids, judges)
 
@@ -137,37 +177,48 @@ exhibits.table(
 # %% [markdown]
 # ## The models
 #
-# The networks are opened as the chapter before left them, and the ranker with the sources that it was trained with.
+# Both embeddings are brought into the order of the product table; the networks stand on the one that was chosen.
 
 # %%
 files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
 aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
 vectors, known = aligned[choice["embedding"]]
-leaving = run_files.read_json(run / "recommender.json")
-network, learned = (keras.saving.load_model(run / f"recommender_{name}.keras") for name in ("dense", "tied"))
 
 # %% [markdown]
-# Beside them stand the baselines, each with the settings that the valid users chose, and what is nearest in either embedding.
+# The networks are opened as the chapter before left them, and the ranker with the sources that it was trained with. What was counted for
+# the baselines is handed on and not counted again.
 
 # %%
-makers |= {
-    "popular": partial(baselines.popular, counts),
-    "own_products": partial(baselines.own_products, counts),
-}
-near = {f"{name}_last": baselines.nearest_to_last(*pair) for name, pair in aligned.items()} | {
-    f"{name}_user": baselines.nearest_to_user(*pair, **settings[f"{name}_user"]) for name, pair in aligned.items()
-}
+leaving = run_files.read_json(run / "recommender.json")
+network = keras.saving.load_model(run / "recommender_dense.keras")
+ranker = ranked.reopen(run / "recommender_ranked.txt", corpus, makers["ease"], pairs)
+
+# %% [markdown]
+# Two of the three recommenders end in a softmax, so that they have probabilities to be judged by.
+
+# %%
 softmaxes = {
     "dense": dense.recommend(network, vectors, choice["decay"], choice["decay_time"], known),
-    "tied": tied.recommend(learned),
+    "tied": ranker.sources["tied"],
 }
-sources = retrieval.sources(softmaxes["tied"], corpus, product_ids, aligned, choice["best"], makers["ease"])
-facts = retrieval.facts(corpus, products, vectors)
-ranker = ranked.load(run / "recommender_ranked.txt", sources, facts, leaving["top"])
 networks = softmaxes | {"ranked": ranked.recommend(ranker)}
+
+# %% [markdown]
+# Where places are kept for new products, the recommender that leaves the pipeline is measured with them.
+
+# %%
 if leaving["new_places"]:
     unclicked = newcomers.model(products, *aligned["word2vec"], counts > 0, **choice["best"]["word2vec_user"])
     networks[leaving["model"]] = newcomers.keep_places(networks[leaving["model"]], unclicked, leaving["new_places"])
+
+# %% [markdown]
+# Beside them stand the baselines, each with the settings that the valid users chose, and what is nearest in either embedding: to the
+# last product, and to the user, which is one of the ranker's sources.
+
+# %%
+makers |= {"popular": partial(baselines.popular, counts), "own_products": partial(baselines.own_products, counts)}
+near = {f"{name}_last": baselines.nearest_to_last(*pair) for name, pair in aligned.items()}
+near |= {f"{name}_user": ranker.sources[f"{name}_user"] for name in aligned}
 models = {name: make(**settings.get(name, {})) for name, make in makers.items()} | near | networks
 kinds = dict.fromkeys(makers, "baseline") | dict.fromkeys(near, "embedding") | dict.fromkeys(networks, "recommender")
 
@@ -180,6 +231,32 @@ valid_figures = {name: evaluation.figures(evaluation.evaluate(model, valid), val
 ordered = evaluation.chosen(valid_figures, list(models))
 first, second = ordered[:2]
 evaluations = {name: evaluation.evaluate(model, test, probabilities=name in softmaxes) for name, model in tqdm(models.items(), desc="test")}
+
+# %% [markdown]
+# How sure is a mean of these users? The *bootstrap* draws as many customers as there are, with replacement and each with all targets,
+# a thousand times; the middle 95 % of the thousand means is the interval. By hand, for the model of choice:
+
+# %%
+found = ranking.reciprocal_rank(evaluations[first].ranks, 20)
+of_customer = pd.Series(found).groupby(test.user_ids).agg(["sum", "size"]).to_numpy()
+rng, n = np.random.default_rng(seed), len(of_customer)
+totals = np.array([of_customer[rng.integers(n, size=n)].sum(axis=0) for _ in range(1000)])
+low, high = 100 * np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
+
+# %% [markdown]
+# Many customers are drawn in another way by the module, so that its interval may differ a little.
+
+# %%
+by_module = intervals.interval(found, test.user_ids, seed)
+exhibits.note(
+    f"{palette.label_of(first)} has an MRR@20 of {100 * found.mean():.2f} % on the test users: {low:.2f} to {high:.2f} by hand, "
+    f"{100 * by_module[0]:.2f} to {100 * by_module[1]:.2f} by intervals.interval."
+)
+
+# %% [markdown]
+# Every model has such intervals for each of its figures, of all targets and of parts of them.
+
+# %%
 three = {name: evaluation.columns(found, test, seed) for name, found in evaluations.items()}
 results = {name: of["all"] | {"seen": of["seen"], "discovery": of["discovery"], "valid": valid_figures[name]} for name, of in three.items()}
 
@@ -238,6 +315,34 @@ regret = results[best_on_test]["mrr@20"] - results[first]["mrr@20"]
 against = "no other model is ahead of it"
 if best_on_test != first:
     against = f"{palette.label_of(best_on_test)} is {100 * regret:.2f} points ahead"
+
+# %% [markdown]
+# Is its lead over the second beyond chance? Intervals that overlap do not show that two models are equal: both were asked about the same
+# customers, and easy customers are easy for both. So the *paired test* looks at each customer's difference, and draws customers
+# anew. By hand:
+
+# %%
+difference = ranking.reciprocal_rank(evaluations[first].ranks, 20) - ranking.reciprocal_rank(evaluations[second].ranks, 20)
+of_customer = pd.Series(difference).groupby(test.user_ids).agg(["sum", "size"]).to_numpy()
+totals = np.array([of_customer[rng.integers(n, size=n)].sum(axis=0) for _ in range(1000)])
+low, high = 100 * np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
+
+# %% [markdown]
+# The module has the same mean, and an interval from more draws:
+
+# %%
+by_module = evaluation.difference(evaluations[first].ranks, evaluations[second].ranks, test.user_ids, seed=seed)
+exhibits.note(
+    f"{palette.label_of(first)} is {100 * difference.mean():+.2f} points ahead of {palette.label_of(second)} in MRR@20 ({low:+.2f} to {high:+.2f}) "
+    f"by hand, and {100 * by_module['gain']:+.2f} ({100 * by_module['ci95'][0]:+.2f} to {100 * by_module['ci95'][1]:+.2f}) by "
+    "evaluation.difference, for this one pair."
+)
+
+# %% [markdown]
+# Of twenty tests, one says "different" by chance at 5 %. So where many are told, the intervals are as wide as it takes for all of them
+# together to hold in 95 % (Bonferroni), and Holm's correction raises each p for the number of tests.
+
+# %%
 others = [name for name in ordered if name != first]
 margin = {
     name: evaluation.difference(evaluations[first].ranks, evaluations[name].ranks, test.user_ids, seed=seed, comparisons=len(others))
@@ -264,33 +369,15 @@ exhibits.show(
 # %% [markdown]
 # ## Tests in pairs
 #
-# Intervals that overlap do not show that two models are equal: both were asked about the same customers, and easy customers
-# are easy for both. The paired test draws customers anew and looks at each one's *difference*. In each column, every model
-# is held against the baseline that is best in it on the valid users. Where an interval holds 0 the two are *level*: no
-# difference is shown, which does not show that there is none.
-#
-# Of twenty tests, one says "different" by chance at 5 %. So the intervals are as wide as it takes for all of them
-# together to hold in 95 % (Bonferroni), and Holm's correction raises each p for the number of tests.
-#
-# By hand, for the two best on the valid users: each customer's sum of differences and number of targets, customers drawn with replacement
-# a thousand times, and the middle 95 % of the thousand means.
-
-# %%
-difference = ranking.reciprocal_rank(evaluations[first].ranks, 20) - ranking.reciprocal_rank(evaluations[second].ranks, 20)
-of_customer = pd.Series(difference).groupby(test.user_ids).agg(["sum", "size"]).to_numpy()
-rng, n = np.random.default_rng(seed), len(of_customer)
-totals = np.array([of_customer[rng.integers(n, size=n)].sum(axis=0) for _ in range(1000)])
-low, high = 100 * np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
-exhibits.note(
-    f"{palette.label_of(first)} is {100 * difference.mean():+.2f} points ahead of {palette.label_of(second)} in MRR@20 ({low:+.2f} to {high:+.2f}, "
-    "by hand, for this one pair)."
-)
-
-# %% [markdown]
-# Every model beside the best baseline of each column, corrected for all that is told:
+# The same test for all models: in each column, every one is held against the baseline that is best in it on the valid users.
 
 # %%
 by_column = evaluation.against_baselines(evaluations, valid_figures, list(makers), test, seed)
+
+# %% [markdown]
+# Where an interval holds 0 the two are *level*: no difference is shown, which does not show that there is none.
+
+# %%
 for key, of in by_column.items():
     tests = {name: of["paired"][name]["mrr@20"] for name in ordered if name in of["paired"]}
     exhibits.table(
@@ -335,6 +422,11 @@ seconds = {
     name: {str(batch): beyond_accuracy.latency(model, test, batch, repeats) for batch, repeats in ((1, 15), (1024, 3))}
     for name, model in models.items()
 }
+
+# %% [markdown]
+# A row for each model and way to ask, with its MRR@20 beside its time:
+
+# %%
 cost = pd.DataFrame([
     {"model": name, "batch": int(batch), "seconds": each, "value": results[name]["mrr@20"], "kind": kinds[name]}
     for name, found in seconds.items() for batch, each in found.items()
@@ -368,11 +460,16 @@ exhibits.show(
 # %% [markdown]
 # ## For whom does it work?
 #
-# The same figures for parts of the test targets: every baseline is asked, as is the model of choice and the second.
+# The same figures for parts of the test targets, by the history, the target, its event, and whether it was seen before.
 
 # %%
 groups = evaluation.parts(test, counts, prepare.EVENT_LEVELS)
 cuts = evaluation.slices(evaluations, groups, test.user_ids)
+
+# %% [markdown]
+# The picture has room for four models: the two best on the valid users, the best baseline, and what is popular.
+
+# %%
 shown = list(dict.fromkeys([first, second, by_column["all"]["baseline"], "popular"]))
 rows = pd.concat([
     evaluation.tidy({n: cut["models"][n] for n in shown}, ["mrr@20"]).assign(
@@ -478,11 +575,10 @@ if cuts:
 # %% [markdown]
 # ## What the page needs
 #
-# All figures go into metrics.json, from which the page and the comparison of runs are made.
+# The model of choice first. Where the tied recommender has a part in it, the decay is the one that it learned.
 
 # %%
-checks = run_files.read_json(run / "embeddings.json")
-chosen = learned.findings() if first in ("tied", "ranked") else choice  # whose decay the winner uses
+chosen = keras.saving.load_model(run / "recommender_tied.keras").findings() if first in ("tied", "ranked") else choice
 best = {
     "model": first,
     "runner_up": second,
@@ -493,6 +589,13 @@ best = {
     "test_best": best_on_test,
     "regret": regret,
 }
+
+# %% [markdown]
+# All figures go into metrics.json, from which the page and the comparison of runs are made. What can be known has a row among the
+# models, of a kind of its own.
+
+# %%
+checks = run_files.read_json(run / "embeddings.json")
 rows = results | {
     name: of["all"] | {key: of[key] for key in ("seen", "discovery")} | {"kind": "ceiling", "label": palette.label_of(name)}
     for name, of in knowable.items()

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from shelfspace.files import run_files
 from shelfspace.measure import evaluation, ranking
-from shelfspace.models import ranked, retrieval
+from shelfspace.models import baselines, factors, ranked, retrieval, tied
 from shelfspace.sequences.arrays import Corpus, Examples
+from shelfspace.vectors import embeddings
 
 
 def shop(n: int = 400, n_products: int = 30, seed: int = 0) -> tuple[Examples, retrieval.Facts]:
@@ -185,6 +187,39 @@ def test_it_is_the_same_from_its_file(trained, tmp_path):
     np.testing.assert_array_equal(ranked.recommend(again)(test), ranked.recommend(model)(test))
     with pytest.raises(ValueError, match="trained with other sources"):
         ranked.load(tmp_path / "ranker.txt", {"after": model.sources["after"]}, model.facts)
+
+
+def test_the_ranker_of_a_run_is_opened_as_it_was_left(tmp_path, monkeypatch):
+    """From the files of a run alone: the scores are those of the ranker that was trained, and what is given is not counted anew."""
+    examples, valid, test = (shop(200, seed=seed)[0] for seed in range(3))
+    ids = np.array([f"p{i:02d}" for i in range(30)])
+    corpus = Corpus(ids, examples.items, 5 * np.arange(201), examples.times, examples.events)
+    products = pd.DataFrame({"product_id": ids, "category": np.where(np.arange(30) % 2, "odd", "even")})
+    vectors = {
+        name: np.random.default_rng(seed).normal(size=(30, 4)).astype(np.float32) for seed, name in enumerate(("word2vec", "starspace"))
+    }
+    best = dict.fromkeys(("cooccurrence", "word2vec_user", "starspace_user"), {"decay": 0.5, "decay_time": "rank"})
+    learned = tied.start(vectors["starspace"], np.ones(30, bool), corpus, ids, decay_time="rank")
+    ease, pairs = factors.ease(corpus, ids), baselines.cooccurrence(corpus, ids)
+    aligned = {name: (table, np.ones(30, bool)) for name, table in vectors.items()}
+    sources = retrieval.sources(tied.recommend(learned), corpus, ids, aligned, best, ease)
+    model = ranked.train(sources, retrieval.facts(corpus, products, vectors["starspace"]), examples, valid, top=7, trees=20)
+
+    products.to_parquet(tmp_path / "products.parquet")
+    (tmp_path / "product_embeddings").mkdir()
+    for name, table in vectors.items():
+        embeddings.Embeddings(ids, table).save(tmp_path / "product_embeddings" / f"{name}.parquet")
+    run_files.write_json(tmp_path / "decay.json", {"embedding": "starspace", "best": best})
+    run_files.write_json(tmp_path / "recommender.json", {"top": 7})
+    learned.save(tmp_path / "recommender_tied.keras")
+    ranked.save(model, tmp_path / "recommender_ranked.txt")
+    opened = ranked.reopen(tmp_path / "recommender_ranked.txt", corpus)
+    assert opened.top == 7 and next(iter(opened.sources)) == "tied"
+    np.testing.assert_array_equal(ranked.recommend(opened)(test), ranked.recommend(model)(test))
+    monkeypatch.setattr(baselines, "cooccurrence", None)
+    monkeypatch.setattr(factors, "ease", None)
+    again = ranked.reopen(tmp_path / "recommender_ranked.txt", corpus, ease, pairs)
+    np.testing.assert_array_equal(ranked.recommend(again)(test), ranked.recommend(model)(test))
 
 
 def test_it_is_the_same_in_every_run():

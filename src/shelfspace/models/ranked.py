@@ -13,7 +13,7 @@ in use.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +22,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before LightGBM is import
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
+from shelfspace.files import run_files
 from shelfspace.measure.ranking import Model, in_blocks
-from shelfspace.models import retrieval
+from shelfspace.models import factors, retrieval, tied, training
 from shelfspace.models.retrieval import DESCRIPTION, OWN, TOP, Facts
-from shelfspace.sequences.arrays import Examples
+from shelfspace.sequences.arrays import Corpus, Examples
+from shelfspace.vectors import embeddings
 
 ROWS = 5_000_000  # candidates to learn from at most, and as many to stop by, if nobody named one twice: about half a gigabyte
 TIE = 1e-4  # of the first source's score is added: candidates that fall into the same leaves stand in its order
@@ -224,3 +227,34 @@ def load(path: str | Path, sources: Mapping[str, Model], facts: Facts, top: int 
     if features(list(sources)) != trees.feature_name():
         raise ValueError(f"{path} was trained with other sources than {', '.join(sources)}; run 05_recommender again.")
     return Ranked(sources, facts, trees, top)
+
+
+def reopen(
+    path: str | Path, corpus: Corpus, ease: Callable[..., Model] | None = None, pairs: tuple[sp.csr_matrix, np.ndarray] | None = None
+) -> Ranked:
+    """The ranker of a run, its sources and facts made anew from the files beside it; the first source is the tied recommender.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``RUN/recommender_ranked.txt``, as ``05_recommender`` left it.
+    corpus : Corpus
+        All of the run that may train (`shelfspace.sequences.arrays.corpus` with targets).
+    ease, pairs : optional
+        What `shelfspace.models.factors.ease` and `shelfspace.models.baselines.cooccurrence` give for this corpus, where it is there
+        already; made here otherwise.
+
+    Raises
+    ------
+    ValueError
+        If the ranker was trained with other sources.
+    """
+    run = Path(path).parent
+    products, choice = pd.read_parquet(run / "products.parquet"), run_files.read_json(run / "decay.json")
+    ids = products.product_id.to_numpy().astype(str)
+    files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
+    aligned = {name: embeddings.align(embeddings.load(file), ids) for name, file in files.items()}
+    learned = tied.recommend(training.keras.saving.load_model(run / "recommender_tied.keras"))
+    sources = retrieval.sources(learned, corpus, ids, aligned, choice["best"], ease or factors.ease(corpus, ids), pairs)
+    facts = retrieval.facts(corpus, products, aligned[choice["embedding"]][0])
+    return load(path, sources, facts, run_files.read_json(run / "recommender.json")["top"])

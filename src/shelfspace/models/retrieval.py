@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numba as nb
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from shelfspace.measure.ranking import Model, top_k
 from shelfspace.models import baselines, session_knn
@@ -89,7 +90,7 @@ def facts(corpus: Corpus, products: pd.DataFrame, vectors: np.ndarray) -> Facts:
 
 def sources(
     recommender: Model, corpus: Corpus, product_ids: np.ndarray, vectors: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    settings: Mapping[str, Mapping], ease: Callable[..., Model] | None = None,
+    settings: Mapping[str, Mapping], ease: Callable[..., Model] | None = None, pairs: tuple[sp.csr_matrix, np.ndarray] | None = None,
 ) -> dict[str, Model]:  # fmt: skip
     """The sources of the report's ranker, by name.
 
@@ -107,12 +108,15 @@ def sources(
         Of "cooccurrence", of NAME_user for each of the embeddings and, if not `EASE`, of "ease": chosen on the valid users.
     ease : callable, optional
         From `shelfspace.models.factors.ease`; a source only where it is given.
+    pairs : tuple, optional
+        From `shelfspace.models.baselines.cooccurrence` of this corpus, where it was counted already; it takes long.
     """
+    pairs = pairs or baselines.cooccurrence(corpus, product_ids)
     regressed = {"ease": ease(**settings.get("ease", EASE))} if ease else {}
     return (
         {
             "tied": recommender,
-            "cooccurrence": baselines.item_to_item(baselines.cooccurrence(corpus, product_ids), **settings["cooccurrence"]),
+            "cooccurrence": baselines.item_to_item(pairs, **settings["cooccurrence"]),
             "markov": baselines.markov(corpus, product_ids, MARKOV_STEPS),
             "session_knn": session_knn.session_knn(corpus, product_ids, **SESSION_KNN),
         }
