@@ -47,15 +47,15 @@ HABITS = ("seen again", "revisits", "repeats in a row", "visits", "place")  # of
 POPULARITY = ("product", "newest product")  # whose bias tells beside these whether a product comes back
 
 TERMS = {
-    "decay": "decay of age, d",
-    "events": "weights of events, b",
-    "attention": "attention, a",
-    "network": "network, W",
-    "similarity": "cosine, cos(q, v)",
-    "popularity": "popularity, β",
-    "seen_before": "seen before, ρ",
-    "came_after": "what follows what, n",
-    "goes_together": "co-occurrence, s",
+    "decay": "decay",
+    "events": "weights of events",
+    "attention": "attention",
+    "network": "small network",
+    "similarity": "cosine",
+    "popularity": "popularity",
+    "seen_before": "seen before",
+    "came_after": "what follows what",
+    "goes_together": "what goes together",
 }
 """What `recommend` can leave out, and what it is called: four parts of q, and the five terms that sum to the score (`explain`)."""
 
@@ -627,6 +627,8 @@ def _terms(model: Tied, without: Collection[str] = ()) -> Callable:
     @tf.function(input_signature=[_spec("kind", tf.int32), _spec("value", tf.float32)])
     def link(kind, value):
         return model.link_bonus(kind, value)
+
+    query, link = query.get_concrete_function(), link.get_concrete_function()  # else TensorFlow warns of tracing many
 
     def terms(examples: Examples) -> list:
         h = histories(examples, model.settings["visits"], model.settings["decay_time"])
