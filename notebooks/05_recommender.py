@@ -22,7 +22,7 @@
 # - build the article's network: user embedding, dense layers, and a softmax over all products;
 # - train it until the valid users stop gaining;
 # - build a second one that keeps the article's idea and learns all of it: the embeddings, the decay, the weights;
-# - read the decay that it learned beside the truth;
+# - read the decay that it learned beside the truth, and measure what each of its terms is worth;
 # - let several models name candidates, and train a ranker that puts these in order;
 # - write twenty recommendations for every user.
 
@@ -54,9 +54,10 @@ seed = 0  # of everything random; from 0 to 4294967295
 # %%
 import numpy as np
 import pandas as pd
+from scipy.special import expit, softmax
 
 from shelfspace.files import run_files
-from shelfspace.measure import evaluation, ranking
+from shelfspace.measure import evaluation, intervals, ranking
 from shelfspace.models import baselines, dense, factors, newcomers, ranked, recommendations, retrieval, tied, training, transitions, users
 from shelfspace.page import charts, exhibits, palette, result_charts
 from shelfspace.sequences import arrays, prepare
@@ -96,6 +97,11 @@ exhibits.table(by_hand, caption="Three examples from phone A, phone B, case A, d
 # %%
 train = arrays.examples(table, product_ids, "train", prefixes=prefixes)
 valid = arrays.examples(table, product_ids, "valid")
+
+# %% [markdown]
+# Each history becomes the user embedding of chapter 4.
+
+# %%
 settings = (choice["decay"], choice["decay_time"], known)
 train_users, valid_users = (users.user_embeddings(part, vectors, *settings) for part in (train, valid))
 exhibits.note(
@@ -119,6 +125,11 @@ training.deterministic(seed)
 shared = training.strategy(distribute)
 units = [int(size) for size in str(hidden).split(",")]
 network = dense.dense(train_users, len(product_ids), hidden=units, dropout=dropout)
+
+# %% [markdown]
+# Where do its weights sit?
+
+# %%
 layers = pd.DataFrame(
     [
         {"layer": type(layer).__name__, "output": str(tuple(layer.output.shape[1:])), "weights": layer.count_params()}
@@ -159,30 +170,85 @@ exhibits.show(
 #
 # In the article's chain each link is fixed before the next is trained: the embeddings by their context, the decay by a
 # sweep, and only then the network, which has to learn a second vector for every product, on the way out. The *tied*
-# recommender keeps the decayed average and lets the targets teach all of it at once:
+# recommender keeps the decayed average and lets the targets teach all of it at once. Here it is a term at a time, for a customer
+# who saw three of a shop's four products. Two numbers embed a product: how much it is like electronics, and like furniture.
+
+# %%
+goods = ["phone A", "case A", "chair", "desk"]
+v = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+visits = pd.DataFrame({"saw": goods[:3], "age (days)": [2, 1, 0], "to the cart": [0, 1, 0]})
+
+# %% [markdown]
+# **A decayed average.** As in chapter 4, but the decay $d$ is learned, and so is a weight $b_e$ for each kind of event:
 #
-# $$w_i = \mathrm{softmax}_i(-d\,t_i + b_{e_i} + a^\top \sigma(A v_i + B v_{\mathrm{last}} + P_i)) \qquad u = \sum_i w_i\, v_i$$
+# $$w_i = \mathrm{softmax}_i(-d\,t_i + b_{e_i}) \qquad u = \sum_i w_i\, v_i$$
+#
+# With $d = \ln 2$ a day halves a visit's weight; with $b_{\mathrm{cart}} = \ln 2$ the cart doubles it.
+
+# %%
+logit = np.log(2) * (visits["to the cart"] - visits["age (days)"])
+visits["decayed"] = softmax(logit)
+u = visits["decayed"].to_numpy() @ v[:3]
+
+# %% [markdown]
+# **Attention.** Which visit matters may also depend on its product, on the newest product, and on the visit's place $P_i$:
+#
+# $$w_i = \mathrm{softmax}_i(-d\,t_i + b_{e_i} + a^\top \sigma(A v_i + B v_{\mathrm{last}} + P_i))$$
+#
+# Here one gate $\sigma$ opens for furniture if the newest product is furniture, too.
+
+# %%
+gate = expit(6 * v[:3, 1] + 6 * v[2, 1] - 9)
+visits["with attention"] = softmax(logit + gate)
+u = visits["with attention"].to_numpy() @ v[:3]
+exhibits.table(visits, caption="The weights of three visits. After the chair, attention turns from the case to the chair.")
+
+# %% [markdown]
+# **A small network.** An average lies among what was seen, but the next product may lie elsewhere:
 #
 # $$q = u + W_2\,\mathrm{ReLU}(W_1 [u, v_{\mathrm{last}}] + c)$$
 #
-# $$\mathrm{score}_j = \frac{\cos(q, v_j)}{T} + \beta_j + \rho_j + \sum_{k=1}^{2} \alpha_k \log(1 + \kappa_k\, n_k(\cdot \to j)) + \log(1 + 30\, s_j)$$
+# $W_2$ starts at zero, so training starts from the average. Here a unit fires for who liked electronics but saw furniture last, and
+# turns $q$ away from electronics.
+
+# %%
+unit = max(u[0] + v[2, 1] - 1, 0)
+q = u + unit * np.array([-0.8, 0])
+exhibits.note(f"The average ({u[0]:.2f}, {u[1]:.2f}) becomes the query ({q[0]:.2f}, {q[1]:.2f}).")
+
+# %% [markdown]
+# **Cosine and popularity.** The same table $v$ scores; it starts at the pre-trained embeddings and keeps learning. The temperature $T$
+# sets how much the cosine counts beside the bias $\beta_j$, which is popularity:
 #
-# - $v$ starts at the pre-trained embeddings and keeps learning; the same table is used to average and to score.
-# - $d$ is the decay and $b_e$ the weight of a kind of event; both are learned. The last term of $w_i$ is attention: which
-#   visit matters may depend on the newest product and on the visit's place.
-# - $\beta_j$ is popularity; $\rho_j$ is a bonus for what the user saw before, learned from how many visits ago that was and
-#   what came of it (what lies in the cart is still wanted), from the user's habits so far (who went back to products before,
-#   goes back again), and from how popular the product is.
-# - $n_1(a \to j)$ is how often $j$ came right after $a$, $n_2$ how often two visits after. A cosine is symmetric: it
-#   cannot say that the case follows the phone but not the phone the case. The counts leave out what the user's own sequence
-#   added to them, in training as in use: otherwise the model would learn to trust a count that holds its own target, and
-#   would then put first what nobody but the user did.
-# - $s_j = \sum_i \tilde w_i\, n(p_i, j) / \sqrt{n(p_i)\, n(j)}$ is the co-occurrence baseline, where $n(a, b)$ is how many
-#   sequences hold both and $\tilde w$ are the weights of a plain decay: rare products are known better by whom they were seen
-#   with than by a vector. Its weight is fixed: if trained, it would grow too large, as counts fit the sequences that they were
-#   counted in better than later ones.
+# $$\cos(q, v_j) / T + \beta_j$$
+
+# %%
+cosine = v @ q / np.linalg.norm(v, axis=1) / np.linalg.norm(q)
+terms = pd.DataFrame({"cosine": cosine / 0.1, "popularity": 0.3 * np.log1p([100, 60, 20, 10])}, index=pd.Index(goods, name="product"))
+
+# %% [markdown]
+# **Seen before.** A product seen $i$ visits ago, with event $e_i$, has a bonus:
 #
-# By hand, the counts of two sequences, and what is left of them for an example of the first:
+# $$\rho_j = r_i + s_{e_i} + o^\top \mathrm{ReLU}(H [h, \beta_j, \beta_{\mathrm{last}}] + g)$$
+#
+# What lies in the cart is still wanted ($s$). The last part, zero here, learns from the user's habits $h$ (who went back before, goes
+# back again) and from popularity.
+
+# %%
+terms["seen before"] = [0.1, 0.4 + 1.0, -1.0, 0.0]  # r_2; r_1 and the cart; r_0; the desk is new
+
+# %% [markdown]
+# **What follows what.** A cosine is symmetric: it cannot say that the case follows the phone but not the phone the case. Counts can.
+# $n_k(p_{-k} \to j)$ is how often $j$ came $k$ visits after the customer's $k$-th newest product (here $\alpha = 0.5$, $\kappa = 1$):
+#
+# $$\sum_{k=1}^{2} \alpha_k \log(1 + \kappa_k\, n_k(p_{-k} \to j))$$
+
+# %%
+after_chair, two_after_case = np.array([0, 0, 0, 3]), np.array([0, 0, 1, 1])
+terms["what follows what"] = 0.5 * np.log1p(after_chair) + 0.5 * np.log1p(two_after_case)
+
+# %% [markdown]
+# The counts leave out the user's own sequence: else the model would learn to trust a count that holds its own target. By hand:
 
 # %%
 two = pd.DataFrame(
@@ -197,8 +263,34 @@ two = pd.DataFrame(
 exhibits.table(two, caption="Only what other users did can help to predict a user's next product, in training as in use.")
 
 # %% [markdown]
-# Some of the train users' targets are kept back: a ranker further down learns from them when to believe this recommender, and
-# would believe it too much if it had seen them.
+# **What goes together.** Rare products are known better by what they were seen with than by a vector. With $n(a, b)$ sequences that
+# hold both, and weights $\tilde w$ of a plain decay, this is the co-occurrence baseline:
+#
+# $$\log(1 + 30\, m_j) \qquad m_j = \sum_i \tilde w_i\, n(p_i, j) / \sqrt{n(p_i)\, n(j)}$$
+#
+# Its weight is fixed: if trained, it would grow too large, as counts fit the sequences they were counted in better than later ones.
+
+# %%
+both = np.array([[9, 3, 0, 0], [3, 4, 1, 0], [0, 1, 4, 1]])  # a row for each visit
+m = np.array([1, 2, 4]) / 7 @ (both / np.sqrt(np.outer([9, 4, 4], [9, 4, 4, 1])))
+terms["what goes together"] = np.log1p(30 * m)
+
+# %% [markdown]
+# **The score** adds all of it up:
+#
+# $$\begin{array}{rl} \mathrm{score}_j = & \cos(q, v_j) / T + \beta_j + \rho_j \\
+# & + \sum_{k=1}^{2} \alpha_k \log(1 + \kappa_k\, n_k(p_{-k} \to j)) \\
+# & + \log(1 + 30\, m_j) \end{array}$$
+
+# %%
+terms["score"] = terms.sum(axis=1)
+exhibits.table(
+    terms, formats=dict.fromkeys(terms, ".2f"), index=True, caption="What the four scores are made of. The desk is first, though it is new."
+)
+
+# %% [markdown]
+# Now the real one. Some of the train users' targets are kept back: a ranker further down learns from them when to believe this
+# recommender, and would believe it too much if it had seen them.
 
 # %%
 asked = arrays.examples(table, product_ids, "train")  # the train users' targets
@@ -270,6 +362,88 @@ else:
     exhibits.note("There is no true half-life to compare with; the simulated shop (`data=shop`) has one.")
 
 # %% [markdown]
+# The toy's lines again, with what was learned. We take a valid user with a few visits, over about five days.
+
+# %%
+labels = charts.product_labels(products)
+span = valid.times[valid.end - 1] - valid.times[valid.start]
+one = valid[[np.argmin(np.where((valid.lengths >= 5) & (valid.lengths <= 8), np.abs(span - 5), np.inf))]]
+
+# %% [markdown]
+# Decay and events give each visit a weight; attention adds its own.
+
+# %%
+h = tied.histories(one, learned.settings["visits"], "days")
+v = learned.table.numpy()[h.items, :-1]
+logit = learned.event_bias.numpy()[h.event] - found["decay"] * h.age
+gates = expit(v @ learned.of_visit.numpy() + v[0] @ learned.of_last.numpy() + learned.of_place.numpy()[h.place])
+
+# %% [markdown]
+# Compare the weights before and after attention.
+
+# %%
+weights = {"decayed": softmax(logit), "with attention": softmax(logit + gates @ learned.attention.numpy())}
+exhibits.table(
+    pd.DataFrame({"saw": labels[h.items], "event": np.array(prepare.EVENT_LEVELS)[h.event], "age (days)": h.age} | weights),
+    formats=dict.fromkeys(["age (days)", *weights], ".2f"),
+    caption="The weights of a valid user's visits, newest first.",
+)
+
+# %% [markdown]
+# The toy's last table, for the same user's first five products, tells why they stand there.
+
+# %%
+best, scores = ranking.top_k(tied.recommend(learned)(one), 5)
+parts = tied.explain(learned, one, np.zeros(best.size, int), best[0]).rename(columns=tied.TERMS)
+exhibits.table(
+    parts.assign(product=labels[best[0]]).set_index("product"),
+    formats=dict.fromkeys(parts, ".2f"), index=True,
+    caption=f"The terms of the same user's first five. What came next was: {labels[one.target[0]]}.",
+)  # fmt: skip
+
+# %% [markdown]
+# ## What each term is worth
+#
+# Leave one term out of the trained model's score, and ask the valid users again. A model trained without the term could make up for
+# part of it, so the table shows what this model leans on.
+
+# %%
+few = valid.sample(5000, seed)
+leaving = {"nothing": []} | {what: [name] for name, what in tied.TERMS.items()}
+left = {what: evaluation.evaluate(tied.recommend(learned, without), few, block=256) for what, without in leaving.items()}
+
+# %% [markdown]
+# Each row asks the same users, so the loss is paired, and so is its interval.
+
+# %%
+gained = np.stack([ranking.reciprocal_rank(each.ranks, 20) for each in left.values()], axis=1)
+lost = gained[:, :1] - gained[:, 1:]
+low, high = np.quantile(intervals.bootstrap(lost, few.user_ids, seed=seed), [0.025, 0.975], axis=0)
+points = np.round(100 * np.stack([lost.mean(axis=0), low, high], axis=1), 1) + 0.0  # no -0.0
+most = [*tied.TERMS.values()][lost.mean(axis=0).argmax()]
+
+# %% [markdown]
+# Discovery is of targets new to the user, ranked among products new to the user.
+
+# %%
+cuts = [evaluation.figures(each, few) for each in left.values()]
+worth = pd.DataFrame({"left out": left.keys()})
+worth["MRR@20 lost, in points"] = ["–", *(f"{mean} ({low} to {high})" for mean, low, high in points)]
+for metric in ("mrr@20", "hit_rate@20"):
+    for column, head in evaluation.COLUMNS.items():
+        worth[f"{palette.metric_label(metric)}, {head}"] = [cut[column][metric] if cut[column] else None for cut in cuts]
+
+# %% [markdown]
+# A small loss can also mean that other terms tell much the same.
+
+# %%
+exhibits.table(
+    worth,
+    formats=dict.fromkeys(worth.columns[2:], ".1%"),
+    caption=f"The tied recommender with one term left out, on {len(few):,} valid users, with 95 % intervals. It loses most without: {most}.",
+)
+
+# %% [markdown]
 # ## Retrieve, then rank
 #
 # Each of these models knows something that the others do not. Large shops put them together in two steps. *Retrieve*: every
@@ -290,7 +464,6 @@ aligned = {
 }
 sources = retrieval.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], factors.ease(corpus, product_ids))
 facts = retrieval.facts(corpus, products, vectors)
-few = valid.sample(5000, seed)
 product, offsets, _ = ranked.look(sources, facts, few, rank_top)
 
 # %% [markdown]
@@ -372,7 +545,6 @@ run_files.write_json(
 
 # %%
 example = valid[np.flatnonzero(valid.lengths <= 8)[:1]] if (valid.lengths <= 8).any() else valid[:1]
-labels = charts.product_labels(products)
 top, scores = ranking.top_k(scores_of(example), 5)
 saw = [labels[i] for i in example.items[example.start[0] : example.end[0]][-5:]]
 shown = pd.DataFrame({"saw (newest last)": pd.Series(saw), "recommended": pd.Series([labels[i] for i in top[0]])}).fillna("")
@@ -478,7 +650,7 @@ exhibits.takeaways([
     "softmax, so its cost grows with the number of products.",
     f"The tied recommender scores against the table it averages. On the valid users its MRR@20 is "
     f"{tied_kept['valid_mrr@20']:.1%}, the dense network's {kept['valid_mrr@20']:.1%}.",
-    f"The half-life it learned is {found['half_life']:.1f} days.",
+    f"The half-life it learned is {found['half_life']:.1f} days; of its terms, leaving out this one costs most: {most}.",
     f"The ranker over {len(sources)} sources reaches {mrr['ranked']:.1%}.",
     f"Recommendations of {palette.label_of(leaves)} for {len(everybody):,} users are in recommendations.parquet.",
 ])  # fmt: skip

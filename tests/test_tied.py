@@ -145,6 +145,43 @@ def test_the_terms_of_a_score_sum_to_it():
     pd.testing.assert_frame_equal(tied.explain(model, some, row[[7, 2]], product[[7, 2]]), parts.loc[[7, 2]].reset_index(drop=True))
 
 
+def test_leaving_nothing_out_changes_nothing():
+    model, _ = trained(ring(n=60), epochs=1)
+    test = ring(n=20, seed=1)
+    assert np.array_equal(tied.recommend(model, without=())(test), tied.recommend(model)(test))
+
+
+@pytest.mark.parametrize("name", ["similarity", "popularity", "seen_before", "came_after", "goes_together"])
+def test_leaving_a_term_out_takes_it_from_the_scores(name):
+    examples = ring(n=60, products=6)
+    model, _ = trained(examples, products=6, epochs=2)
+    some = examples[np.flatnonzero(examples.lengths == 4)[:3]]
+    parts = tied.explain(model, some, *np.divmod(np.arange(18), 6))
+    assert parts[name].any()
+    left = tied.recommend(model, without=[name])(some).ravel()
+    np.testing.assert_allclose(left, parts.score - parts[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, weight, nothing",
+    [("decay", "log_decay", -np.inf), ("events", "event_bias", 0), ("attention", "attention", 0), ("network", "outer", 0)],
+)
+def test_leaving_a_part_of_the_query_out_is_that_part_without_weight(name, weight, nothing):
+    """Each of these is 0, whatever the history, once one of its weights is."""
+    examples = made([[0, 1, 2, 3, 4]] * 20 + [[2, 0, 3, 1]] * 20, events=[[0, 1, 0, 2, 0]] * 20 + [[1, 0, 0, 2]] * 20)
+    model, _ = trained(examples, products=5, epochs=2)
+    whole, left = tied.recommend(model)(examples), tied.recommend(model, without=[name])(examples)
+    getattr(model, weight).assign(np.full(getattr(model, weight).shape, nothing))
+    np.testing.assert_allclose(left, tied.recommend(model)(examples), rtol=1e-6, atol=1e-6)
+    assert abs(whole - left).max() > 1e-4
+
+
+def test_leaving_out_what_there_is_not_is_refused():
+    model, _ = trained(HAND, products=4, epochs=1)
+    with pytest.raises(ValueError, match="without holds 'price'; its terms must be among decay, events"):
+        tied.recommend(model, without=["price"])
+
+
 def test_the_loss_of_a_step_is_that_of_the_scores():
     """What training lowers is the cross-entropy of what is recommended, where several bonuses meet in one product, too."""
     examples = ring(n=30, products=4)

@@ -24,7 +24,7 @@ that of Li et al. 2017 (NARM) and Liu et al. 2018 (STAMP).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -45,6 +45,19 @@ from shelfspace.vectors.embeddings import normalise
 EXAMPLES = 400_000  # trained on in all, when the number of epochs is left to the size of the log
 HABITS = ("seen again", "revisits", "repeats in a row", "visits", "place")  # of a history and a product in it, as ln(1 + n)
 POPULARITY = ("product", "newest product")  # whose bias tells beside these whether a product comes back
+
+TERMS = {
+    "decay": "decay",
+    "events": "weights of events",
+    "attention": "attention",
+    "network": "small network",
+    "similarity": "cosine",
+    "popularity": "popularity",
+    "seen_before": "seen before",
+    "came_after": "what follows what",
+    "goes_together": "what goes together",
+}
+"""What `recommend` can leave out, and what it is called: four parts of q, and the five terms that sum to the score (`explain`)."""
 
 
 @keras.saving.register_keras_serializable("shelfspace")
@@ -135,7 +148,7 @@ class Tied(keras.Model):
         *steps, pairs = tables or [sp.csr_matrix(shape, dtype=np.float32)]
         return Links(steps, pairs, self.alone.numpy())
 
-    def users(self, v, age, event, place, row, newest):
+    def users(self, v, age, event, place, row, newest, without=()):
         """The query q of each history, before it is brought to length 1; float32, shape (n, dim).
 
         Parameters
@@ -146,17 +159,23 @@ class Tied(keras.Model):
             Of each visit: its age, event code, how many visits came after it, and number of its history.
         newest : shape (n,)
             Where the newest visit of each history stands.
+        without : collection of str
+            Of decay, events, attention and network: what is left out (`recommend`).
         """
         n = tf.shape(newest)[0]
         last = tf.gather(v, newest)
-        logit = tf.gather(self.event_bias, event) - tf.exp(self.log_decay) * age
-        if self.settings["attention"]:
+        logit = tf.zeros_like(age) if "events" in without else tf.gather(self.event_bias, event)
+        if "decay" not in without:
+            logit -= tf.exp(self.log_decay) * age
+        if self.settings["attention"] and "attention" not in without:
             hidden = v @ self.of_visit + tf.gather(last @ self.of_last, row) + tf.gather(self.of_place, place)
             logit += tf.linalg.matvec(tf.sigmoid(hidden), self.attention)
         top = tf.stop_gradient(tf.math.unsorted_segment_max(logit, row, n))
         w = tf.exp(logit - tf.gather(top, row))
         total = tf.math.unsorted_segment_sum(w, row, n)
         u = tf.math.unsorted_segment_sum(w[:, None] * v, row, n) / total[:, None]
+        if "network" in without:
+            return u
         return u + tf.nn.relu(tf.concat([u, last], axis=1) @ self.inner + self.inner_bias) @ self.outer
 
     def logits(self, q, v, bias):
@@ -531,15 +550,34 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
     return take
 
 
-def recommend(model: Tied) -> Model:
-    """The trained model as a `shelfspace.measure.ranking.Model`: from histories to scores of all products."""
-    terms, bias = _terms(model), model.table.numpy()[:, -1]
+def recommend(model: Tied, without: Collection[str] = ()) -> Model:
+    """The trained model as a `shelfspace.measure.ranking.Model`: from histories to scores of all products.
+
+    Parameters
+    ----------
+    model : Tied
+    without : collection of str
+        Names of `TERMS` that are left out of the score, as if they were 0; what else was learned stays as it is, though a model
+        trained without the term would have learned something else. Popularity stays in what a product gains that was seen before.
+
+    Raises
+    ------
+    ValueError
+        If `without` holds another name.
+    """
+    if unknown := sorted(set(without) - set(TERMS)):
+        raise ValueError(f"without holds {unknown[0]!r}; its terms must be among {', '.join(TERMS)}.")
+    terms = _terms(model, without)
+    bias = model.table.numpy()[:, -1] * ("popularity" not in without)
 
     def scores(examples: Examples) -> np.ndarray:
         similar, *bonuses = terms(examples)
+        if "similarity" in without:
+            similar = np.zeros_like(similar)
         products = similar + bias
-        for _, row, product, value in bonuses:  # several kinds may meet in one product; numpy is quick with one index alone
-            np.add.at(products.ravel(), row.astype(np.int64) * products.shape[1] + product, value)
+        for name, row, product, value in bonuses:  # several kinds may meet in one product; numpy is quick with one index alone
+            if name not in without:
+                np.add.at(products.ravel(), row.astype(np.int64) * products.shape[1] + product, value)
         return products
 
     return scores
@@ -570,8 +608,11 @@ def explain(model: Tied, examples: Examples, row: np.ndarray, product: np.ndarra
     return pd.DataFrame({"score": np.sum(list(parts.values()), axis=0)} | parts)
 
 
-def _terms(model: Tied) -> Callable:
-    """From histories to cos(q, v_j) / T of all products, and to each bonus: its name, histories, products and values."""
+def _terms(model: Tied, without: Collection[str] = ()) -> Callable:
+    """From histories to cos(q, v_j) / T of all products, and to each bonus: its name, histories, products and values.
+
+    Parts of q that are in `without` are left out.
+    """
     table, links = model.table.numpy(), model.links()
     unit, bias, everything = normalise(table[:, :-1]), table[:, -1], np.ones(len(table), dtype=bool)
     temperature = model.settings["temperature"]
@@ -580,12 +621,14 @@ def _terms(model: Tied) -> Callable:
         _spec(name, tf.int32) for name in ("event", "place", "row", "newest", "repeat_place", "repeat_event")
     ] + [_spec("habits", tf.float32, len(HABITS)), _spec("popularity", tf.float32, len(POPULARITY))])  # fmt: skip
     def query(v, age, event, place, row, newest, repeat_place, repeat_event, habits, popularity):
-        q = model.users(v, age, event, place, row, newest)
+        q = model.users(v, age, event, place, row, newest, without)
         return tf.math.l2_normalize(q, 1, 1e-8) / temperature, model.repeat_bonus(repeat_place, repeat_event, habits, popularity)
 
     @tf.function(input_signature=[_spec("kind", tf.int32), _spec("value", tf.float32)])
     def link(kind, value):
         return model.link_bonus(kind, value)
+
+    query, link = query.get_concrete_function(), link.get_concrete_function()  # else TensorFlow warns of tracing many
 
     def terms(examples: Examples) -> list:
         h = histories(examples, model.settings["visits"], model.settings["decay_time"])
