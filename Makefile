@@ -1,5 +1,6 @@
 # One command each: `make report`, `make test`, `make lab`, `make sample`. The first of them sets up .venv; `make clean` removes it.
-PYTHON ?= python3.11
+# The first of these that is there, or uv's.
+PYTHON ?= $(firstword $(foreach version,3.11 3.12 3.13,$(shell python$(version) -c 'import sys; print(sys.executable)' 2>/dev/null)) $(shell uv python find '>=3.11,<3.14' 2>/dev/null))
 DATA ?= shop
 OUT ?= reports/default
 PARAMS ?=
@@ -35,7 +36,7 @@ sample: .venv/ready
 
 # Set up once, and again only when a pin or the package's own metadata changed.
 .venv/ready: requirements.txt pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "Shelfspace needs Python 3.11; say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@command -v "$(PYTHON)" >/dev/null || { echo "Shelfspace needs Python 3.11, 3.12 or 3.13; say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

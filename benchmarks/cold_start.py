@@ -15,8 +15,9 @@ import time
 import numpy as np
 import pandas as pd
 
-from shelfspace import embeddings, features, shop, starspace
-from shelfspace.sequences import Corpus
+from shelfspace.sequences.arrays import Corpus
+from shelfspace.shop import simulation
+from shelfspace.vectors import embeddings, features, starspace
 
 PLAIN = ("name", "description", "brand", "price")
 SETTINGS = {"epochs": 20}
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=3_000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    made = shop.simulate(given.users, given.products, seed=given.seed)
+    made = simulation.simulate(given.users, given.products, seed=given.seed)
     products, category = made.products, made.products.category.to_numpy()
     rng = np.random.default_rng(given.seed)
     hidden = np.sort(rng.permutation(len(products))[: len(products) // 10])

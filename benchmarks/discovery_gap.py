@@ -2,7 +2,7 @@
 
     python benchmarks/discovery_gap.py reports/default
 
-On the valid users of a finished run of the default shop: the true chances (`shelfspace.ceiling`), the same without the customers'
+On the valid users of a finished run of the default shop: the true chances (`shelfspace.trials.ceiling`), the same without the customers'
 traits, the recommenders, and the best of the simple methods.
 """
 
@@ -11,10 +11,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import keras
 import pandas as pd
 
-from shelfspace import baselines, ceiling, embeddings, metrics, ranked, runs, sequences, tied
+from shelfspace.files import run_files
+from shelfspace.measure import evaluation, ranking
+from shelfspace.models import factors, ranked
+from shelfspace.sequences import arrays
+from shelfspace.trials import ceiling
 
 
 def main() -> None:
@@ -22,38 +25,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
-    products, choice, data = (
-        pd.read_parquet(run / "products.parquet"),
-        runs.read_json(run / "decay.json"),
-        runs.read_json(run / "data.json"),
-    )
-    ids = products.product_id.to_numpy().astype(str)
-    table = sequences.load(run / "sequences.parquet")
-    valid, corpus = sequences.examples(table, ids, "valid"), sequences.corpus(table, targets=True)
-    aligned = {
-        name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), ids) for name in ("word2vec", "starspace")
-    }
-    learned = tied.recommend(keras.saving.load_model(run / "recommender_tied.keras"))
-    ease = baselines.ease(corpus, ids)
-    sources = ranked.sources(learned, corpus, ids, aligned, choice["best"], ease)
-    facts = ranked.facts(corpus, products, aligned[choice["embedding"]][0])
+    ids, data = pd.read_parquet(run / "products.parquet").product_id.to_numpy().astype(str), run_files.read_json(run / "data.json")
+    table = arrays.load(run / "sequences.parquet")
+    valid, corpus = arrays.examples(table, ids, "valid"), arrays.corpus(table, targets=True)
+    ease = factors.ease(corpus, ids)
+    ranker = ranked.reopen(run / "recommender_ranked.txt", corpus, ease)
     how = {"min_products": data["min_products"], "last": data["protocol"] == "last-product"}
     models = {
         "true moves and true traits: what can be known": ceiling.model(run / "shop", ids, **how),
         "true moves, customers unknown": ceiling.model(run / "shop", ids, traits=False, **how),
-        "ranked": ranked.recommend(
-            ranked.load(run / "recommender_ranked.txt", sources, facts, runs.read_json(run / "recommender.json")["top"])
-        ),
-        "tied": learned,
+        "ranked": ranked.recommend(ranker),
+        "tied": ranker.sources["tied"],
         "EASE (regularisation 300, decay 0.5)": ease(300.0, 0.5),
-        "co-occurrence": sources["cooccurrence"],
+        "co-occurrence": ranker.sources["cooccurrence"],
     }
     new = ~valid.seen()
     print(f"{new.sum():,} valid users whose target was new\n\n| who ranks the new products | HR@20 | MRR@20 |\n| --- | ---: | ---: |")
     for name, model in models.items():
-        rank = metrics.evaluate(model, valid).ranks_new[new]
+        rank = evaluation.evaluate(model, valid).ranks_new[new]
         print(
-            f"| {name} | {100 * metrics.hit_rate(rank, 20).mean():.1f} | {100 * metrics.reciprocal_rank(rank, 20).mean():.2f} |", flush=True
+            f"| {name} | {100 * ranking.hit_rate(rank, 20).mean():.1f} | {100 * ranking.reciprocal_rank(rank, 20).mean():.2f} |", flush=True
         )
 
 

@@ -21,7 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shelfspace import embeddings, engines, sequences, shop, users
+from shelfspace.logs import engines
+from shelfspace.models import relational, users
+from shelfspace.sequences import arrays, prepare
+from shelfspace.shop import write
+from shelfspace.vectors import embeddings
 
 DIM, DECAY = 50, 0.3
 SEQUENCES = """
@@ -57,7 +61,7 @@ SELECT user_id, [{", ".join(f"(d{i} / total)::float" for i in range(DIM))}] AS v
 
 def our_sequences(log: Path, out: Path, engine: str = "duckdb") -> None:
     table = engines.read(_connection(engine), log)
-    engines.write(sequences.sequences(table), out)
+    engines.write(prepare.sequences(table), out)
 
 
 def sql(text: str, out: Path) -> None:
@@ -100,14 +104,14 @@ def polars_sequences(log: Path, out: Path) -> None:
 
 def our_embeddings(history: Path, vectors: Path, out: Path, engine: str = "duckdb") -> None:
     connection = _connection(engine)
-    query = users.relational(engines.read(connection, history), engines.read(connection, vectors), DIM, DECAY)
-    users.write(query.order_by("user_id"), out, DIM)
+    query = relational.relational(engines.read(connection, history), engines.read(connection, vectors), DIM, DECAY)
+    relational.write(query.order_by("user_id"), out, DIM)
 
 
 def numpy_embeddings(history: Path, vectors: Path, out: Path) -> None:
     """The array kernel that the recommender uses, on a sorted history."""
     made = embeddings.load(vectors)
-    seen = sequences.latest(sequences.load(history), made.product_ids)
+    seen = arrays.latest(arrays.load(history), made.product_ids)
     averages = np.concatenate([
         users.user_embeddings(seen[first : first + 20_000], made.vectors, DECAY) for first in range(0, len(seen), 20_000)
     ])  # fmt: skip
@@ -152,7 +156,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         raw, log, history, vectors = (folder / f"in-{part}.parquet" for part in ("raw", "log", "history", "vectors"))
-        shop.simulate_to(raw, given.users, given.products, visits=given.visits)
+        write.simulate(raw, given.users, given.products, visits=given.visits)
         columns = "user_id, product_id, timestamp, event, session_id::VARCHAR AS session_id, file_row_number AS row"
         sql(f"SELECT {columns} FROM read_parquet('{raw}', file_row_number = true)", log)
         raw.unlink()

@@ -4,7 +4,7 @@
 
 The bare product multiplies blocks of users with all products in float32, into memory that is reused, and keeps nothing:
 no evaluation by scores can be faster on one way of using the cores. It is timed with BLAS on two threads (the bar) and
-with two threads that multiply blocks of their own, which `metrics.evaluate` does. Each line is the fastest of the
+with two threads that multiply blocks of their own, which `evaluation.evaluate` does. Each line is the fastest of the
 repeats, taken in turns so that all meet the same load.
 """
 
@@ -19,8 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from shelfspace import baselines, metrics
-from shelfspace.sequences import Examples
+from shelfspace.measure import evaluation, ranking
+from shelfspace.models import baselines
+from shelfspace.sequences.arrays import Examples
 
 VISITS = 10  # per history
 
@@ -76,13 +77,13 @@ def main() -> None:
     by_vectors = lambda part: users[part.start // VISITS] @ columns  # noqa: E731
     by_history = baselines.nearest_to_user(products, every, decay=0.1)
     tasks: dict[str, Callable[[], object]] = {
-        "evaluate(user vectors · product vectors)": lambda: metrics.evaluate(by_vectors, examples, threads=2),
-        "evaluate(nearest_to_user)": lambda: metrics.evaluate(by_history, examples, threads=2),
+        "evaluate(user vectors · product vectors)": lambda: evaluation.evaluate(by_vectors, examples, threads=2),
+        "evaluate(nearest_to_user)": lambda: evaluation.evaluate(by_history, examples, threads=2),
         "bare product, BLAS on 2 threads, blocks of 256": lambda: product_on_blas_threads(users, products, 256),
         "bare product, BLAS on 2 threads, blocks of 1024": lambda: product_on_blas_threads(users, products, 1024),
         "bare product, 2 threads of their own, blocks of 64": lambda: product_on_own_threads(users, products, 64),
     }
-    metrics.top_k(users[:9], 20)  # compiles
+    ranking.top_k(users[:9], 20)  # compiles
     before, above = peak_megabytes(), {}
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     with threadpool_limits(2, "blas"):

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from shelfspace import metrics, pipeline
-from shelfspace.execution import StageError
+from shelfspace.measure import intervals
+from shelfspace.run import pipeline
+from shelfspace.run.execution import StageError
 
 COLUMNS = ("all", "seen", "discovery")
 
@@ -65,7 +66,7 @@ def against(runs: list[dict]) -> str:
             continue
         pairs = [[of["paired"][model][metric] for model, of, _ in found] for metric in ("hit_rate@20", "mrr@20")]
         names = Counter(models[of["baseline"]]["label"] for _, of, models in found)
-        signs = [np.sign(one["gain"]) * metrics.clear(one) for pair in pairs for one in pair]
+        signs = [np.sign(one["gain"]) * intervals.clear(one) for pair in pairs for one in pair]
         cells = [", ".join(f"{100 * one['gain']:+.1f}" for one in pair) for pair in pairs]
         verdicts = " / ".join(str(sum(sign == which for sign in signs)) for which in (1, 0, -1))
         lines.append(f"| {column} | {', '.join(names)} | {' | '.join(cells)} | {verdicts} |")

@@ -19,7 +19,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shelfspace import baselines, embeddings, metrics, newcomers, ranked, recommender, runs, sequences, skipgram, starspace, tied
+from shelfspace.files import run_files
+from shelfspace.measure import evaluation, ranking
+from shelfspace.models import factors, newcomers, ranked, retrieval, tied, training
+from shelfspace.sequences import arrays
+from shelfspace.vectors import embeddings, skipgram, starspace
 
 
 def main() -> None:
@@ -28,31 +32,31 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    products, choice = pd.read_parquet(given.run / "products.parquet"), runs.read_json(given.run / "decay.json")
+    products, choice = pd.read_parquet(given.run / "products.parquet"), run_files.read_json(given.run / "decay.json")
     ids, seed = products.product_id.to_numpy().astype(str), given.seed
     knowing = tied.recommend(keras.saving.load_model(given.run / "recommender_tied.keras"))
-    table = sequences.load(given.run / "sequences.parquet")
-    whole = sequences.corpus(table, targets=True)
+    table = arrays.load(given.run / "sequences.parquet")
+    whole = arrays.corpus(table, targets=True)
     hidden = np.random.default_rng(seed).random(len(ids)) < 0.1
     is_test_target = pc.and_(pc.equal(table["role"], "target"), pc.equal(table["split"], "test"))
     table = table.filter(pc.or_(is_test_target, pc.invert(pc.is_in(pc.cast(table["product_id"], pa.string()), pa.array(ids[hidden])))))
 
-    corpus, plain = sequences.corpus(table, targets=True), sequences.corpus(table)
+    corpus, plain = arrays.corpus(table, targets=True), arrays.corpus(table)
     trained = {"word2vec": skipgram.train(plain, seed=seed), "starspace": starspace.train(plain, seed=seed)}
     aligned = {name: embeddings.align(made, ids) for name, made in trained.items()}
     vectors, known = aligned[choice["embedding"]]
-    train, valid, test = (sequences.examples(table, ids, split, prefixes=1000) for split in ("train", "valid", "test"))
-    asked = sequences.examples(table, ids, "train")
-    recommender.deterministic(seed)
+    train, valid, test = (arrays.examples(table, ids, split, prefixes=1000) for split in ("train", "valid", "test"))
+    asked = arrays.examples(table, ids, "train")
+    training.deterministic(seed)
     learned = tied.start(vectors, known, corpus, ids, decay_time="days", seed=seed)
     tied.train(learned, train[~np.isin(train.end, asked.end)], valid, dropout=0.4, limit=400_000, seed=seed)
-    sources = ranked.sources(tied.recommend(learned), corpus, ids, aligned, choice["best"], baselines.ease(corpus, ids))
-    ranker = ranked.recommend(ranked.train(sources, ranked.facts(corpus, products, vectors), asked, valid, seed=seed))
+    sources = retrieval.sources(tied.recommend(learned), corpus, ids, aligned, choice["best"], factors.ease(corpus, ids))
+    ranker = ranked.recommend(ranked.train(sources, retrieval.facts(corpus, products, vectors), asked, valid, seed=seed))
 
     new = hidden[test.target]
     placed = newcomers.model(products, *aligned["word2vec"], ~hidden, **choice["best"]["word2vec_user"])
 
-    def with_clicks(examples: sequences.Examples) -> np.ndarray:
+    def with_clicks(examples: arrays.Examples) -> np.ndarray:
         return np.where(hidden, knowing(examples), np.float32(-np.inf))
 
     gone = len(whole.items) - len(corpus.items)
@@ -64,7 +68,7 @@ def main() -> None:
     first = None
     for places in range(6):
         hits = [
-            100 * metrics.hit_rate(metrics.evaluate(newcomers.keep_places(ranker, source, places), test).ranks, 20)
+            100 * ranking.hit_rate(evaluation.evaluate(newcomers.keep_places(ranker, source, places), test).ranks, 20)
             for source in (placed, with_clicks)
         ]
         others = hits[0][~new].mean()

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 
-from shelfspace import gains, runs
+from shelfspace.files import run_files
+from shelfspace.trials import gains
 
 
 def main() -> None:
     """Read RUN/next_steps.json and print a table and the verdicts."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run")
-    told = runs.read_json(f"{parser.parse_args().run}/next_steps.json")
+    told = run_files.read_json(f"{parser.parse_args().run}/next_steps.json")
     passes = " and ".join(f"{count} passes of {name}" for name, count in told["passes"].items())
     recall = "" if told["recall"] is None else f"; recall of the approximate search {told['recall']:.1%}"
     print(f"{told['users']:,} users, {told['test']:,} test targets, {passes}{recall}\n")

@@ -18,7 +18,9 @@ import numpy as np
 import pandas as pd
 from playwright.sync_api import sync_playwright
 
-from shelfspace import embeddings, report, runs
+from shelfspace.files import run_files
+from shelfspace.page import report
+from shelfspace.vectors import embeddings
 
 USABLE = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now()))))"""
 DRAG = """async () => {
@@ -53,9 +55,9 @@ def larger(run: Path, products: int, folder: Path) -> Path:
         vectors = embeddings.align(embeddings.load(file), whole.product_id.str.partition("-")[0].to_numpy().astype(str))[0]
         shaken = vectors * rng.normal(1, 0.1, vectors.shape).astype(np.float32)
         embeddings.Embeddings(whole.product_id.to_numpy().astype(str), shaken).save(folder / "product_embeddings" / file.name)
-    metrics = runs.read_json(folder / "metrics.json")
+    metrics = run_files.read_json(folder / "metrics.json")
     metrics["data"]["products"] = products
-    runs.write_json(folder / "metrics.json", metrics)
+    run_files.write_json(folder / "metrics.json", metrics)
     return folder
 
 

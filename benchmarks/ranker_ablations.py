@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shelfspace import baselines, embeddings, metrics, ranked, recommender, runs, sequences, tied
+from shelfspace.measure import evaluation
+from shelfspace.models import ranked
+from shelfspace.sequences import arrays
 
 
 def main() -> None:
@@ -25,16 +27,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
-    products = pd.read_parquet(run / "products.parquet")
-    product_ids = products.product_id.to_numpy().astype(str)
-    table, choice = sequences.load(run / "sequences.parquet"), runs.read_json(run / "decay.json")
-    corpus = sequences.corpus(table, targets=True)
-    asked, valid = (sequences.examples(table, product_ids, split) for split in ("train", "valid"))
-    files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
-    aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
-    learned = recommender.keras.saving.load_model(run / "recommender_tied.keras")
-    sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], baselines.ease(corpus, product_ids))
-    facts = ranked.facts(corpus, products, aligned[choice["embedding"]][0])
+    product_ids = pd.read_parquet(run / "products.parquet").product_id.to_numpy().astype(str)
+    table = arrays.load(run / "sequences.parquet")
+    asked, valid = (arrays.examples(table, product_ids, split) for split in ("train", "valid"))
+    opened = ranked.reopen(run / "recommender_ranked.txt", arrays.corpus(table, targets=True))
+    sources, facts = opened.sources, opened.facts
     half = asked.sample(len(asked) // 2)
     rest = {name: model for name, model in sources.items() if name != "tied"}  # tied stands first, and orders what is no candidate
 
@@ -51,14 +48,14 @@ def main() -> None:
         ), asked),
         "half of the targets": (sources, facts, half),
     }  # fmt: skip
-    rows = {name: (metrics.evaluate(source, valid), np.nan) for name, source in sources.items()}
+    rows = {name: (evaluation.evaluate(source, valid), np.nan) for name, source in sources.items()}
     for name, (given, known, targets) in variants.items():
         begun = time.perf_counter()
         ranker = ranked.train(given, known, targets, valid)
-        rows[f"ranker: {name}"] = metrics.evaluate(ranked.recommend(ranker), valid), time.perf_counter() - begun
+        rows[f"ranker: {name}"] = evaluation.evaluate(ranked.recommend(ranker), valid), time.perf_counter() - begun
     print("| | all: HR@20 | MRR@20 | seen before: HR@20 | MRR@20 | discovery: HR@20 | MRR@20 | seconds |\n| --- " + "| ---: " * 7 + "|")
     for name, (found, seconds) in rows.items():
-        figures = metrics.figures(found, valid)
+        figures = evaluation.figures(found, valid)
         cells = [f"{100 * figures[column][key]:.2f}" for column in ("all", "seen", "discovery") for key in ("hit_rate@20", "mrr@20")]
         print(f"| {name} | {' | '.join(cells)} | {'–' if np.isnan(seconds) else f'{seconds:.0f}'} |", flush=True)
 

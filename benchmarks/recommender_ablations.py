@@ -16,7 +16,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shelfspace import embeddings, metrics, recommender, runs, sequences, skipgram, starspace, tied, users
+from shelfspace.files import run_files
+from shelfspace.measure import evaluation, ranking
+from shelfspace.models import dense, tied, training, users
+from shelfspace.sequences import arrays
+from shelfspace.vectors import embeddings, skipgram, starspace
 
 VARIANTS = {
     "full": {},
@@ -44,10 +48,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names of variants, separated by commas")
     given = parser.parse_args()
     product_ids = pd.read_parquet(given.run / "products.parquet").product_id.to_numpy().astype(str)
-    table = sequences.load(given.run / "sequences.parquet")
-    corpus, choice = sequences.corpus(table), runs.read_json(given.run / "decay.json")
-    train = sequences.examples(table, product_ids, "train", prefixes=1000)
-    valid = sequences.examples(table, product_ids, "valid")
+    table = arrays.load(given.run / "sequences.parquet")
+    corpus, choice = arrays.corpus(table), run_files.read_json(given.run / "decay.json")
+    train = arrays.examples(table, product_ids, "train", prefixes=1000)
+    valid = arrays.examples(table, product_ids, "valid")
     trainers = {"word2vec": skipgram.train, "starspace": starspace.train}
 
     def vectors(name: str, dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -65,26 +69,26 @@ def main() -> None:
         start, known = vectors(change.pop("embedding", choice["embedding"]), change.pop("dim", 50))
         if change.get("decay", 0) is None:
             change |= {"decay": choice["decay"], "decay_time": choice["decay_time"]}
-        recommender.deterministic(0)
+        training.deterministic(0)
         begun = time.perf_counter()
         if change.pop("dense", False):
             settings = (choice["decay"], choice["decay_time"], known)
             inputs, judged = (users.user_embeddings(part, start, *settings) for part in (train, valid))
-            network = recommender.dense(inputs, len(product_ids))
-            recommender.train(network, inputs, train.target, judged, valid.target, progress=False)
-            model, half_life = recommender.recommend(network, start, *settings), "–"
+            network = dense.dense(inputs, len(product_ids))
+            dense.train(network, inputs, train.target, judged, valid.target, progress=False)
+            model, half_life = dense.recommend(network, start, *settings), "–"
         else:
-            learned = tied.start(start, known, sequences.corpus(table, targets=True), product_ids, **change)
+            learned = tied.start(start, known, arrays.corpus(table, targets=True), product_ids, **change)
             tied.train(learned, train, valid, epochs=given.epochs, progress=False)
             found = learned.findings()
             unit = "visits" if found["decay_time"] == "rank" else "days"
             model, half_life = tied.recommend(learned), f"{found['half_life']:.2g} {unit}" if found["decay"] > 1e-6 else "∞"
         seconds = time.perf_counter() - begun
-        rank = metrics.evaluate(model, valid).ranks
+        rank = evaluation.evaluate(model, valid).ranks
         full = rank if full is None else full
-        lead = metrics.difference(rank, full, valid.user_ids, comparisons=len(VARIANTS) - 1)
+        lead = evaluation.difference(rank, full, valid.user_ids, comparisons=len(VARIANTS) - 1)
         gain = "" if name == "full" else "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * x for x in (lead["gain"], *lead["ci95"])))
-        hit, mrr = (100 * kind(rank, 20).mean() for kind in (metrics.hit_rate, metrics.reciprocal_rank))
+        hit, mrr = (100 * kind(rank, 20).mean() for kind in (ranking.hit_rate, ranking.reciprocal_rank))
         print(f"| {name} | {hit:.2f} | {mrr:.2f} | {gain} | {half_life} | {seconds:.0f} |", flush=True)
 
 

@@ -14,13 +14,14 @@ from functools import partial
 
 import numpy as np
 
-from shelfspace import recommender, shop, tied, users
-from shelfspace.sequences import Corpus, Examples
+from shelfspace.models import dense, tied, users
+from shelfspace.sequences.arrays import Corpus, Examples
+from shelfspace.shop import simulation
 
 
 def examples(n_users: int, n_products: int) -> tuple[Examples, Corpus]:
     """All prefixes of the simulated users' visits, and these visits."""
-    events = shop.simulate(n_users, n_products).events
+    events = simulation.simulate(n_users, n_products).events
     clicks = events[events["event"] != "search"]
     clicks = clicks.assign(
         user=clicks["user_id"].cat.codes, item=clicks["product_id"].cat.codes, days=clicks["timestamp"].astype("int64") / 86_400e6
@@ -56,11 +57,11 @@ def main() -> None:
     train, corpus = examples(given.users, given.products)
     vectors, known = np.random.default_rng(0).normal(size=(given.products, 50)).astype(np.float32), np.ones(given.products, bool)
 
-    def dense(epochs: int, **softmax) -> None:
+    def train_dense(epochs: int, **softmax) -> None:
         inputs = users.user_embeddings(train, vectors, 0.1)
-        network = recommender.dense(inputs, given.products)
+        network = dense.dense(inputs, given.products)
         few = slice(0, 100)
-        recommender.train(
+        dense.train(
             network, inputs, train.target, inputs[few], train.target[few], epochs=epochs, patience=epochs, progress=False, **softmax
         )
 
@@ -68,8 +69,8 @@ def main() -> None:
         tied.train(tied.start(vectors, known, corpus, corpus.product_ids), train, epochs=epochs, progress=False)
 
     fits = {
-        "dense, softmax over all products (the article's)": partial(dense, full_below=given.products),
-        "dense, on a sample of them": partial(dense, full_below=0),
+        "dense, softmax over all products (the article's)": partial(train_dense, full_below=given.products),
+        "dense, on a sample of them": partial(train_dense, full_below=0),
         "tied": ours,
     }
     seconds = {name: per_epoch(fit, given.epochs) for name, fit in fits.items()}

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from recommender_speed import examples
 
-from shelfspace import baselines, ranked, recommender, tied
+from shelfspace.models import factors, ranked, recommendations, retrieval, tied
 
 
 def main() -> None:
@@ -37,9 +37,9 @@ def main() -> None:
     vectors = {name: (rng.normal(size=(len(ids), 50)).astype(np.float32), np.ones(len(ids), bool)) for name in ("word2vec", "starspace")}
     settings = dict.fromkeys(("cooccurrence", "word2vec_user", "starspace_user"), {"decay": 0.5})
     model = tied.start(*vectors["word2vec"], corpus, ids, decay_time="days")
-    sources = ranked.sources(tied.recommend(model), corpus, ids, vectors, settings, baselines.ease(corpus, ids))
+    sources = retrieval.sources(tied.recommend(model), corpus, ids, vectors, settings, factors.ease(corpus, ids))
     few = newest[rng.permutation(len(newest))[:4000]]
-    facts = ranked.facts(corpus, products, vectors["word2vec"][0])
+    facts = retrieval.facts(corpus, products, vectors["word2vec"][0])
     ranker = ranked.train(sources, facts, few[:2000], few[2000:], trees=given.trees, patience=given.trees)
     ranker.trees.best_iteration = given.trees  # and not where early stopping would have stopped
     recommend = ranked.recommend(ranker)
@@ -50,7 +50,7 @@ def main() -> None:
         seconds.append(time.perf_counter() - begun)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        recommender.write_recommendations(recommend, newest, ids, Path(folder) / "recommendations.parquet")
+        recommendations.write_recommendations(recommend, newest, ids, Path(folder) / "recommendations.parquet")
         everybody = time.perf_counter() - begun
     print(f"{given.products:,} products, {len(ranker.sources)} sources, {given.trees} trees\n")
     print("| who is recommended to | time |\n| --- | ---: |")

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shelfspace import shop
+from shelfspace.shop import simulation
 
 SESSION_GAP = 30 * 60  # seconds of silence that end a session, as in the pipeline
 
 
 def simulated(users: int, products: int, seed: int) -> pd.DataFrame:
     """The simulated shop as a plain log: user, item, event, seconds."""
-    events = shop.simulate(users, products, seed=seed).events
+    events = simulation.simulate(users, products, seed=seed).events
     clicks = events[events["event"] != "search"]
     seconds = clicks["timestamp"].astype("int64") / 1e6
     codes = {"user": clicks["user_id"].cat.codes, "item": clicks["product_id"].cat.codes}

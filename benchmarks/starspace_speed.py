@@ -27,9 +27,9 @@ from pathlib import Path
 
 import numpy as np
 
-from shelfspace import starspace
-from shelfspace.embeddings import normalise
-from shelfspace.sequences import Corpus
+from shelfspace.sequences.arrays import Corpus
+from shelfspace.vectors import starspace
+from shelfspace.vectors.embeddings import normalise
 
 SETTINGS = {
     "hinge, cosine, margin 0.05": {"learning_rate": 0.01, "margin": 0.05},

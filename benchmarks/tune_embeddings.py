@@ -19,8 +19,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shelfspace import baselines, embeddings, metrics, sequences, starspace, word2vec
-from shelfspace.sequences import Corpus, Examples
+from shelfspace.measure import evaluation, ranking
+from shelfspace.models import baselines
+from shelfspace.sequences import arrays
+from shelfspace.sequences.arrays import Corpus, Examples
+from shelfspace.vectors import embeddings, starspace, word2vec
 
 SPACE = {
     "word2vec": {
@@ -49,8 +52,8 @@ DECAYS = (0.0, 0.3, 0.7, 1.5)  # per visit of the history
 def score(made: embeddings.Embeddings, product_ids: np.ndarray, judges: Examples) -> tuple[float, float]:
     """The best MRR@20 over `DECAYS`, and the decay that gave it."""
     aligned = embeddings.align(made, product_ids)
-    ranks = {d: metrics.evaluate(baselines.nearest_to_user(*aligned, d, "rank"), judges).ranks for d in DECAYS}
-    return max((float(metrics.reciprocal_rank(rank, 20).mean()), d) for d, rank in ranks.items())
+    ranks = {d: evaluation.evaluate(baselines.nearest_to_user(*aligned, d, "rank"), judges).ranks for d in DECAYS}
+    return max((float(ranking.reciprocal_rank(rank, 20).mean()), d) for d, rank in ranks.items())
 
 
 def main() -> None:
@@ -62,12 +65,12 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    table = sequences.load(given.run / "sequences.parquet")
+    table = arrays.load(given.run / "sequences.parquet")
     product_ids = pd.read_parquet(given.run / "products.parquet").product_id.to_numpy().astype(str)
-    whole = sequences.corpus(table)
+    whole = arrays.corpus(table)
     users = min(given.users, len(whole))
     corpus = Corpus(whole.product_ids, whole.items[: whole.offsets[users]], whole.offsets[: users + 1])
-    valid = sequences.examples(table, product_ids, "valid")
+    valid = arrays.examples(table, product_ids, "valid")
     halves = np.random.default_rng(given.seed).permutation(len(valid)) % 2
     choose, confirm = valid[halves == 0], valid[halves == 1]
     print(f"{len(corpus):,} sequences with {len(corpus.items):,} visits; {len(choose):,} valid users choose.\n")

@@ -5,7 +5,7 @@
             → recommender → evaluate → report
 
 Each task is a notebook that papermill runs, or a part of one; the four of the user embeddings between `decay` and `export`
-are relational and each writes one table. All go through `shelfspace.pipeline`, as `shelfspace report` does: a task that ends
+are relational and each writes one table. All go through `shelfspace.run.pipeline`, as `shelfspace report` does: a task that ends
 leaves whole files and a record, one that is killed leaves neither, so it can be tried again at any time, and what is up to date
 is not made twice. Airflow's own operator for papermill writes its notebook in place and keeps no record, so it is not used.
 
@@ -15,7 +15,7 @@ The window: a run learns from the `window_days` days that end with its data inte
     airflow dags test product_embeddings 2024-04-01 --conf '{"data": "data/clicks/*.parquet", "dim": 64}'
 
 Whoever may trigger a run names its log, its folder and its engine. SHELFSPACE_DATA, SHELFSPACE_OUT and SHELFSPACE_ENGINES, in the
-environment of the tasks, say which of them are allowed (`shelfspace.triggers`).
+environment of the tasks, say which of them are allowed (`shelfspace.run.triggers`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from pathlib import Path
 
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task, task_group
 
-from shelfspace import pipeline, places, triggers
+from shelfspace.files import parameters, places, stages
+from shelfspace.run import pipeline, triggers
 
 WINDOW = {"since", "until", "last_days"}  # said by the data interval and window_days
-NOTEBOOKS = [p for p in pipeline.parameters() if p.name not in pipeline.PLUMBING | WINDOW]
+NOTEBOOKS = [p for p in stages.parameters() if p.name not in stages.PLUMBING | WINDOW]
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): ["null", "number"]}
 
 
-def schema(parameter: pipeline.Parameter) -> dict:
+def schema(parameter: parameters.Parameter) -> dict:
     """What a parameter may be, in JSON Schema."""
     allowed = parameter.allowed
     found = {"type": TYPES[type(parameter.default)]} | ({"enum": list(allowed.choices)} if allowed.choices else {})
@@ -83,11 +84,12 @@ def notebook(only: str) -> str:
 @task
 def table(step: str) -> None:
     """Make one table of the user embeddings."""
-    from shelfspace import engines, users
+    from shelfspace.logs import engines
+    from shelfspace.models import relational
 
     with pipeline.part("04", **asked()) as (out, _, values, fresh):
         if not fresh:
-            users.materialise(engines.connect(values["engine"], values["engine_url"]), out, step)
+            relational.materialise(engines.connect(values["engine"], values["engine_url"]), out, step)
 
 
 @dag(

@@ -50,6 +50,8 @@ seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown]
 # ## The log
+#
+# The work is done by modules of the package `shelfspace`. The cells call them step by step, so that you can look at each result.
 
 # %%
 import hashlib
@@ -58,10 +60,15 @@ import ibis
 import numpy as np
 import pandas as pd
 
-from shelfspace import engines, events, plots, runs, sequences, shop
+from shelfspace.files import run_files
+from shelfspace.logs import clean, engines, events
+from shelfspace.page import charts, exhibits, palette
+from shelfspace.sequences import prepare
+from shelfspace.shop import simulation, write
+from shelfspace.trials import searches
 
-plots.theme()
-run = runs.run_folder(run_dir)
+palette.theme()
+run = run_files.run_folder(run_dir)
 
 # %% [markdown]
 # A log needs three columns: who, which product, and when. An event type (view, search, add to cart, purchase), a
@@ -71,10 +78,10 @@ run = runs.run_folder(run_dir)
 # %%
 source = data
 if data == "shop":
-    simulated = shop.simulate(users=shop_users, products=shop_products, days=shop_days, seed=seed)
+    simulated = simulation.simulate(users=shop_users, products=shop_products, days=shop_days, seed=seed)
     source = run / "shop" / "events.parquet"
-    shop.write(simulated, source)
-    shop.write_truth(simulated, run / "shop")
+    write.write(simulated, source)
+    write.write_truth(simulated, run / "shop")
 
 # %% [markdown]
 # Whatever form the log has, it is read into one table. From here on it is DuckDB, or another engine, that does the relational work;
@@ -83,7 +90,7 @@ if data == "shop":
 # %%
 log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair), expected=events.announced(run, data))
 connection = log.connection if engine == "duckdb" else engines.connect(engine, engine_url)
-clicks = sequences.last_days(engines.move(sequences.window(log.table, since, until), connection), last_days)
+clicks = prepare.last_days(engines.move(prepare.window(log.table, since, until), connection), last_days)
 
 # %% [markdown]
 # These are the columns that every log is brought to:
@@ -91,7 +98,7 @@ clicks = sequences.last_days(engines.move(sequences.window(log.table, since, unt
 # %%
 first_rows = clicks.order_by("row").limit(6).to_pandas()
 shown = [name for name in ("user_id", "timestamp", "event", "product_id", "name", "category", "price", "query") if name in first_rows]
-plots.table(first_rows[shown], caption="The first rows of the log.")
+exhibits.table(first_rows[shown], caption="The first rows of the log.")
 
 # %% [markdown]
 # What does not fit is not mended silently. Rows that cannot be used are left out; a price that cannot be read is left
@@ -103,10 +110,15 @@ odd = pd.DataFrame(
     columns=["reason", "rows", "what became of them"],
 )
 kept = clicks.count().execute()
+
+# %% [markdown]
+# A reason that takes many rows points to a fault in the export, which is better mended there.
+
+# %%
 if len(odd):
-    plots.table(odd, caption=f"Rows that do not fit, of {log.rows:,} read, by reason; {kept:,} are used.")
+    exhibits.table(odd, caption=f"Rows that do not fit, of {log.rows:,} read, by reason; {kept:,} are used.")
 else:
-    plots.note(f"None: all {log.rows:,} rows could be read, and {kept:,} are used.")
+    exhibits.note(f"None: all {log.rows:,} rows could be read, and {kept:,} are used.")
 
 # %% [markdown]
 # ## From clicks to visits
@@ -123,8 +135,13 @@ tiny = pd.DataFrame({
     "event": ["view", "view", "view", "add_to_cart", "view", "purchase", "view", "view"],
     "row": range(8),
 })  # fmt: skip
-tiny_visits = sequences.visits(ibis.memtable(tiny), session_gap).order_by("position").to_pandas()
-plots.table(
+
+# %% [markdown]
+# Each row of the result is one visit. Its session is counted from the user's first.
+
+# %%
+tiny_visits = prepare.visits(ibis.memtable(tiny), session_gap).order_by("position").to_pandas()
+exhibits.table(
     tiny_visits[["position", "product_id", "timestamp", "event", "session"]],
     caption="Eight clicks are six visits in two sessions. Ada's purchase of the case is one visit with its view; that she comes "
     "back to it the next day is another.",
@@ -154,19 +171,25 @@ plots.table(
 digest = hashlib.md5(f"Ada#{seed}".encode()).hexdigest()[:8]
 place = int(digest, 16) / 16**8
 group = "test" if place < test_share else "valid" if place < test_share + valid_share else "train"
-plots.note(f"The MD5 hash of “Ada#{seed}” begins with {digest}, which lies at {place:.3f} between 0 and 1: Ada's target would {group}.")
+exhibits.note(f"The MD5 hash of “Ada#{seed}” begins with {digest}, which lies at {place:.3f} between 0 and 1: Ada's target would {group}.")
 
 # %% [markdown]
 # Now all of it, as one expression: visits, users with enough products, what is history and what is target.
 
 # %%
-expression = sequences.sequences(
+expression = prepare.sequences(
     clicks, protocol=protocol, target_event=target_event, min_products=min_products, session_gap=session_gap,
     test_days=test_days, test_share=test_share, valid_share=valid_share, seed=seed,
 )  # fmt: skip
+
+# %% [markdown]
+# The engine works only now, as it writes the rows to a file. If they leave nothing to learn from or nothing to test on, the run
+# stops here and says so.
+
+# %%
 engines.write(expression, run / "sequences.parquet")
 rows = engines.read(connection, run / "sequences.parquet")
-sequences.check(rows, clicks, min_products, target_event)
+prepare.check(rows, clicks, min_products, target_event)
 
 # %% [markdown]
 # Each row says what it may be used for. What is *train* may train, and nothing else: all that is counted is counted in these
@@ -174,7 +197,7 @@ sequences.check(rows, clicks, min_products, target_event)
 
 # %%
 uses = rows.group_by("role", "split").agg(visits=rows.count(), users=rows.user_id.nunique()).order_by("role", "split").to_pandas()
-plots.table(
+exhibits.table(
     uses,
     caption="What the visits are used for. Under last-product, the history of every user trains, and targets are "
     "split by user; those of the train users train, too.",
@@ -185,9 +208,16 @@ plots.table(
 # chapters stand in its order.
 
 # %%
-products = events.products(clicks).to_pandas()
-with runs.atomic(run / "products.parquet") as temporary:
+products = clean.products(clicks).to_pandas()
+with run_files.atomic(run / "products.parquet") as temporary:
     products.to_parquet(temporary, index=False)
+
+# %% [markdown]
+# A search names no product, so it is no visit. But it tells in the customer's own words what was wanted, so the searches are
+# kept in a table of their own, by user and time.
+
+# %%
+engines.write(searches.of_log(clicks), run / "searches.parquet")
 
 # %% [markdown]
 # ## What the sequences look like
@@ -200,8 +230,13 @@ per_user = rows.group_by("user_id").agg(visits=rows.count(), sessions=rows.sessi
 counted = per_user.group_by("visits").agg(users=per_user.count(), sessions=per_user.sessions.sum()).order_by("visits").to_pandas()
 lengths = np.repeat(counted.visits.to_numpy(), counted.users)
 repeats = float(1 - rows.select("user_id", "product_id").distinct().count().execute() / lengths.sum())
-plots.show(
-    plots.sequence_lengths(lengths),
+
+# %% [markdown]
+# The axis is logarithmic, as a few users have many times the visits of most others.
+
+# %%
+exhibits.show(
+    charts.sequence_lengths(lengths),
     caption=f"Half of the users kept have at most {np.median(lengths):.0f} visits; the longest sequence has {lengths.max():,}.",
     alt="Histogram of visits per user, on a logarithmic axis, with the median marked.",
 )
@@ -211,8 +246,8 @@ plots.show(
 
 # %%
 per_day = clicks.group_by(day=clicks.timestamp.date(), event=clicks.event).agg(count=clicks.count()).to_pandas()
-plots.show(
-    plots.events_per_day(per_day),
+exhibits.show(
+    charts.events_per_day(per_day),
     caption=f"Events per day and type, from {per_day.day.min():%d %B %Y} to {per_day.day.max():%d %B %Y} (UTC).",
     alt="A panel per event type with the number of events per day.",
 )
@@ -238,7 +273,7 @@ plots.show(
 #
 # ```python
 # clicks_of_ada = ibis.memtable(tiny)
-# counts = [sequences.visits(clicks_of_ada, gap).session.nunique().execute() for gap in (2, 5, 30, 1500)]
+# counts = [prepare.visits(clicks_of_ada, gap).session.nunique().execute() for gap in (2, 5, 30, 1500)]
 # print(counts)
 # assert counts == sorted(counts, reverse=True) and counts[-1] == 1
 # ```
@@ -267,8 +302,10 @@ plots.show(
 # The share of test targets that stand in their own history:
 #
 # ```python
-# table = sequences.load(run / "sequences.parquet")
-# test = sequences.examples(table, products.product_id.to_numpy().astype(str), "test")
+# from shelfspace.sequences import arrays
+#
+# table = arrays.load(run / "sequences.parquet")
+# test = arrays.examples(table, products.product_id.to_numpy().astype(str), "test")
 # print(f"{test.seen().mean():.1%} of {len(test):,} targets were seen before")
 # assert 0 <= test.seen().mean() < 1
 # ```
@@ -291,13 +328,15 @@ facts = {
     "users_kept": len(lengths), "repeat_share": repeats, "protocol": protocol, "target_event": target_event,
     "min_products": min_products,
 } | {split: int(targets.get(split, 0)) for split in ("train", "valid", "test")}  # fmt: skip
-runs.write_json(run / "data.json", facts)
+run_files.write_json(run / "data.json", facts)
 
 # %% [markdown]
 # ## Takeaways
+#
+# In the numbers of this run:
 
 # %%
-plots.takeaways([
+exhibits.takeaways([
     f"{facts['users_kept']:,} of {facts['users']:,} users have at least {min_products} products and stay; the shop "
     f"shows {len(products):,} products.",
     f"In {repeats:.0%} of the visits the user had seen the product before: returning is normal, and a model may "

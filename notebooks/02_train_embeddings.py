@@ -54,10 +54,20 @@ seed = 0  # of everything random; from 0 to 4294967295
 import numpy as np
 import pandas as pd
 
-from shelfspace import baselines, embeddings, features, metrics, plots, runs, sequences, skipgram, starspace, users
+from shelfspace.files import run_files
+from shelfspace.measure import evaluation, intervals, ranking
+from shelfspace.models import baselines, users
+from shelfspace.page import charts, exhibits, palette, result_charts
+from shelfspace.sequences import arrays
+from shelfspace.vectors import embeddings, features, skipgram, starspace
 
-plots.theme()
-run = runs.run_folder(run_dir)
+palette.theme()
+
+# %% [markdown]
+# The rows of all tables of vectors follow the product table, which is sorted by product.
+
+# %% tags=["setup"]
+run = run_files.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
 
@@ -66,11 +76,11 @@ product_ids = products.product_id.to_numpy().astype(str)
 # how good the vectors are. The table itself is let go, as that of a large log takes gigabytes.
 
 # %% tags=["setup"]
-table = sequences.load(run / "sequences.parquet")
-corpus = sequences.corpus(table)
-valid = sequences.examples(table, product_ids, "valid")
+table = arrays.load(run / "sequences.parquet")
+corpus = arrays.corpus(table)
+valid = arrays.examples(table, product_ids, "valid")
 del table
-sequences.release()
+arrays.release()
 files = {name: f"product_embeddings/{name}.parquet" for name in ("word2vec", "starspace")}
 seconds = {}
 
@@ -99,7 +109,7 @@ seconds = {}
 # %%
 ada = ["phone A", "phone B", "phone A", "case A"]
 pairs = [(ada[i], ada[j]) for i in range(4) for j in (i - 1, i + 1) if 0 <= j < 4]
-plots.table(
+exhibits.table(
     pd.DataFrame(pairs, columns=["product p", "context c"]),
     caption="A sequence of four products has six pairs under a window of one.",
 )
@@ -118,14 +128,21 @@ w2v_settings = {
 
 # %% [markdown]
 # The trainer is a small one of our own; `w2v_trainer="gensim"` takes gensim's, which finds vectors as good in several times the
-# processor time. (`runs.once` trains, unless a scheduler had a task of its own do so in this run; then the file is there.)
+# processor time.
 
 # %% tags=["word2vec"]
 if w2v_trainer == "gensim":
-    from shelfspace import word2vec as trainer
+    from shelfspace.vectors import word2vec as trainer
 else:
     trainer = skipgram
-seconds["word2vec"] = runs.once(run, files["word2vec"], lambda path: trainer.train(corpus, dim=dim, seed=seed, **w2v_settings).save(path))
+
+# %% [markdown]
+# `run_files.once` trains, unless a scheduler had a task of its own do so in this run; then the file is there.
+
+# %% tags=["word2vec"]
+seconds["word2vec"] = run_files.once(
+    run, files["word2vec"], lambda path: trainer.train(corpus, dim=dim, seed=seed, **w2v_settings).save(path)
+)
 
 # %% [markdown]
 # ## StarSpace: predict one product from the rest
@@ -153,7 +170,12 @@ a = before[bag].sum(axis=0) / np.linalg.norm(before[bag].sum(axis=0))
 # %%
 cosines = before @ a
 terms = np.maximum(0, 0.5 - cosines[label] + cosines[noise])
-plots.table(
+
+# %% [markdown]
+# Where a term is above 0, the negative is too near:
+
+# %%
+exhibits.table(
     pd.DataFrame({"negative": ["chair", "lamp"], "cosine to the bag": cosines[noise], "term of the loss": terms}),
     caption=f"The bag has a cosine of {cosines[label]:.3f} to the label, phone B. With a margin of 0.5, "
     f"{(terms > 0).sum()} of the 2 negatives are too near.",
@@ -174,16 +196,21 @@ by_hand[label] += 0.1 * a / np.sqrt((a**2).mean())
 by_hand[[n for n, term in zip(noise, terms) if term > 0]] -= 0.1 * a / np.sqrt((a**2).mean()) / (terms > 0).sum()
 
 # %% [markdown]
-# The trainer, asked for the same update, comes to the same vectors:
+# The trainer is asked for the same update.
 
 # %%
 loss, by_module = starspace.update(before, bag, label, noise, margin=0.5, learning_rate=0.1)
+
+# %% [markdown]
+# It comes to the same vectors:
+
+# %%
 moved = pd.DataFrame({
     "product": names, "before": [f"({x:.2f}, {y:.2f})" for x, y in before],
     "after, by hand": [f"({x:.3f}, {y:.3f})" for x, y in by_hand],
     "after, by the trainer": [f"({x:.3f}, {y:.3f})" for x, y in by_module],
 })  # fmt: skip
-plots.table(
+exhibits.table(
     moved,
     caption=f"One update at a learning rate of 0.1. The loss is {terms.mean():.4f} by hand and {loss:.4f} by the "
     "trainer (the mean over the negatives); the vectors differ by at most "
@@ -206,10 +233,10 @@ ss_settings = {
 # With `ss_patience`, the training stops when these users stop gaining; by default it makes all its passes, as most logs want them.
 
 # %% tags=["starspace"]
-seconds["starspace"] = runs.once(run, files["starspace"], lambda path: starspace.train(
+seconds["starspace"] = run_files.once(run, files["starspace"], lambda path: starspace.train(
     corpus, dim=dim, seed=seed, patience=ss_patience, **ss_settings,
-    validate=lambda made: metrics.hit_rate(
-        metrics.evaluate(baselines.nearest_to_user(*embeddings.align(made, product_ids), decay=0.0), few).ranks, 20
+    validate=lambda made: ranking.hit_rate(
+        evaluation.evaluate(baselines.nearest_to_user(*embeddings.align(made, product_ids), decay=0.0), few).ranks, 20
     ).mean(),
 ).save(path))  # fmt: skip
 
@@ -224,8 +251,13 @@ trained = {name: embeddings.load(run / file) for name, file in files.items()}
 losses = {name: list(made.losses) for name, made in trained.items()}
 changed = {name: values[-1] / values[0] - 1 for name, values in losses.items()}
 scores = trained["starspace"].scores
-plots.show(
-    plots.training_loss(losses),
+
+# %% [markdown]
+# For StarSpace the hit rate on the valid users, pass by pass, says more than its loss.
+
+# %%
+exhibits.show(
+    charts.training_loss(losses),
     caption=f"From the first to the last pass the loss changed by {changed['word2vec']:+.0%} (word2vec) and "
     f"{changed['starspace']:+.0%} (StarSpace), seed {seed}. StarSpace's hit rate on {len(few):,} valid users was "
     f"{scores[0]:.1%} after the first pass, {max(scores):.1%} at best (pass {int(np.argmax(scores)) + 1}) and "
@@ -243,12 +275,17 @@ plots.show(
 # %%
 aligned = {name: embeddings.align(made, product_ids) for name, made in trained.items()}
 histories = {"mean": 0.0, "decayed by rank": 0.7, "last product": 20.0}
+
+# %% [markdown]
+# Both trainers, three kinds of history and two similarities make twelve ways to ask, all for the same users.
+
+# %%
 ranks = {}
 for name, (vectors, known) in aligned.items():
     for history, decay in histories.items():
         by_cosine = baselines.nearest_to_user(vectors, known, decay, "rank")
-        ranks[name, history, "cosine"] = metrics.evaluate(by_cosine, judges).ranks
-        ranks[name, history, "dot"] = metrics.evaluate(
+        ranks[name, history, "cosine"] = evaluation.evaluate(by_cosine, judges).ranks
+        ranks[name, history, "dot"] = evaluation.evaluate(
             lambda part: users.user_embeddings(part, vectors, decay, "rank", known) @ vectors.T, judges
         ).ranks
 
@@ -264,18 +301,23 @@ parts = {
 }  # fmt: skip
 
 # %% [markdown]
-# A hit is a target among the twenty nearest products. Its share, for each way to ask, and each part:
+# A hit is a target among the twenty nearest products. Its share is counted for each way to ask, and each part.
 
 # %%
 rows = []
-hits = {key: metrics.hit_rate(rank, 20) for key, rank in ranks.items()}
+hits = {key: ranking.hit_rate(rank, 20) for key, rank in ranks.items()}
 for (name, history, similarity), hit in hits.items():
     cells = {
         part: f"{100 * hit[of].mean():.1f} ± {196 * hit[of].std() / of.sum() ** 0.5:.1f}" if of.any() else "–" for part, of in parts.items()
     }
-    rows.append({"trainer": plots.label_of(name), "history": history, "similarity": similarity} | cells)
+    rows.append({"trainer": palette.label_of(name), "history": history, "similarity": similarity} | cells)
+
+# %% [markdown]
+# Read the table down a column: which trainer, history and similarity does each part of the targets want?
+
+# %%
 compared = pd.DataFrame(rows).assign(hr=[hit.mean() for hit in hits.values()])
-plots.table(
+exhibits.table(
     compared.sort_values("hr", ascending=False, kind="stable").drop(columns="hr"),
     caption=f"HR@20 in % (± 1.96 standard errors) of {len(judges):,} valid users, the best first: all targets, those "
     "new to the user, and those of the more and the less popular products.",
@@ -288,9 +330,14 @@ plots.table(
 # %%
 best = {name: max((key for key in hits if key[0] == name), key=lambda key: hits[key].mean()) for name in trained}
 gain = hits[best["starspace"]] - hits[best["word2vec"]]
-low, high = metrics.interval(gain, judges.user_ids, seed)
+low, high = intervals.interval(gain, judges.user_ids, seed)
 verdict = "not shown to differ" if low <= 0 <= high else "StarSpace ahead" if low > 0 else "word2vec ahead"
-plots.note(
+
+# %% [markdown]
+# An interval that holds 0 shows no difference, which is not to say that there is none.
+
+# %%
+exhibits.note(
     f"Each at its best on these users, the difference in HR@20, StarSpace less word2vec, is {gain.mean():+.1%} "
     f"({low:+.1%} to {high:+.1%}): {verdict}."
 )
@@ -305,24 +352,29 @@ plots.note(
 chosen = {"word2vec": w2v_settings, "StarSpace": ss_settings}
 every = list(dict.fromkeys([*w2v_settings, *ss_settings]))
 columns = {name: [str(has.get(setting, "–")) for setting in every] for name, has in chosen.items()}
-plots.table(
+exhibits.table(
     pd.DataFrame({"setting": every} | columns),
     caption=f"The settings, both with d = {dim} and seed {seed}.",
 )
 
 # %% [markdown]
-# And what they bought with it:
+# And what they bought with it: products that have a vector, and visits learned from in a second.
 
 # %%
 coverage = {name: known for name, (_, known) in aligned.items()}
 passes = {name: len(made.losses) for name, made in trained.items()}
+
+# %% [markdown]
+# StarSpace's seconds hold its checks on valid users, too.
+
+# %%
 cost = pd.DataFrame({
-    "trainer": [plots.label_of(name) for name in trained], "seconds": list(seconds.values()),
+    "trainer": [palette.label_of(name) for name in trained], "seconds": list(seconds.values()),
     "passes": list(passes.values()),
     "visits per second": [len(corpus.items) * passes[name] / seconds[name] for name in trained],
     "covered": [f"{known.mean():.1%}" for known in coverage.values()],
 })  # fmt: skip
-plots.table(
+exhibits.table(
     cost,
     formats={"visits per second": ",.0f", "seconds": ".1f"},
     caption=f"Both trainers on {len(corpus):,} sequences with {len(corpus.items):,} visits, one thread each.",
@@ -333,8 +385,8 @@ plots.table(
 
 # %%
 by_count = pd.DataFrame({"count": products["count"], "known": coverage["word2vec"]})
-plots.show(
-    plots.coverage_by_count(by_count),
+exhibits.show(
+    result_charts.coverage_by_count(by_count),
     caption=f"{coverage['word2vec'].mean():.1%} of the {len(products):,} products have an embedding; those without one have few events.",
     alt="Dots with intervals: the share of products with an embedding, by the number of events of the product.",
 )
@@ -350,20 +402,25 @@ plots.show(
 # %%
 of_products = features.of_products(products, ("name", "description", "brand", "price"))
 hidden = np.sort(np.random.default_rng(seed).permutation(len(product_ids))[: len(product_ids) // 10])
+
+# %% [markdown]
+# StarSpace trains once more, on sequences without the hidden products and with features for all.
+
+# %%
 by_features = None
 if feature_epochs and len(of_products.names) and len(hidden):
     by_features = starspace.train(
-        sequences.without(corpus, product_ids[hidden]), features=of_products, dim=dim, epochs=feature_epochs, seed=seed
+        arrays.without(corpus, product_ids[hidden]), features=of_products, dim=dim, epochs=feature_epochs, seed=seed
     )
     vectors, _ = embeddings.align(by_features, product_ids)
 else:
-    plots.note("This log has no product columns to make features of, or feature_epochs is 0, so this part is left out.")
+    exhibits.note("This log has no product columns to make features of, or feature_epochs is 0, so this part is left out.")
 
 # %% [markdown]
 # What lies near a hidden product, and near two words of its name as a query?
 
 # %%
-labels = plots.product_labels(products)
+labels = charts.product_labels(products)
 if by_features is not None:
     one = hidden[np.argmax(products["count"].to_numpy()[hidden])]
     text = " ".join(str(labels[one]).lower().split()[-2:])
@@ -371,7 +428,7 @@ if by_features is not None:
     shown = {f"hidden: {labels[one]}": labels[embeddings.nearest(vectors, vectors[one], 5, np.array([one]))[0][0]]}
     if by_words.any():
         shown[f"query: {text}"] = labels[embeddings.nearest(vectors, by_words, 5)[0][0]]
-    plots.table(pd.DataFrame(shown), caption="The five nearest products of a product that training never saw, and of a query.")
+    exhibits.table(pd.DataFrame(shown), caption="The five nearest products of a product that training never saw, and of a query.")
 
 # %% [markdown]
 # One product may be luck. Of all that were hidden, how many of the nearest are of the same category?
@@ -383,7 +440,7 @@ if by_features is not None and "category" in products:
     named = hidden[[isinstance(category[i], str) for i in hidden]]
     neighbours, _ = embeddings.nearest(vectors, vectors[named], k=10, exclude=named)
     same = float((category[neighbours] == category[named][:, None]).mean()) if len(named) else None
-    plots.note(
+    exhibits.note(
         f"Of the ten products nearest to each of the {len(named):,} hidden ones, {same or 0:.1%} are of the same "
         "category, although the category was not among the features."
     )
@@ -450,8 +507,8 @@ if by_features is not None and "category" in products:
 # ## Takeaways
 
 # %%
-kind = {name: f"{plots.label_of(name)} ({key[1]}, {key[2]})" for name, key in best.items()}
-plots.takeaways([
+kind = {name: f"{palette.label_of(name)} ({key[1]}, {key[2]})" for name, key in best.items()}
+exhibits.takeaways([
     f"Both embeddings cover {coverage['word2vec'].mean():.1%} of the products; the article asked for 98 %.",
     f"At their best on valid users, {kind['word2vec']} finds {hits[best['word2vec']].mean():.1%} of the next products "
     f"in twenty tries, {kind['starspace']} {hits[best['starspace']].mean():.1%}: {verdict}.",

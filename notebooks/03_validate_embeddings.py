@@ -30,23 +30,29 @@ perplexity = 30.0  # t-SNE: about how many neighbours each product keeps; from 1
 seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown]
-# Both embeddings are brought into the order of the product table; a product without one has zeros, and is marked.
+# Nothing is trained here: the chapter reads the vectors of the one before and asks what they know.
 
 # %%
 import numpy as np
 import pandas as pd
 
-from shelfspace import embeddings, plots, runs, sequences
+from shelfspace.files import run_files
+from shelfspace.page import charts, exhibits, palette
+from shelfspace.sequences import arrays
+from shelfspace.vectors import embeddings, validation
 
-plots.theme()
-run = runs.run_folder(run_dir)
+palette.theme()
+run = run_files.run_folder(run_dir)
+
+# %% [markdown]
+# Both embeddings are brought into the order of the product table; a product without one has zeros, and is marked.
+
+# %%
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
-labels = plots.product_labels(products)
-aligned = {
-    name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), product_ids)
-    for name in ("word2vec", "starspace")
-}
+labels = charts.product_labels(products)
+files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
+aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
 
 # %% [markdown]
 # ## Cosine similarity
@@ -58,7 +64,12 @@ aligned = {
 small = np.array([[3, 1], [2, 1], [-1, 3]], dtype=np.float32)
 unit = embeddings.normalise(small)
 by_hand = pd.DataFrame((unit @ unit.T).round(2), columns=["phone A", "phone B", "chair"], index=["phone A", "phone B", "chair"])
-plots.table(
+
+# %% [markdown]
+# Vectors are first brought to length 1. Then the cosine is their dot product, and one matrix product gives all pairs:
+
+# %%
+exhibits.table(
     by_hand.reset_index(names="cosine"),
     caption="Phone A (3, 1) and phone B (2, 1) point the same way; the chair (-1, 3) stands at a right angle to phone A.",
 )
@@ -85,15 +96,15 @@ for name, (vectors, _) in aligned.items():
     cells = [[f"{labels[i]} ({c:.2f})" for i, c in zip(*row) if c >= -1.5] for row in zip(index, cosine)]  # no vector: -2
     nearest = pd.DataFrame(cells).reindex(columns=range(4)).set_axis(["nearest", "second", "third", "fourth"], axis=1)
     nearest.insert(0, "product", [labels[i] for i in chosen])
-    plots.table(nearest, caption=f"Nearest products by {plots.label_of(name)}, with their cosine.")
+    exhibits.table(nearest, caption=f"Nearest products by {palette.label_of(name)}, with their cosine.")
 
 # %% [markdown]
 # And how near are they to each other, being of different categories?
 
 # %%
 heat = embeddings.normalise(aligned["word2vec"][0][chosen]) @ embeddings.normalise(aligned["word2vec"][0][chosen]).T
-plots.show(
-    plots.similarity_heatmap(heat, [labels[i] for i in chosen]),
+exhibits.show(
+    charts.similarity_heatmap(heat, [labels[i] for i in chosen]),
     caption="Cosines between these products in the word2vec space; the diagonal is 1.",
     alt="Heat map of the cosine similarities between six products.",
 )
@@ -110,25 +121,30 @@ plots.show(
 # %%
 if "category" in products and products.category.nunique() > 1:
     question = "a product of the same category is nearer than one of another"
-    triplets = embeddings.category_triplets(products.category.to_numpy(dtype=object), known, seed=seed)
+    triplets = validation.category_triplets(products.category.to_numpy(dtype=object), known, seed=seed)
 else:
     question = "the product that a test user looked at next is nearer to the last one than a random product"
-    test = sequences.examples(sequences.load(run / "sequences.parquet"), product_ids, "test")
-    triplets = embeddings.next_product_triplets(test, known, seed=seed)
-checks = embeddings.triplet_checks(aligned, *triplets, seed=seed)
+    test = arrays.examples(arrays.load(run / "sequences.parquet"), product_ids, "test")
+    triplets = validation.next_product_triplets(test, known, seed=seed)
 
 # %% [markdown]
 # Two products of one anchor are no independent evidence, so whole anchors are drawn for the intervals.
 
 # %%
+checks = validation.triplet_checks(aligned, *triplets, seed=seed)
+
+# %% [markdown]
+# Both embeddings answer the same triplets, so their AUCs can be compared.
+
+# %%
 if checks:
     scores = pd.DataFrame([
-        {"embedding": plots.label_of(n), "AUC": c.auc, "95 % from": c.ci95[0], "to": c.ci95[1], "triplets": len(c.same)}
+        {"embedding": palette.label_of(n), "AUC": c.auc, "95 % from": c.ci95[0], "to": c.ci95[1], "triplets": len(c.same)}
         for n, c in checks.items()
     ])  # fmt: skip
-    plots.table(scores, caption=f"How often {question}. Intervals by bootstrap over anchors.")
+    exhibits.table(scores, caption=f"How often {question}. Intervals by bootstrap over anchors.")
 else:
-    plots.note("This log is too small for a single triplet, so the question is left out.")
+    exhibits.note("This log is too small for a single triplet, so the question is left out.")
 
 # %% [markdown]
 # How far do the two kinds of pairs lie apart? Where the two hills overlap, single neighbours cannot be trusted.
@@ -136,9 +152,9 @@ else:
 # %%
 best = max(checks, key=lambda name: checks[name].auc, default=None)
 if best:
-    plots.show(
-        plots.triplet_margins(checks[best].same, checks[best].other),
-        caption=f"{plots.label_of(best)}: cosines within the group lie at {np.median(checks[best].same):.2f} in the "
+    exhibits.show(
+        charts.triplet_margins(checks[best].same, checks[best].other),
+        caption=f"{palette.label_of(best)}: cosines within the group lie at {np.median(checks[best].same):.2f} in the "
         f"middle, those to others at {np.median(checks[best].other):.2f}.",
         alt="Two overlapping distributions of cosine similarity: products of the same group, and of other groups.",
     )
@@ -152,28 +168,26 @@ if best:
 
 # %%
 drawn = np.sort(visited.index[:tsne_products].to_numpy())
-spots = {name: embeddings.tsne(vectors[drawn], perplexity=perplexity, seed=seed) for name, (vectors, _) in aligned.items()}
+spots = {name: validation.tsne(vectors[drawn], perplexity=perplexity, seed=seed) for name, (vectors, _) in aligned.items()}
 
 # %% [markdown]
 # Colours come from the categories, which the training never saw; without categories, from how often a product was met.
 
 # %%
-colours = (
-    group.iloc[drawn].to_numpy()
-    if "category" in products
-    else pd.qcut(products["count"].iloc[drawn].rank(method="first"), 4, labels=["fewest events", "few", "many", "most events"])
-    .astype(str)
-    .to_numpy()
-)
+if "category" in products:
+    colours = group.iloc[drawn].to_numpy()
+else:
+    place = products["count"].iloc[drawn].rank(method="first")
+    colours = pd.qcut(place, 4, labels=["fewest events", "few", "many", "most events"]).astype(str).to_numpy()
 
 # %% [markdown]
 # Islands of one colour are what the embedding found out by itself:
 
 # %%
 for name, xy in spots.items():
-    plots.show(
-        plots.tsne_map(xy, colours, title=plots.label_of(name)),
-        caption=f"The {len(drawn):,} most visited products in the {plots.label_of(name)} space (t-SNE, perplexity "
+    exhibits.show(
+        charts.tsne_map(xy, colours, title=palette.label_of(name)),
+        caption=f"The {len(drawn):,} most visited products in the {palette.label_of(name)} space (t-SNE, perplexity "
         f"{perplexity:g}, seed {seed}).",
         alt=f"Scatter plot of products, coloured by {'category' if 'category' in products else 'number of events'}; "
         "products of one colour form islands where the embedding has learned the groups.",
@@ -187,7 +201,7 @@ places = pd.DataFrame(
     {"product_id": product_ids[drawn]}
     | {f"{n}_{axis}": xy[:, i].astype("float32") for n, xy in spots.items() for i, axis in enumerate("xy")}
 )
-with runs.atomic(run / "tsne.parquet") as temporary:
+with run_files.atomic(run / "tsne.parquet") as temporary:
     places.to_parquet(temporary, index=False)
 
 # %% [markdown]
@@ -199,17 +213,21 @@ with runs.atomic(run / "tsne.parquet") as temporary:
 # %%
 truth = run / "shop" / "truth_complements.parquet"
 if truth.exists():
-    rows = embeddings.complement_triplets(pd.read_parquet(truth), products, known, seed=seed)
-    complement = embeddings.triplet_checks(aligned, *rows, seed=seed)
-    recovered = pd.DataFrame(
-        [(plots.label_of(n), c.auc, *c.ci95) for n, c in complement.items()], columns=["embedding", "AUC", "95 % from", "to"]
-    )
-    plots.table(
-        recovered,
+    rows = validation.complement_triplets(pd.read_parquet(truth), products, known, seed=seed)
+    complement = validation.triplet_checks(aligned, *rows, seed=seed)
+
+# %% [markdown]
+# The other product is of the same category as the complement, so to know that cases go with phones is not enough.
+
+# %%
+if truth.exists():
+    recovered = [(palette.label_of(n), c.auc, *c.ci95) for n, c in complement.items()]
+    exhibits.table(
+        pd.DataFrame(recovered, columns=["embedding", "AUC", "95 % from", "to"]),
         caption="How often a true complement is nearer than another product of the complement's own category.",
     )
 else:
-    plots.note("This log comes without a truth to compare with; the simulated shop (`data=shop`) has one.")
+    exhibits.note("This log comes without a truth to compare with; the simulated shop (`data=shop`) has one.")
 
 # %% [markdown]
 # ## What could go wrong
@@ -232,7 +250,7 @@ else:
 #
 # ```python
 # dealt = np.random.default_rng(seed).permutation(aligned["word2vec"][0])
-# chance = embeddings.triplet_check(dealt, *triplets, seed=seed)
+# chance = validation.triplet_check(dealt, *triplets, seed=seed)
 # print(f"{chance.auc:.3f} ({chance.ci95[0]:.3f} to {chance.ci95[1]:.3f})")
 # assert abs(chance.auc - 0.5) < 0.1 and chance.auc < checks["word2vec"].auc
 # ```
@@ -288,15 +306,17 @@ found = {
     }
     for name, (_, known_there) in aligned.items()
 }
-runs.write_json(run / "embeddings.json", found)
+run_files.write_json(run / "embeddings.json", found)
 
 # %% [markdown]
 # ## Takeaways
+#
+# In the numbers of this run:
 
 # %%
 by_auc = sorted(checks.items(), key=lambda item: -item[1].auc)
-right = " and ".join(f"{plots.label_of(name)} is right in {check.auc:.1%}" for name, check in by_auc)
-plots.takeaways([
+right = " and ".join(f"{palette.label_of(name)} is right in {check.auc:.1%}" for name, check in by_auc)
+exhibits.takeaways([
     *([f"{right} of the triplets: {question}."] if checks else []),
     "Neighbours in the list above are the quickest check of all: look at them whenever a log or a setting changes.",
     "A map shows neighbourhoods, not sizes and not distances between islands.",

@@ -36,7 +36,7 @@ engine_url = ""  # spark: its master, this machine by default; bigquery: PROJECT
 seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown]
-# What is counted may use the train users' targets, too: all visits but the targets of the valid and the test users.
+# A user embedding is not trained. It is computed from what is there: the product embeddings and the user's visits.
 
 # %% tags=["setup"]
 from functools import partial
@@ -46,10 +46,21 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from shelfspace import baselines, embeddings, engines, metrics, plots, runs, sequences, users
+from shelfspace.files import run_files
+from shelfspace.logs import engines
+from shelfspace.measure import evaluation
+from shelfspace.models import baselines, relational, users
+from shelfspace.page import charts, exhibits, palette
+from shelfspace.sequences import arrays
+from shelfspace.vectors import embeddings
 
-plots.theme()
-run = runs.run_folder(run_dir)
+palette.theme()
+run = run_files.run_folder(run_dir)
+
+# %% [markdown]
+# Both embeddings are brought into the order of the product table, so that a product has the same row in each.
+
+# %% tags=["setup"]
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
 files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
@@ -57,15 +68,16 @@ aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, 
 
 # %% [markdown]
 # The valid users are to choose the decay; a few thousand others will show that the query and the array kernel agree. The table is
-# let go once they are taken out of it: that of a large log takes gigabytes.
+# let go once they are taken out of it: that of a large log takes gigabytes. What is counted may use the train users' targets, too: all
+# visits but the targets of the valid and the test users.
 
 # %% tags=["setup"]
-table = sequences.load(run / "sequences.parquet")
-corpus = sequences.corpus(table, targets=True)
-valid = sequences.examples(table, product_ids, "valid")
-sample = sequences.latest(table.slice(0, 100_000), product_ids)[:-1][:5000]  # the last of them may be cut short
+table = arrays.load(run / "sequences.parquet")
+corpus = arrays.corpus(table, targets=True)
+valid = arrays.examples(table, product_ids, "valid")
+sample = arrays.latest(table.slice(0, 100_000), product_ids)[:-1][:5000]  # the last of them may be cut short
 del table
-sequences.release()
+arrays.release()
 
 # %% [markdown]
 # ## A softmax of time decay
@@ -85,7 +97,7 @@ sequences.release()
 # %%
 hand = np.exp(-np.log(2) * np.array([2, 1, 0]))
 by_hand = pd.DataFrame({"visit": ["phone A", "case A", "chair"], "age (days)": [2, 1, 0], "exp(-d·age)": hand, "weight": hand / hand.sum()})
-plots.table(by_hand, caption="The weights are 1/7, 2/7 and 4/7: they halve per day and sum to 1.")
+exhibits.table(by_hand, caption="The weights are 1/7, 2/7 and 4/7: they halve per day and sum to 1.")
 
 # %% [markdown]
 # ## A real user
@@ -104,8 +116,8 @@ age_days, _ = users.ages(history, "days")
 
 # %%
 shown = {d: np.exp(-d * age_days) for d in (0.0, 0.1, 0.5, 2.0)}
-plots.show(
-    plots.decay_weights(age_days, {d: w / w.sum() for d, w in shown.items()}),
+exhibits.show(
+    charts.decay_weights(age_days, {d: w / w.sum() for d, w in shown.items()}),
     caption=f"The weights of one user's {len(age_days)} visits over {age_days.max():.1f} days: a flat mean at d = 0, "
     "almost only the newest visits at d = 2.",
     alt="Lines of the weight of each visit against its age in days, one line per decay; larger decays rise towards the present.",
@@ -121,7 +133,7 @@ items = valid.items[history.start[0] : history.end[0]]
 weights = np.exp(-0.1 * age_days) * known[items]
 user = (weights / max(weights.sum(), 1e-12)) @ vectors[items]
 difference = np.abs(user - users.user_embeddings(history, vectors, 0.1, "days", known)[0]).max()
-plots.note(f"{len(items)} visits become {len(user)} numbers; by hand and by the module they differ by at most {difference:.0e}.")
+exhibits.note(f"{len(items)} visits become {len(user)} numbers; by hand and by the module they differ by at most {difference:.0e}.")
 
 # %% [markdown]
 # ## How much recency?
@@ -138,6 +150,11 @@ methods = {
     "own_products": partial(baselines.own_products, baselines.visit_counts(corpus, product_ids)),
     "cooccurrence": partial(baselines.item_to_item, pairs),
 }
+
+# %% [markdown]
+# The user embedding recommends the products whose vectors have the largest cosine with it.
+
+# %% tags=["decay"]
 methods_of_users = {
     "word2vec_user": partial(baselines.nearest_to_user, *aligned["word2vec"]),
     "starspace_user": partial(baselines.nearest_to_user, *aligned["starspace"]),
@@ -151,7 +168,7 @@ everything = {"decay": [float(d) for d in decays.split(",")], "decay_time": list
 asked = ({"decay": [decay]} if decay is not None else {}) | ({"decay_time": [decay_time]} if decay_time else {})
 judges = valid.sample(sweep_users, seed)
 grids = dict.fromkeys(methods, everything) | dict.fromkeys(methods_of_users, everything | asked)
-sweep, best = metrics.sweep(methods | methods_of_users, grids, judges)
+sweep, best = evaluation.sweep(methods | methods_of_users, grids, judges)
 top = sweep.groupby("model")["mrr@20"].max()
 
 # %% [markdown]
@@ -161,10 +178,16 @@ top = sweep.groupby("model")["mrr@20"].max()
 winner = max(("word2vec", "starspace"), key=lambda name: top[f"{name}_user"])
 chosen = embedding or winner
 user_decay, clock = best[f"{chosen}_user"].values()
-plots.show(
-    plots.decay_sweep(sweep[sweep.decay_time == clock], unit=plots.decay_unit(clock)),
+
+# %% [markdown]
+# A curve that is flat at its top says that the exact decay matters little. Small differences between neighbouring
+# decays are noise: see the intervals.
+
+# %%
+exhibits.show(
+    charts.decay_sweep(sweep[sweep.decay_time == clock], unit=palette.decay_unit(clock)),
     caption=f"HR@20 and MRR@20 of {len(judges):,} valid users against the decay, ages counted as {clock}, with 95 % "
-    f"intervals. The {plots.label_of(chosen)} user embedding is best at d = {user_decay:g}.",
+    f"intervals. The {palette.label_of(chosen)} user embedding is best at d = {user_decay:g}.",
     alt="Two panels, hit rate and mean reciprocal rank against the decay, one line per method with an interval.",
 )
 
@@ -176,19 +199,23 @@ by_clock = sweep.loc[sweep.groupby(["model", "decay_time"], sort=False)["mrr@20"
 wide = by_clock.assign(best=[f"{100 * m:.1f} (d = {d:g})" for m, d in zip(by_clock["mrr@20"], by_clock.decay)]).pivot(
     index="model", columns="decay_time", values="best"
 )
-wide = wide.loc[list(grids), everything["decay_time"]].fillna("not tried").rename(index=plots.label_of).reset_index()
-plots.table(
+
+# %% [markdown]
+# Within a row, only the way to count age differs; each stands with the decay that suits it best.
+
+# %%
+wide = wide.loc[list(grids), everything["decay_time"]].fillna("not tried").rename(index=palette.label_of).reset_index()
+exhibits.table(
     wide,
     caption="The best MRR@20 (in %) of each method on the valid users, by how age is counted, and the decay that gave it.",
 )
 
 # %% [markdown]
-# A curve that is flat at its top says that the exact decay matters little. Small differences between neighbouring
-# decays are noise: see the intervals.
+# What was chosen goes into a file, from which the later chapters take it; so does all that was tried.
 
 # %% tags=["decay"]
-runs.write_json(run / "decay.json", {"embedding": chosen, "decay": user_decay, "decay_time": clock, "best": best})
-with runs.atomic(run / "decay_sweep.parquet") as temporary:
+run_files.write_json(run / "decay.json", {"embedding": chosen, "decay": user_decay, "decay_time": clock, "best": best})
+with run_files.atomic(run / "decay_sweep.parquet") as temporary:
     sweep.to_parquet(temporary, index=False)
 
 # %% [markdown]
@@ -200,10 +227,10 @@ with runs.atomic(run / "decay_sweep.parquet") as temporary:
 
 # %%
 connection = engines.connect(engine, engine_url)
-history_rows = users.histories(engines.read(connection, run / "sequences.parquet"))
+history_rows = relational.histories(engines.read(connection, run / "sequences.parquet"))
 dim = aligned[chosen][0].shape[1]
-query = users.relational(history_rows, engines.read(connection, files[chosen]), dim, user_decay, clock).order_by("user_id")
-_ = runs.once(run, "user_embeddings.parquet", lambda path: users.write(query, path, dim))
+query = relational.relational(history_rows, engines.read(connection, files[chosen]), dim, user_decay, clock).order_by("user_id")
+_ = run_files.once(run, "user_embeddings.parquet", lambda path: relational.write(query, path, dim))
 
 # %% [markdown]
 # One formula in two forms must give one result.
@@ -212,8 +239,13 @@ _ = runs.once(run, "user_embeddings.parquet", lambda path: users.write(query, pa
 stored = embeddings.load(run / "user_embeddings.parquet", key="user_id", first=5000)
 from_query, found = embeddings.align(stored, sample.user_ids)
 from_kernel = users.user_embeddings(sample, aligned[chosen][0], user_decay, clock, aligned[chosen][1])
+
+# %% [markdown]
+# What differs is rounding: the two add the same numbers in another order.
+
+# %%
 gap = float(np.abs(from_kernel - from_query)[found].max())
-plots.note(
+exhibits.note(
     f"The query gave {pq.read_metadata(run / 'user_embeddings.parquet').num_rows:,} user embeddings. On {found.sum():,} of "
     f"the users they differ from the array kernel, which the recommender uses, by at most {gap:.1e}."
 )
@@ -224,9 +256,9 @@ plots.note(
 # %%
 log = ibis.table({"user_id": "string", "product_id": "string", "timestamp": "timestamp('UTC')", "position": "int"}, name="history")
 table_of_vectors = ibis.table({"product_id": "string", "vector": "array<float32>"}, name="product_embeddings")
-plots.folded(
+exhibits.folded(
     f"The query for BigQuery, with 2 dimensions in place of {dim}",
-    engines.sql(users.relational(log, table_of_vectors, 2, user_decay, clock), "bigquery"),
+    engines.sql(relational.relational(log, table_of_vectors, 2, user_decay, clock), "bigquery"),
 )
 
 # %% [markdown]
@@ -239,13 +271,13 @@ plots.folded(
 truth = run / "shop" / "truth_users.parquet"
 if truth.exists():
     true_decay = pd.read_parquet(truth).decay
-    plots.note(
+    exhibits.note(
         f"The simulated users' true decays lie between {true_decay.quantile(0.1):.2f} and "
         f"{true_decay.quantile(0.9):.2f} per day (10th and 90th percentile), {true_decay.median():.2f} in the "
-        f"middle; chosen was d = {user_decay:g} {plots.decay_unit(clock)}."
+        f"middle; chosen was d = {user_decay:g} {palette.decay_unit(clock)}."
     )
 else:
-    plots.note("This log comes without a truth to compare with; the simulated shop (`data=shop`) has one.")
+    exhibits.note("This log comes without a truth to compare with; the simulated shop (`data=shop`) has one.")
 
 # %% [markdown]
 # ## What could go wrong
@@ -313,6 +345,8 @@ else:
 
 # %% [markdown]
 # ## Takeaways
+#
+# In the numbers of this run:
 
 # %%
 at_zero = sweep[(sweep.model == f"{chosen}_user") & (sweep.decay == 0) & (sweep.decay_time == clock)]
@@ -321,8 +355,8 @@ against = [
     for mean in at_zero["mrr@20"]
 ]  # nothing, where the plain mean was not tried
 half_life = f"a half-life of {np.log(2) / user_decay:.1f} days" if user_decay and clock == "days" else f"ages counted as {clock}"
-plots.takeaways([
-    f"The {plots.label_of(chosen)} user embedding is used from here on, with d = {user_decay:g}: {half_life}.",
+exhibits.takeaways([
+    f"The {palette.label_of(chosen)} user embedding is used from here on, with d = {user_decay:g}: {half_life}.",
     *against,
     "One formula, two forms: a query where the log lives, and an array kernel where the network trains.",
 ])  # fmt: skip

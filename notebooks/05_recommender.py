@@ -22,7 +22,7 @@
 # - build the article's network: user embedding, dense layers, and a softmax over all products;
 # - train it until the valid users stop gaining;
 # - build a second one that keeps the article's idea and learns all of it: the embeddings, the decay, the weights;
-# - read the decay that it learned beside the truth;
+# - read the decay that it learned beside the truth, and measure what each of its terms is worth;
 # - let several models name candidates, and train a ranker that puts these in order;
 # - write twenty recommendations for every user.
 
@@ -54,15 +54,21 @@ seed = 0  # of everything random; from 0 to 4294967295
 # %%
 import numpy as np
 import pandas as pd
+from scipy.special import expit, softmax
 
-from shelfspace import baselines, embeddings, metrics, newcomers, plots, ranked, recommender, runs, sequences, tied, transitions, users
+from shelfspace.files import run_files
+from shelfspace.measure import evaluation, intervals, ranking
+from shelfspace.models import baselines, dense, factors, newcomers, ranked, recommendations, retrieval, tied, training, transitions, users
+from shelfspace.page import charts, exhibits, palette, result_charts
+from shelfspace.sequences import arrays, prepare
+from shelfspace.vectors import embeddings
 
-plots.theme()
-run = runs.run_folder(run_dir)
+palette.theme()
+run = run_files.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
-table = sequences.load(run / "sequences.parquet")
-choice = runs.read_json(run / "decay.json")
+table = arrays.load(run / "sequences.parquet")
+choice = run_files.read_json(run / "decay.json")
 vectors, known = embeddings.align(embeddings.load(run / "product_embeddings" / f"{choice['embedding']}.parquet"), product_ids)
 
 # %% [markdown]
@@ -83,19 +89,24 @@ by_hand = pd.DataFrame(
         "kind": ["prefix", "prefix", "the user's target"],
     }
 )
-plots.table(by_hand, caption="Three examples from phone A, phone B, case A, desk and the target chair, with prefixes = 2.")
+exhibits.table(by_hand, caption="Three examples from phone A, phone B, case A, desk and the target chair, with prefixes = 2.")
 
 # %% [markdown]
 # The same of all train users; the valid users are asked for their targets alone, as a recommender would be.
 
 # %%
-train = sequences.examples(table, product_ids, "train", prefixes=prefixes)
-valid = sequences.examples(table, product_ids, "valid")
+train = arrays.examples(table, product_ids, "train", prefixes=prefixes)
+valid = arrays.examples(table, product_ids, "valid")
+
+# %% [markdown]
+# Each history becomes the user embedding of chapter 4.
+
+# %%
 settings = (choice["decay"], choice["decay_time"], known)
 train_users, valid_users = (users.user_embeddings(part, vectors, *settings) for part in (train, valid))
-plots.note(
+exhibits.note(
     f"{len(train):,} examples train and {len(valid):,} validate; the input is the "
-    f"{plots.label_of(choice['embedding'])} user embedding with d = {choice['decay']:g}."
+    f"{palette.label_of(choice['embedding'])} user embedding with d = {choice['decay']:g}."
 )
 
 # %% [markdown]
@@ -110,17 +121,22 @@ plots.note(
 # a share of every batch.
 
 # %%
-recommender.deterministic(seed)
-shared = recommender.strategy(distribute)
+training.deterministic(seed)
+shared = training.strategy(distribute)
 units = [int(size) for size in str(hidden).split(",")]
-network = recommender.dense(train_users, len(product_ids), hidden=units, dropout=dropout)
+network = dense.dense(train_users, len(product_ids), hidden=units, dropout=dropout)
+
+# %% [markdown]
+# Where do its weights sit?
+
+# %%
 layers = pd.DataFrame(
     [
         {"layer": type(layer).__name__, "output": str(tuple(layer.output.shape[1:])), "weights": layer.count_params()}
         for layer in network.layers
     ]
 )
-plots.table(
+exhibits.table(
     layers,
     caption=f"The article's network with {network.count_params():,} weights, most of them in the softmax over "
     f"{len(product_ids):,} products.",
@@ -130,11 +146,11 @@ plots.table(
 # After each pass the valid users judge. When they stop gaining, the training stops, and the weights of the best pass are kept.
 
 # %%
-history = recommender.train(
+history = dense.train(
     network, train_users, train.target, valid_users, valid.target, epochs=epochs, batch=batch, learning_rate=learning_rate,
     patience=patience, examples=examples, seed=seed, shared=shared,
 )  # fmt: skip
-with runs.atomic(run / "recommender_dense.keras") as temporary:
+with run_files.atomic(run / "recommender_dense.keras") as temporary:
     network.save(temporary)
 
 # %% [markdown]
@@ -142,8 +158,8 @@ with runs.atomic(run / "recommender_dense.keras") as temporary:
 
 # %%
 kept = max(history, key=lambda epoch: epoch["valid_mrr@20"])
-plots.show(
-    plots.learning_curve(history),
+exhibits.show(
+    result_charts.learning_curve(history),
     caption=f"The weights of epoch {history.index(kept) + 1} are kept, where MRR@20 of the valid users is highest "
     f"({kept['valid_mrr@20']:.1%}).",
     alt="Two panels: training and validation loss per epoch, and MRR@20 of the valid users per epoch.",
@@ -154,30 +170,85 @@ plots.show(
 #
 # In the article's chain each link is fixed before the next is trained: the embeddings by their context, the decay by a
 # sweep, and only then the network, which has to learn a second vector for every product, on the way out. The *tied*
-# recommender keeps the decayed average and lets the targets teach all of it at once:
+# recommender keeps the decayed average and lets the targets teach all of it at once. Here it is a term at a time, for a customer
+# who saw three of a shop's four products. Two numbers embed a product: how much it is like electronics, and like furniture.
+
+# %%
+goods = ["phone A", "case A", "chair", "desk"]
+v = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+visits = pd.DataFrame({"saw": goods[:3], "age (days)": [2, 1, 0], "to the cart": [0, 1, 0]})
+
+# %% [markdown]
+# **A decayed average.** As in chapter 4, but the decay $d$ is learned, and so is a weight $b_e$ for each kind of event:
 #
-# $$w_i = \mathrm{softmax}_i(-d\,t_i + b_{e_i} + a^\top \sigma(A v_i + B v_{\mathrm{last}} + P_i)) \qquad u = \sum_i w_i\, v_i$$
+# $$w_i = \mathrm{softmax}_i(-d\,t_i + b_{e_i}) \qquad u = \sum_i w_i\, v_i$$
+#
+# With $d = \ln 2$ a day halves a visit's weight; with $b_{\mathrm{cart}} = \ln 2$ the cart doubles it.
+
+# %%
+logit = np.log(2) * (visits["to the cart"] - visits["age (days)"])
+visits["decayed"] = softmax(logit)
+u = visits["decayed"].to_numpy() @ v[:3]
+
+# %% [markdown]
+# **Attention.** Which visit matters may also depend on its product, on the newest product, and on the visit's place $P_i$:
+#
+# $$w_i = \mathrm{softmax}_i(-d\,t_i + b_{e_i} + a^\top \sigma(A v_i + B v_{\mathrm{last}} + P_i))$$
+#
+# Here one gate $\sigma$ opens for furniture if the newest product is furniture, too.
+
+# %%
+gate = expit(6 * v[:3, 1] + 6 * v[2, 1] - 9)
+visits["with attention"] = softmax(logit + gate)
+u = visits["with attention"].to_numpy() @ v[:3]
+exhibits.table(visits, caption="The weights of three visits. After the chair, attention turns from the case to the chair.")
+
+# %% [markdown]
+# **A small network.** An average lies among what was seen, but the next product may lie elsewhere:
 #
 # $$q = u + W_2\,\mathrm{ReLU}(W_1 [u, v_{\mathrm{last}}] + c)$$
 #
-# $$\mathrm{score}_j = \frac{\cos(q, v_j)}{T} + \beta_j + \rho_j + \sum_{k=1}^{2} \alpha_k \log(1 + \kappa_k\, n_k(\cdot \to j)) + \log(1 + 30\, s_j)$$
+# $W_2$ starts at zero, so training starts from the average. Here a unit fires for who liked electronics but saw furniture last, and
+# turns $q$ away from electronics.
+
+# %%
+unit = max(u[0] + v[2, 1] - 1, 0)
+q = u + unit * np.array([-0.8, 0])
+exhibits.note(f"The average ({u[0]:.2f}, {u[1]:.2f}) becomes the query ({q[0]:.2f}, {q[1]:.2f}).")
+
+# %% [markdown]
+# **Cosine and popularity.** The same table $v$ scores; it starts at the pre-trained embeddings and keeps learning. The temperature $T$
+# sets how much the cosine counts beside the bias $\beta_j$, which is popularity:
 #
-# - $v$ starts at the pre-trained embeddings and keeps learning; the same table is used to average and to score.
-# - $d$ is the decay and $b_e$ the weight of a kind of event; both are learned. The last term of $w_i$ is attention: which
-#   visit matters may depend on the newest product and on the visit's place.
-# - $\beta_j$ is popularity; $\rho_j$ is a bonus for what the user saw before, learned from how many visits ago that was and
-#   what came of it (what lies in the cart is still wanted), from the user's habits so far (who went back to products before,
-#   goes back again), and from how popular the product is.
-# - $n_1(a \to j)$ is how often $j$ came right after $a$, $n_2$ how often two visits after. A cosine is symmetric: it
-#   cannot say that the case follows the phone but not the phone the case. The counts leave out what the user's own sequence
-#   added to them, in training as in use: otherwise the model would learn to trust a count that holds its own target, and
-#   would then put first what nobody but the user did.
-# - $s_j = \sum_i \tilde w_i\, n(p_i, j) / \sqrt{n(p_i)\, n(j)}$ is the co-occurrence baseline, where $n(a, b)$ is how many
-#   sequences hold both and $\tilde w$ are the weights of a plain decay: rare products are known better by whom they were seen
-#   with than by a vector. Its weight is fixed: if trained, it would grow too large, as counts fit the sequences that they were
-#   counted in better than later ones.
+# $$\cos(q, v_j) / T + \beta_j$$
+
+# %%
+cosine = v @ q / np.linalg.norm(v, axis=1) / np.linalg.norm(q)
+terms = pd.DataFrame({"cosine": cosine / 0.1, "popularity": 0.3 * np.log1p([100, 60, 20, 10])}, index=pd.Index(goods, name="product"))
+
+# %% [markdown]
+# **Seen before.** A product seen $i$ visits ago, with event $e_i$, has a bonus:
 #
-# By hand, the counts of two sequences, and what is left of them for an example of the first:
+# $$\rho_j = r_i + s_{e_i} + o^\top \mathrm{ReLU}(H [h, \beta_j, \beta_{\mathrm{last}}] + g)$$
+#
+# What lies in the cart is still wanted ($s$). The last part, zero here, learns from the user's habits $h$ (who went back before, goes
+# back again) and from popularity.
+
+# %%
+terms["seen before"] = [0.1, 0.4 + 1.0, -1.0, 0.0]  # r_2; r_1 and the cart; r_0; the desk is new
+
+# %% [markdown]
+# **What follows what.** A cosine is symmetric: it cannot say that the case follows the phone but not the phone the case. Counts can.
+# $n_k(p_{-k} \to j)$ is how often $j$ came $k$ visits after the customer's $k$-th newest product (here $\alpha = 0.5$, $\kappa = 1$):
+#
+# $$\sum_{k=1}^{2} \alpha_k \log(1 + \kappa_k\, n_k(p_{-k} \to j))$$
+
+# %%
+after_chair, two_after_case = np.array([0, 0, 0, 3]), np.array([0, 0, 1, 1])
+terms["what follows what"] = 0.5 * np.log1p(after_chair) + 0.5 * np.log1p(two_after_case)
+
+# %% [markdown]
+# The counts leave out the user's own sequence: else the model would learn to trust a count that holds its own target. By hand:
 
 # %%
 two = pd.DataFrame(
@@ -189,15 +260,41 @@ two = pd.DataFrame(
         "what an example of sequence 1 sees": [1, 0],
     }
 )
-plots.table(two, caption="Only what other users did can help to predict a user's next product, in training as in use.")
+exhibits.table(two, caption="Only what other users did can help to predict a user's next product, in training as in use.")
 
 # %% [markdown]
-# Some of the train users' targets are kept back: a ranker further down learns from them when to believe this recommender, and
-# would believe it too much if it had seen them.
+# **What goes together.** Rare products are known better by what they were seen with than by a vector. With $n(a, b)$ sequences that
+# hold both, and weights $\tilde w$ of a plain decay, this is the co-occurrence baseline:
+#
+# $$\log(1 + 30\, m_j) \qquad m_j = \sum_i \tilde w_i\, n(p_i, j) / \sqrt{n(p_i)\, n(j)}$$
+#
+# Its weight is fixed: if trained, it would grow too large, as counts fit the sequences they were counted in better than later ones.
 
 # %%
-asked = sequences.examples(table, product_ids, "train")  # the train users' targets
-asked = asked if len(asked) else sequences.examples(table, product_ids, "train", prefixes=1)  # of a tiny log
+both = np.array([[9, 3, 0, 0], [3, 4, 1, 0], [0, 1, 4, 1]])  # a row for each visit
+m = np.array([1, 2, 4]) / 7 @ (both / np.sqrt(np.outer([9, 4, 4], [9, 4, 4, 1])))
+terms["what goes together"] = np.log1p(30 * m)
+
+# %% [markdown]
+# **The score** adds all of it up:
+#
+# $$\begin{array}{rl} \mathrm{score}_j = & \cos(q, v_j) / T + \beta_j + \rho_j \\
+# & + \sum_{k=1}^{2} \alpha_k \log(1 + \kappa_k\, n_k(p_{-k} \to j)) \\
+# & + \log(1 + 30\, m_j) \end{array}$$
+
+# %%
+terms["score"] = terms.sum(axis=1)
+exhibits.table(
+    terms, formats=dict.fromkeys(terms, ".2f"), index=True, caption="What the four scores are made of. The desk is first, though it is new."
+)
+
+# %% [markdown]
+# Now the real one. Some of the train users' targets are kept back: a ranker further down learns from them when to believe this
+# recommender, and would believe it too much if it had seen them.
+
+# %%
+asked = arrays.examples(table, product_ids, "train")  # the train users' targets
+asked = asked if len(asked) else arrays.examples(table, product_ids, "train", prefixes=1)  # of a tiny log
 owner = np.unique(asked.user_ids, return_inverse=True)[1]
 drawn = np.random.default_rng(seed).permutation(len(asked))[owner]  # a place in the queue for each of the users
 asked = asked[np.sort(np.argsort(drawn, kind="stable")[:rank_examples])]
@@ -207,14 +304,14 @@ rest = train[~np.isin(train.end, asked.end)]
 # It starts from the embeddings, and from what was counted in all that may train.
 
 # %%
-recommender.deterministic(seed)
-corpus = sequences.corpus(table, targets=True)
+training.deterministic(seed)
+corpus = arrays.corpus(table, targets=True)
 learned = tied.start(vectors, known, corpus, product_ids, decay_time="days", seed=seed)
 tied_history = tied.train(
     learned, rest, valid, epochs=tied_epochs, dropout=tied_dropout, chances=tied.recency(rest, tied_recency), limit=examples,
     seed=seed,
 )  # fmt: skip
-with runs.atomic(run / "recommender_tied.keras") as temporary:
+with run_files.atomic(run / "recommender_tied.keras") as temporary:
     learned.save(temporary)
 
 # %% [markdown]
@@ -222,8 +319,8 @@ with runs.atomic(run / "recommender_tied.keras") as temporary:
 
 # %%
 tied_kept = max(tied_history, key=lambda epoch: epoch["valid_mrr@20"])
-plots.show(
-    plots.learning_curve(tied_history),
+exhibits.show(
+    result_charts.learning_curve(tied_history),
     caption=f"The tied recommender, whose weights of epoch {tied_history.index(tied_kept) + 1} are kept: MRR@20 of the valid users is "
     f"{tied_kept['valid_mrr@20']:.1%}, against {kept['valid_mrr@20']:.1%} of the dense network.",
     alt="Two panels: training and validation loss per epoch, and MRR@20 of the valid users per epoch.",
@@ -238,12 +335,12 @@ plots.show(
 
 # %%
 found = learned.findings()
-events = [sequences.EVENT_LEVELS[code] for code in np.unique(train.events)]
+events = [prepare.EVENT_LEVELS[code] for code in np.unique(train.events)]
 rows = {"half-life of a visit, in days": found["half_life"]}
 rows |= {f"weight of a visit with {name}": found["event_weights"][name] for name in events}
 rows |= {f"odds that the next product is one with {name}": found["repeat_odds"][name] for name in events}
 rows |= {f"α of {k} visit{'s' * (k > 1)} later": a for k, a in zip(transitions.STEPS, found["link_weight"])}
-plots.table(
+exhibits.table(
     pd.DataFrame({"learned": rows.keys(), "value": rows.values()}),
     formats={"value": ".3g"},
     caption=f"Read from the tied recommender's {learned.count_params():,} weights. A view weighs 1, and odds are relative to "
@@ -257,12 +354,94 @@ plots.table(
 truth = run / "shop" / "truth_users.parquet"
 if truth.exists():
     true = np.log(2) / pd.read_parquet(truth).decay
-    plots.note(
+    exhibits.note(
         f"The simulated users forget with half-lives between {true.quantile(0.1):.1f} and {true.quantile(0.9):.1f} days "
         f"(10th and 90th percentile), {true.median():.1f} in the middle; learned was one of {found['half_life']:.1f} days."
     )
 else:
-    plots.note("There is no true half-life to compare with; the simulated shop (`data=shop`) has one.")
+    exhibits.note("There is no true half-life to compare with; the simulated shop (`data=shop`) has one.")
+
+# %% [markdown]
+# The toy's lines again, with what was learned. We take a valid user with a few visits, over about five days.
+
+# %%
+labels = charts.product_labels(products)
+span = valid.times[valid.end - 1] - valid.times[valid.start]
+one = valid[[np.argmin(np.where((valid.lengths >= 5) & (valid.lengths <= 8), np.abs(span - 5), np.inf))]]
+
+# %% [markdown]
+# Decay and events give each visit a weight; attention adds its own.
+
+# %%
+h = tied.histories(one, learned.settings["visits"], "days")
+v = learned.table.numpy()[h.items, :-1]
+logit = learned.event_bias.numpy()[h.event] - found["decay"] * h.age
+gates = expit(v @ learned.of_visit.numpy() + v[0] @ learned.of_last.numpy() + learned.of_place.numpy()[h.place])
+
+# %% [markdown]
+# Compare the weights before and after attention.
+
+# %%
+weights = {"decayed": softmax(logit), "with attention": softmax(logit + gates @ learned.attention.numpy())}
+exhibits.table(
+    pd.DataFrame({"saw": labels[h.items], "event": np.array(prepare.EVENT_LEVELS)[h.event], "age (days)": h.age} | weights),
+    formats=dict.fromkeys(["age (days)", *weights], ".2f"),
+    caption="The weights of a valid user's visits, newest first.",
+)
+
+# %% [markdown]
+# The toy's last table, for the same user's first five products, tells why they stand there.
+
+# %%
+best, scores = ranking.top_k(tied.recommend(learned)(one), 5)
+parts = tied.explain(learned, one, np.zeros(best.size, int), best[0]).rename(columns=tied.TERMS)
+exhibits.table(
+    parts.assign(product=labels[best[0]]).set_index("product"),
+    formats=dict.fromkeys(parts, ".2f"), index=True,
+    caption=f"The terms of the same user's first five. What came next was: {labels[one.target[0]]}.",
+)  # fmt: skip
+
+# %% [markdown]
+# ## What each term is worth
+#
+# Leave one term out of the trained model's score, and ask the valid users again. A model trained without the term could make up for
+# part of it, so the table shows what this model leans on.
+
+# %%
+few = valid.sample(5000, seed)
+leaving = {"nothing": []} | {what: [name] for name, what in tied.TERMS.items()}
+left = {what: evaluation.evaluate(tied.recommend(learned, without), few, block=256) for what, without in leaving.items()}
+
+# %% [markdown]
+# Each row asks the same users, so the loss is paired, and so is its interval.
+
+# %%
+gained = np.stack([ranking.reciprocal_rank(each.ranks, 20) for each in left.values()], axis=1)
+lost = gained[:, :1] - gained[:, 1:]
+low, high = np.quantile(intervals.bootstrap(lost, few.user_ids, seed=seed), [0.025, 0.975], axis=0)
+points = np.round(100 * np.stack([lost.mean(axis=0), low, high], axis=1), 1) + 0.0  # no -0.0
+most = [*tied.TERMS.values()][lost.mean(axis=0).argmax()]
+
+# %% [markdown]
+# Discovery is of targets new to the user, ranked among products new to the user.
+
+# %%
+cuts = [evaluation.figures(each, few) for each in left.values()]
+worth = pd.DataFrame({"left out": left.keys()})
+worth["MRR@20 lost, in points"] = ["–", *(f"{mean} ({low} to {high})" for mean, low, high in points)]
+for metric in ("mrr@20", "hit_rate@20"):
+    for column, head in evaluation.COLUMNS.items():
+        worth[f"{palette.metric_label(metric)}, {head}"] = [cut[column][metric] if cut[column] else None for cut in cuts]
+
+# %% [markdown]
+# A small loss can also mean that other terms tell much the same.
+
+# %%
+exhibits.table(
+    worth,
+    formats=dict.fromkeys(worth.columns[2:], ".1%"),
+    caption=f"The tied recommender with one term left out, on {len(few):,} valid users, with 95 % intervals. It loses most without: {most}.",
+)
 
 # %% [markdown]
 # ## Retrieve, then rank
@@ -283,9 +462,8 @@ aligned = {
     name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), product_ids)
     for name in ("word2vec", "starspace")
 }
-sources = ranked.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], baselines.ease(corpus, product_ids))
-facts = ranked.facts(corpus, products, vectors)
-few = valid.sample(5000, seed)
+sources = retrieval.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], factors.ease(corpus, product_ids))
+facts = retrieval.facts(corpus, products, vectors)
 product, offsets, _ = ranked.look(sources, facts, few, rank_top)
 
 # %% [markdown]
@@ -294,13 +472,13 @@ product, offsets, _ = ranked.look(sources, facts, few, rank_top)
 # %%
 row = np.repeat(np.arange(len(few)), np.diff(offsets))
 among = np.bincount(row, product == few.target[row], minlength=len(few)) > 0
-alone = {name: metrics.evaluate(source, few) for name, source in sources.items()}
-plots.table(
+alone = {name: evaluation.evaluate(source, few) for name, source in sources.items()}
+exhibits.table(
     pd.DataFrame({
-        "source": [plots.label_of(name) for name in alone],
+        "source": [palette.label_of(name) for name in alone],
         "names the target": [np.mean(each.ranks <= rank_top) for each in alone.values()],
         "names a new target": [np.mean(each.ranks[~few.seen()] <= rank_top) for each in alone.values()],
-        "MRR@20 by itself": [metrics.reciprocal_rank(each.ranks, 20).mean() for each in alone.values()],
+        "MRR@20 by itself": [ranking.reciprocal_rank(each.ranks, 20).mean() for each in alone.values()],
     }),
     formats={"names the target": ".1%", "names a new target": ".1%", "MRR@20 by itself": ".1%"},
     caption=f"What each source brings with its first {rank_top} products for {len(few):,} targets of valid users. Together they name "
@@ -314,7 +492,7 @@ plots.table(
 
 # %%
 ranker = ranked.train(sources, facts, asked, valid, top=rank_top, seed=seed)
-with runs.atomic(run / "recommender_ranked.txt") as temporary:
+with run_files.atomic(run / "recommender_ranked.txt") as temporary:
     ranked.save(ranker, temporary)
 
 # %% [markdown]
@@ -323,8 +501,8 @@ with runs.atomic(run / "recommender_ranked.txt") as temporary:
 # %%
 gain = pd.Series(ranker.trees.feature_importance("gain"), ranker.trees.feature_name())
 share = gain.groupby(lambda name: name.partition("/")[0], sort=False).sum().sort_values(ascending=False) / max(gain.sum(), 1e-12)
-plots.table(
-    pd.DataFrame({"what it looks at": [plots.label_of(name) for name in share.index], "share": share.to_numpy()}),
+exhibits.table(
+    pd.DataFrame({"what it looks at": [palette.label_of(name) for name in share.index], "share": share.to_numpy()}),
     formats={"share": ".1%"},
     caption=f"What the ranker's {ranker.trees.num_trees()} trees go by: each group's share of all that their splits gained.",
 )
@@ -333,9 +511,9 @@ plots.table(
 # The valid users choose whose recommendations leave the pipeline.
 
 # %%
-final = {"ranked": ranked.recommend(ranker), "tied": tied.recommend(learned), "dense": recommender.recommend(network, vectors, *settings)}
-on_valid = {name: metrics.evaluate(each, valid) for name, each in final.items()}
-mrr = {name: metrics.reciprocal_rank(each.ranks, 20).mean() for name, each in on_valid.items()}
+final = {"ranked": ranked.recommend(ranker), "tied": tied.recommend(learned), "dense": dense.recommend(network, vectors, *settings)}
+on_valid = {name: evaluation.evaluate(each, valid) for name, each in final.items()}
+mrr = {name: ranking.reciprocal_rank(each.ranks, 20).mean() for name, each in on_valid.items()}
 leaves = max(("ranked", "tied"), key=mrr.get) if model == "best" else model
 
 # %% [markdown]
@@ -350,14 +528,14 @@ leaves = max(("ranked", "tied"), key=mrr.get) if model == "best" else model
 # clicks to tell.
 
 # %%
-everybody = sequences.latest(table, product_ids)
+everybody = arrays.latest(table, product_ids)
 clicked = baselines.visit_counts(corpus, product_ids) > 0
 unclicked = newcomers.model(products, *aligned["word2vec"], clicked, **choice["best"]["word2vec_user"]) if new_places else None
 scores_of = newcomers.keep_places(final[leaves], unclicked, new_places)
-recommender.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet", seen=seen)
-with runs.atomic(run / "recommender.keras") as temporary:
+recommendations.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet", seen=seen)
+with run_files.atomic(run / "recommender.keras") as temporary:
     (network if leaves == "dense" else learned).save(temporary)
-runs.write_json(
+run_files.write_json(
     run / "recommender.json",
     {"model": leaves, "top": rank_top, "new_places": new_places, "valid_mrr@20": {name: float(each) for name, each in mrr.items()}},
 )
@@ -367,11 +545,10 @@ runs.write_json(
 
 # %%
 example = valid[np.flatnonzero(valid.lengths <= 8)[:1]] if (valid.lengths <= 8).any() else valid[:1]
-labels = plots.product_labels(products)
-top, scores = metrics.top_k(scores_of(example), 5)
+top, scores = ranking.top_k(scores_of(example), 5)
 saw = [labels[i] for i in example.items[example.start[0] : example.end[0]][-5:]]
 shown = pd.DataFrame({"saw (newest last)": pd.Series(saw), "recommended": pd.Series([labels[i] for i in top[0]])}).fillna("")
-plots.table(
+exhibits.table(
     shown,
     caption=f"A valid user: the last {len(saw)} products seen, and the first five recommended. What came next was: "
     f"{labels[example.target[0]]}.",
@@ -382,10 +559,10 @@ plots.table(
 # exactly (SHAP values of trees, Lundberg et al., 2020): the parts sum to the score.
 
 # %%
-first_five = metrics.top_k(final["ranked"](example), 5)[0][0]
+first_five = ranking.top_k(final["ranked"](example), 5)[0][0]
 parts = ranked.explain(ranker, example, np.zeros(len(first_five), int), first_five)
-parts = parts.loc[:, (parts != 0).any()].rename(columns=plots.label_of, index=lambda place: str(place + 1)).T
-plots.table(
+parts = parts.loc[:, (parts != 0).any()].rename(columns=palette.label_of, index=lambda place: str(place + 1)).T
+exhibits.table(
     parts.rename_axis("what adds to it").reset_index(),
     formats=dict.fromkeys(parts.columns, ".2f"),
     caption="The ranker's first five for the same user, and what their scores are made of. "
@@ -402,7 +579,7 @@ if leaves != "dense" and explained:
     listed = pd.read_parquet(run / "recommendations.parquet", filters=[("user_id", "in", some.user_ids.tolist())])
     pairs = pd.Index(some.user_ids).get_indexer(listed.user_id), np.searchsorted(product_ids, listed.product_id.to_numpy(str))
     parts = ranked.explain(ranker, some, *pairs) if leaves == "ranked" else tied.explain(learned, some, *pairs)
-    with runs.atomic(run / "explanations.parquet") as temporary:
+    with run_files.atomic(run / "explanations.parquet") as temporary:
         listed[["user_id", "rank", "product_id"]].join(parts).to_parquet(temporary, index=False)
 
 # %% [markdown]
@@ -443,10 +620,10 @@ if leaves != "dense" and explained:
 # No: the softmax keeps the order. It matters only for how sure the network claims to be.
 #
 # ```python
-# some = recommender.recommend(network, vectors, *settings)(valid[:50])
+# some = dense.recommend(network, vectors, *settings)(valid[:50])
 # shares = np.exp(some - some.max(axis=1, keepdims=True))
 # shares /= shares.sum(axis=1, keepdims=True)
-# assert (metrics.ranks(some, valid.target[:50]) <= metrics.ranks(shares, valid.target[:50])).all()
+# assert (ranking.ranks(some, valid.target[:50]) <= ranking.ranks(shares, valid.target[:50])).all()
 # assert (np.argmax(some, axis=1) == np.argmax(shares, axis=1)).all()
 # ```
 #
@@ -457,7 +634,7 @@ if leaves != "dense" and explained:
 # <details><summary>Solution</summary>
 #
 # ```python
-# first_place, _ = metrics.top_k(recommender.recommend(network, vectors, *settings)(valid[:500]), 1)
+# first_place, _ = ranking.top_k(dense.recommend(network, vectors, *settings)(valid[:500]), 1)
 # print(f"{len(np.unique(first_place))} products for {len(first_place)} users")
 # assert len(np.unique(first_place)) > 1
 # ```
@@ -468,12 +645,12 @@ if leaves != "dense" and explained:
 # ## Takeaways
 
 # %%
-plots.takeaways([
+exhibits.takeaways([
     f"The dense network stopped after {len(history)} epochs; most of its {network.count_params():,} weights belong to the "
     "softmax, so its cost grows with the number of products.",
     f"The tied recommender scores against the table it averages. On the valid users its MRR@20 is "
     f"{tied_kept['valid_mrr@20']:.1%}, the dense network's {kept['valid_mrr@20']:.1%}.",
-    f"The half-life it learned is {found['half_life']:.1f} days.",
+    f"The half-life it learned is {found['half_life']:.1f} days; of its terms, leaving out this one costs most: {most}.",
     f"The ranker over {len(sources)} sources reaches {mrr['ranked']:.1%}.",
-    f"Recommendations of {plots.label_of(leaves)} for {len(everybody):,} users are in recommendations.parquet.",
+    f"Recommendations of {palette.label_of(leaves)} for {len(everybody):,} users are in recommendations.parquet.",
 ])  # fmt: skip

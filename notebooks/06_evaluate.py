@@ -34,7 +34,7 @@ peers = False  # also train GRU4Rec and SASRec, networks of the literature, as b
 seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown]
-# The baselines count in all that may train, as the networks learned from it.
+# What is measured here was trained before; only the baselines are still to be counted.
 
 # %%
 from functools import partial
@@ -44,17 +44,33 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from shelfspace import baselines, ceiling, embeddings, metrics, newcomers, plots, ranked, recommender, runs, sequences, tied
-from shelfspace.peers import DROPOUTS, PEERS, maker
+from shelfspace.files import run_files
+from shelfspace.measure import beyond_accuracy, evaluation, intervals, ranking
+from shelfspace.models import baselines, dense, factors, newcomers, ranked, session_knn
+from shelfspace.models.peers import DROPOUTS, PEERS, maker
+from shelfspace.page import exhibits, palette, result_charts
+from shelfspace.sequences import arrays, prepare
+from shelfspace.trials import ceiling
+from shelfspace.vectors import embeddings
 
-plots.theme()
-run = runs.run_folder(run_dir)
+palette.theme()
+
+# %% [markdown]
+# The chapters before left the product table, what they chose, and what is known of the log.
+
+# %%
+run = run_files.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
-table = sequences.load(run / "sequences.parquet")
-corpus = sequences.corpus(table, targets=True)
-valid, test = (sequences.examples(table, product_ids, split) for split in ("valid", "test"))
-choice, data = runs.read_json(run / "decay.json"), runs.read_json(run / "data.json")
+choice, data = run_files.read_json(run / "decay.json"), run_files.read_json(run / "data.json")
+
+# %% [markdown]
+# The baselines count in all that may train, as the networks learned from it.
+
+# %%
+table = arrays.load(run / "sequences.parquet")
+corpus = arrays.corpus(table, targets=True)
+valid, test = (arrays.examples(table, product_ids, split) for split in ("valid", "test"))
 
 # %% [markdown]
 # ## Hit rate and reciprocal rank
@@ -64,15 +80,30 @@ choice, data = runs.read_json(run / "decay.json"), runs.read_json(run / "data.js
 #
 # $$\mathrm{HR@}K = \frac{1}{n} \sum_u [\mathrm{rank}_u \le K] \qquad \mathrm{MRR@}K = \frac{1}{n} \sum_u \frac{[\mathrm{rank}_u \le K]}{\mathrm{rank}_u}$$
 #
-# By hand, for four users whose targets have the ranks 1, 4, 25 and 2:
+# By hand, for a few valid users, to whom what they saw themselves is recommended: how many products score more than the target?
 
 # %%
-rank = np.array([1, 4, 25, 2])
-by_hand = pd.DataFrame({"rank": rank, "hit at 20": metrics.hit_rate(rank, 20), "reciprocal rank at 20": metrics.reciprocal_rank(rank, 20)})
-plots.table(
-    by_hand,
-    caption=f"HR@20 is {metrics.hit_rate(rank, 20).mean():.2f} and MRR@20 is {metrics.reciprocal_rank(rank, 20).mean():.4f}.",
-)
+counts = baselines.visit_counts(corpus, product_ids)
+few = valid.sample(8, seed)
+scores = baselines.own_products(counts, **choice["best"]["own_products"])(few)
+of_target = scores[np.arange(len(few)), few.target][:, None]
+rank = 1 + (scores > of_target).sum(axis=1) + (scores == of_target).sum(axis=1) // 2  # half of the ties, the target's own left out
+
+# %% [markdown]
+# From the ranks follow both measures, a number for each user, of which the mean is told.
+
+# %%
+hit = (rank <= 20).astype(float)
+reciprocal = np.where(rank <= 20, 1 / rank, 0)
+
+# %% [markdown]
+# The functions that measure all models from here on find the same:
+
+# %%
+assert np.array_equal(rank, ranking.ranks(scores, few.target))
+measured = pd.DataFrame({"rank": rank, "hit, by hand": hit}).assign(hit_rate=ranking.hit_rate(rank, 20))
+measured = measured.assign(**{"reciprocal rank, by hand": reciprocal}, reciprocal_rank=ranking.reciprocal_rank(rank, 20))
+exhibits.table(measured, caption=f"Of these {len(few)} users HR@20 is {hit.mean():.3f} and MRR@20 is {reciprocal.mean():.4f}.")
 
 # %% [markdown]
 # ## Baselines worth beating
@@ -86,14 +117,19 @@ plots.table(
 # its settings from the valid users, as the decays of the last but one chapter did.
 
 # %%
-counts = baselines.visit_counts(corpus, product_ids)
+pairs = baselines.cooccurrence(corpus, product_ids)
 makers = {
     "recently_popular": partial(baselines.recently_popular, corpus, product_ids),
     "markov": partial(baselines.markov, corpus, product_ids),
-    "session_knn": partial(baselines.session_knn, corpus, product_ids),
-    "cooccurrence": partial(baselines.item_to_item, baselines.cooccurrence(corpus, product_ids)),
-    "ease": baselines.ease(corpus, product_ids),
+    "session_knn": partial(session_knn.session_knn, corpus, product_ids),
+    "cooccurrence": partial(baselines.item_to_item, pairs),
+    "ease": factors.ease(corpus, product_ids),
 }
+
+# %% [markdown]
+# All combinations of these settings are tried. Co-occurrence has its decay already, from the choice of the decays.
+
+# %%
 grids = {
     "recently_popular": {"decay": [0.03, 0.1, 0.3, 1.0]},
     "markov": {"steps": [1, 2, 4, 8, 16], "own": [False, True]},
@@ -101,14 +137,24 @@ grids = {
     "session_knn": {"neighbours": [100, 300, 1000], "decay": [None, 0.0, 0.03, 0.1, 0.3, 1.0], "own": [False, True]},
     "ease": {"regularisation": [30.0, 100.0, 300.0, 1000.0], "decay": [0.1, 0.3, 1.0], "own": [False, True]},
 }
+
+# %% [markdown]
+# Two more kinds are there for the asking: matrix factorisation, and the peers, whose passes are chosen by the valid users, too.
+
+# %%
 if matrix_factorisation:
-    makers["matrix_factorisation"] = partial(baselines.matrix_factorisation, corpus, product_ids, seed=seed)
+    makers["matrix_factorisation"] = partial(factors.matrix_factorisation, corpus, product_ids, seed=seed)
     grids["matrix_factorisation"] = {"dim": [32, 64, 128], "decay": [0.1, 0.3, 1.0]}
 if peers:
     makers |= {kind: maker(kind, corpus, product_ids, valid, seed=seed) for kind in PEERS}
     grids |= dict.fromkeys(PEERS, {"dropout": DROPOUTS})
+
+# %% [markdown]
+# The same valid users judge all of them, by MRR@20.
+
+# %%
 judges = valid.sample(sweep_users, seed)
-tried, tuned = metrics.sweep(makers, grids, judges)
+tried, tuned = evaluation.sweep(makers, grids, judges)
 
 # %% [markdown]
 # Who won among the settings of each, and by how much does a baseline lose that nobody tuned?
@@ -116,9 +162,9 @@ tried, tuned = metrics.sweep(makers, grids, judges)
 # %%
 settings = choice["best"] | tuned
 spread = tried.groupby("model", sort=False)["mrr@20"].agg(["min", "max"])
-plots.table(
+exhibits.table(
     pd.DataFrame({
-        "model": [plots.label_of(name) for name in tuned],
+        "model": [palette.label_of(name) for name in tuned],
         "tried": ["; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in grids[n].items()) for n in tuned],
         "chosen": [", ".join(f"{key} {value}" for key, value in tuned[name].items()) for name in tuned],
         "worst MRR@20": spread["min"].to_numpy(), "best MRR@20": spread["max"].to_numpy(),
@@ -131,37 +177,48 @@ plots.table(
 # %% [markdown]
 # ## The models
 #
-# The networks are opened as the chapter before left them, and the ranker with the sources that it was trained with.
+# Both embeddings are brought into the order of the product table; the networks stand on the one that was chosen.
 
 # %%
 files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
 aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
 vectors, known = aligned[choice["embedding"]]
-leaving = runs.read_json(run / "recommender.json")
-network, learned = (keras.saving.load_model(run / f"recommender_{name}.keras") for name in ("dense", "tied"))
 
 # %% [markdown]
-# Beside them stand the baselines, each with the settings that the valid users chose, and what is nearest in either embedding.
+# The networks are opened as the chapter before left them, and the ranker with the sources that it was trained with. What was counted for
+# the baselines is handed on and not counted again.
 
 # %%
-makers |= {
-    "popular": partial(baselines.popular, counts),
-    "own_products": partial(baselines.own_products, counts),
-}
-near = {f"{name}_last": baselines.nearest_to_last(*pair) for name, pair in aligned.items()} | {
-    f"{name}_user": baselines.nearest_to_user(*pair, **settings[f"{name}_user"]) for name, pair in aligned.items()
-}
+leaving = run_files.read_json(run / "recommender.json")
+network = keras.saving.load_model(run / "recommender_dense.keras")
+ranker = ranked.reopen(run / "recommender_ranked.txt", corpus, makers["ease"], pairs)
+
+# %% [markdown]
+# Two of the three recommenders end in a softmax, so that they have probabilities to be judged by.
+
+# %%
 softmaxes = {
-    "dense": recommender.recommend(network, vectors, choice["decay"], choice["decay_time"], known),
-    "tied": tied.recommend(learned),
+    "dense": dense.recommend(network, vectors, choice["decay"], choice["decay_time"], known),
+    "tied": ranker.sources["tied"],
 }
-sources = ranked.sources(softmaxes["tied"], corpus, product_ids, aligned, choice["best"], makers["ease"])
-facts = ranked.facts(corpus, products, vectors)
-ranker = ranked.load(run / "recommender_ranked.txt", sources, facts, leaving["top"])
 networks = softmaxes | {"ranked": ranked.recommend(ranker)}
+
+# %% [markdown]
+# Where places are kept for new products, the recommender that leaves the pipeline is measured with them.
+
+# %%
 if leaving["new_places"]:
     unclicked = newcomers.model(products, *aligned["word2vec"], counts > 0, **choice["best"]["word2vec_user"])
     networks[leaving["model"]] = newcomers.keep_places(networks[leaving["model"]], unclicked, leaving["new_places"])
+
+# %% [markdown]
+# Beside them stand the baselines, each with the settings that the valid users chose, and what is nearest in either embedding: to the
+# last product, and to the user, which is one of the ranker's sources.
+
+# %%
+makers |= {"popular": partial(baselines.popular, counts), "own_products": partial(baselines.own_products, counts)}
+near = {f"{name}_last": baselines.nearest_to_last(*pair) for name, pair in aligned.items()}
+near |= {f"{name}_user": ranker.sources[f"{name}_user"] for name in aligned}
 models = {name: make(**settings.get(name, {})) for name, make in makers.items()} | near | networks
 kinds = dict.fromkeys(makers, "baseline") | dict.fromkeys(near, "embedding") | dict.fromkeys(networks, "recommender")
 
@@ -170,11 +227,37 @@ kinds = dict.fromkeys(makers, "baseline") | dict.fromkeys(near, "embedding") | d
 # that, and no choice hangs on what they say.
 
 # %%
-valid_figures = {name: metrics.figures(metrics.evaluate(model, valid), valid) for name, model in tqdm(models.items(), desc="valid")}
-ordered = metrics.chosen(valid_figures, list(models))
+valid_figures = {name: evaluation.figures(evaluation.evaluate(model, valid), valid) for name, model in tqdm(models.items(), desc="valid")}
+ordered = evaluation.chosen(valid_figures, list(models))
 first, second = ordered[:2]
-evaluations = {name: metrics.evaluate(model, test, probabilities=name in softmaxes) for name, model in tqdm(models.items(), desc="test")}
-three = {name: metrics.columns(found, test, seed) for name, found in evaluations.items()}
+evaluations = {name: evaluation.evaluate(model, test, probabilities=name in softmaxes) for name, model in tqdm(models.items(), desc="test")}
+
+# %% [markdown]
+# How sure is a mean of these users? The *bootstrap* draws as many customers as there are, with replacement and each with all targets,
+# a thousand times; the middle 95 % of the thousand means is the interval. By hand, for the model of choice:
+
+# %%
+found = ranking.reciprocal_rank(evaluations[first].ranks, 20)
+of_customer = pd.Series(found).groupby(test.user_ids).agg(["sum", "size"]).to_numpy()
+rng, n = np.random.default_rng(seed), len(of_customer)
+totals = np.array([of_customer[rng.integers(n, size=n)].sum(axis=0) for _ in range(1000)])
+low, high = 100 * np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
+
+# %% [markdown]
+# Many customers are drawn in another way by the module, so that its interval may differ a little.
+
+# %%
+by_module = intervals.interval(found, test.user_ids, seed)
+exhibits.note(
+    f"{palette.label_of(first)} has an MRR@20 of {100 * found.mean():.2f} % on the test users: {low:.2f} to {high:.2f} by hand, "
+    f"{100 * by_module[0]:.2f} to {100 * by_module[1]:.2f} by intervals.interval."
+)
+
+# %% [markdown]
+# Every model has such intervals for each of its figures, of all targets and of parts of them.
+
+# %%
+three = {name: evaluation.columns(found, test, seed) for name, found in evaluations.items()}
 results = {name: of["all"] | {"seen": of["seen"], "discovery": of["discovery"], "valid": valid_figures[name]} for name, of in three.items()}
 
 # %% [markdown]
@@ -183,12 +266,12 @@ results = {name: of["all"] | {"seen": of["seen"], "discovery": of["discovery"], 
 # %%
 for name, found in evaluations.items():
     results[name] |= {
-        "catalogue_coverage@20": metrics.catalogue_coverage(found.top, len(product_ids)),
-        "gini@20": metrics.gini(found.top, len(product_ids)),
-        "novelty@20": metrics.novelty(found.top, counts),
-        "diversity@20": metrics.intra_list_diversity(found.top, vectors),
+        "catalogue_coverage@20": beyond_accuracy.catalogue_coverage(found.top, len(product_ids)),
+        "gini@20": beyond_accuracy.gini(found.top, len(product_ids)),
+        "novelty@20": beyond_accuracy.novelty(found.top, counts),
+        "diversity@20": beyond_accuracy.intra_list_diversity(found.top, vectors),
         "kind": kinds[name],
-        "label": plots.label_of(name),
+        "label": palette.label_of(name),
         "settings": settings.get(name, {}),
     }
 
@@ -200,7 +283,7 @@ for name, found in evaluations.items():
 
 # %%
 by_chance = ceiling.of_run(run, product_ids, data)
-knowable = {"ceiling": metrics.columns(metrics.evaluate(by_chance, test), test, seed)} if by_chance else {}
+knowable = {"ceiling": evaluation.columns(evaluation.evaluate(by_chance, test), test, seed)} if by_chance else {}
 
 # %% [markdown]
 # ## All, seen before, discovery
@@ -212,10 +295,10 @@ knowable = {"ceiling": metrics.columns(metrics.evaluate(by_chance, test), test, 
 # %%
 beside = three | knowable
 for metric in ("mrr@20", "hit_rate@20"):
-    plots.table(
-        plots.columns_table(beside, metric, [*knowable, *ordered], metrics.COLUMNS),
-        caption=f"{plots.metric_label(metric)} on the same test targets ("
-        + ", ".join(f"{metrics.COLUMNS[key]}: {of['n']:,}" for key, of in three[first].items() if of)
+    exhibits.table(
+        result_charts.columns_table(beside, metric, [*knowable, *ordered], evaluation.COLUMNS),
+        caption=f"{palette.metric_label(metric)} on the same test targets ("
+        + ", ".join(f"{evaluation.COLUMNS[key]}: {of['n']:,}" for key, of in three[first].items() if of)
         + f") and {len(products):,} candidates, in %, with 95 % bootstrap intervals over customers. Models in the order of "
         "their MRR@20 on the valid users.",
     )
@@ -231,25 +314,53 @@ best_on_test = max(results, key=lambda name: results[name]["mrr@20"])
 regret = results[best_on_test]["mrr@20"] - results[first]["mrr@20"]
 against = "no other model is ahead of it"
 if best_on_test != first:
-    against = f"{plots.label_of(best_on_test)} is {100 * regret:.2f} points ahead"
+    against = f"{palette.label_of(best_on_test)} is {100 * regret:.2f} points ahead"
+
+# %% [markdown]
+# Is its lead over the second beyond chance? Intervals that overlap do not show that two models are equal: both were asked about the same
+# customers, and easy customers are easy for both. So the *paired test* looks at each customer's difference, and draws customers
+# anew. By hand:
+
+# %%
+difference = ranking.reciprocal_rank(evaluations[first].ranks, 20) - ranking.reciprocal_rank(evaluations[second].ranks, 20)
+of_customer = pd.Series(difference).groupby(test.user_ids).agg(["sum", "size"]).to_numpy()
+totals = np.array([of_customer[rng.integers(n, size=n)].sum(axis=0) for _ in range(1000)])
+low, high = 100 * np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
+
+# %% [markdown]
+# The module has the same mean, and an interval from more draws:
+
+# %%
+by_module = evaluation.difference(evaluations[first].ranks, evaluations[second].ranks, test.user_ids, seed=seed)
+exhibits.note(
+    f"{palette.label_of(first)} is {100 * difference.mean():+.2f} points ahead of {palette.label_of(second)} in MRR@20 ({low:+.2f} to {high:+.2f}) "
+    f"by hand, and {100 * by_module['gain']:+.2f} ({100 * by_module['ci95'][0]:+.2f} to {100 * by_module['ci95'][1]:+.2f}) by "
+    "evaluation.difference, for this one pair."
+)
+
+# %% [markdown]
+# Of twenty tests, one says "different" by chance at 5 %. So where many are told, the intervals are as wide as it takes for all of them
+# together to hold in 95 % (Bonferroni), and Holm's correction raises each p for the number of tests.
+
+# %%
 others = [name for name in ordered if name != first]
 margin = {
-    name: metrics.difference(evaluations[first].ranks, evaluations[name].ranks, test.user_ids, seed=seed, comparisons=len(others))
+    name: evaluation.difference(evaluations[first].ranks, evaluations[name].ranks, test.user_ids, seed=seed, comparisons=len(others))
     for name in others
 }
-metrics.correct(list(margin.values()))
+intervals.correct(list(margin.values()))
 lead = margin[second]
 
 # %% [markdown]
 # All models in one picture, their intervals each by itself:
 
 # %%
-plots.show(
-    plots.model_comparison(metrics.tidy(results).assign(
-        label=lambda rows: rows.model.map(plots.label_of), kind=lambda rows: rows.model.map(kinds)
+exhibits.show(
+    result_charts.model_comparison(evaluation.tidy(results).assign(
+        label=lambda rows: rows.model.map(palette.label_of), kind=lambda rows: rows.model.map(kinds)
     )),
-    caption=f"The valid users chose {plots.label_of(first)}, with an MRR@20 of {valid_figures[first]['all']['mrr@20']:.1%}; on the "
-    f"test users it has {results[first]['mrr@20']:.1%}, and {against}. Its gain over {plots.label_of(second)}, second on the "
+    caption=f"The valid users chose {palette.label_of(first)}, with an MRR@20 of {valid_figures[first]['all']['mrr@20']:.1%}; on the "
+    f"test users it has {results[first]['mrr@20']:.1%}, and {against}. Its gain over {palette.label_of(second)}, second on the "
     f"valid users, is {100 * lead['gain']:.2f} points on the test users ({100 * lead['ci95'][0]:.2f} to "
     f"{100 * lead['ci95'][1]:.2f}, paired, corrected for {len(others)} pairs).",
     alt="Dots with intervals for each model, HR@20 on the left and MRR@20 on the right, sorted by MRR@20.",
@@ -258,44 +369,26 @@ plots.show(
 # %% [markdown]
 # ## Tests in pairs
 #
-# Intervals that overlap do not show that two models are equal: both were asked about the same customers, and easy customers
-# are easy for both. The paired test draws customers anew and looks at each one's *difference*. In each column, every model
-# is held against the baseline that is best in it on the valid users. Where an interval holds 0 the two are *level*: no
-# difference is shown, which does not show that there is none.
-#
-# Of twenty tests, one says "different" by chance at 5 %. So the intervals are as wide as it takes for all of them
-# together to hold in 95 % (Bonferroni), and Holm's correction raises each p for the number of tests.
-#
-# By hand, for the two best on the valid users: each customer's sum of differences and number of targets, customers drawn with replacement
-# a thousand times, and the middle 95 % of the thousand means.
+# The same test for all models: in each column, every one is held against the baseline that is best in it on the valid users.
 
 # %%
-difference = metrics.reciprocal_rank(evaluations[first].ranks, 20) - metrics.reciprocal_rank(evaluations[second].ranks, 20)
-of_customer = pd.Series(difference).groupby(test.user_ids).agg(["sum", "size"]).to_numpy()
-rng, n = np.random.default_rng(seed), len(of_customer)
-totals = np.array([of_customer[rng.integers(n, size=n)].sum(axis=0) for _ in range(1000)])
-low, high = 100 * np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
-plots.note(
-    f"{plots.label_of(first)} is {100 * difference.mean():+.2f} points ahead of {plots.label_of(second)} in MRR@20 ({low:+.2f} to {high:+.2f}, "
-    "by hand, for this one pair)."
-)
+by_column = evaluation.against_baselines(evaluations, valid_figures, list(makers), test, seed)
 
 # %% [markdown]
-# Every model beside the best baseline of each column, corrected for all that is told:
+# Where an interval holds 0 the two are *level*: no difference is shown, which does not show that there is none.
 
 # %%
-by_column = metrics.against_baselines(evaluations, valid_figures, list(makers), test, seed)
 for key, of in by_column.items():
     tests = {name: of["paired"][name]["mrr@20"] for name in ordered if name in of["paired"]}
-    plots.table(
+    exhibits.table(
         pd.DataFrame({
-            "model": [plots.label_of(name) for name in tests],
+            "model": [palette.label_of(name) for name in tests],
             "points of MRR@20": [f"{100 * found['gain']:+.2f}" for found in tests.values()],
             "interval": [" to ".join(f"{100 * end:+.2f}" for end in found["ci95"]) for found in tests.values()],
-            "p": [metrics.p_text(found) for found in tests.values()],
+            "p": [intervals.p_text(found) for found in tests.values()],
         }),
-        caption=f"{metrics.COLUMNS[key].capitalize()}: {of['n']:,} targets of {of['customers']:,} customers, paired against "
-        f"{plots.label_of(of['baseline'])}. Intervals and p are corrected for the {of['comparisons']} differences of the tables.",
+        caption=f"{evaluation.COLUMNS[key].capitalize()}: {of['n']:,} targets of {of['customers']:,} customers, paired against "
+        f"{palette.label_of(of['baseline'])}. Intervals and p are corrected for the {of['comparisons']} differences of the tables.",
     )  # fmt: skip
 
 # %% [markdown]
@@ -308,14 +401,14 @@ for key, of in by_column.items():
 
 # %%
 beyond = ["catalogue_coverage@20", "gini@20", "novelty@20", "diversity@20"]
-varied = pd.DataFrame([{"model": plots.label_of(name)} | {key: results[name][key] for key in beyond} for name in ordered])
+varied = pd.DataFrame([{"model": palette.label_of(name)} | {key: results[name][key] for key in beyond} for name in ordered])
 widest = max((name for name in results if kinds[name] != "baseline"), key=lambda name: results[name][beyond[0]])
-plots.table(
-    varied.rename(columns=plots.metric_label),
-    formats={plots.metric_label(beyond[0]): ".1%"} | {plots.metric_label(key): ".2f" for key in beyond[1:]},
-    caption=f"Variety in the first 20, models by MRR@20. {plots.label_of(first)} shows "
+exhibits.table(
+    varied.rename(columns=palette.metric_label),
+    formats={palette.metric_label(beyond[0]): ".1%"} | {palette.metric_label(key): ".2f" for key in beyond[1:]},
+    caption=f"Variety in the first 20, models by MRR@20. {palette.label_of(first)} shows "
     f"{results[first][beyond[0]]:.0%} of the catalogue to somebody; of the models that learned, "
-    f"{plots.label_of(widest)} shows the most. Diversity is by the {plots.label_of(choice['embedding'])} embedding.",
+    f"{palette.label_of(widest)} shows the most. Diversity is by the {palette.label_of(choice['embedding'])} embedding.",
 )
 
 # %% [markdown]
@@ -326,17 +419,22 @@ plots.table(
 
 # %%
 seconds = {
-    name: {str(batch): metrics.latency(model, test, batch, repeats) for batch, repeats in ((1, 15), (1024, 3))}
+    name: {str(batch): beyond_accuracy.latency(model, test, batch, repeats) for batch, repeats in ((1, 15), (1024, 3))}
     for name, model in models.items()
 }
+
+# %% [markdown]
+# A row for each model and way to ask, with its MRR@20 beside its time:
+
+# %%
 cost = pd.DataFrame([
     {"model": name, "batch": int(batch), "seconds": each, "value": results[name]["mrr@20"], "kind": kinds[name]}
     for name, found in seconds.items() for batch, each in found.items()
 ])  # fmt: skip
-plots.show(
-    plots.latency(cost),
+exhibits.show(
+    result_charts.latency(cost),
     caption=f"MRR@20 against milliseconds per user on this machine, medians; the line joins the models that nothing beats "
-    f"in both. {plots.label_of(first)} takes {1000 * seconds[first]['1']:.2g} ms for one user and "
+    f"in both. {palette.label_of(first)} takes {1000 * seconds[first]['1']:.2g} ms for one user and "
     f"{1000 * seconds[first]['1024']:.2g} ms for each of 1,024.",
     alt="Two panels of models as dots, time per user on a logarithmic axis and MRR@20: one user at a time, and 1,024.",
 )
@@ -348,12 +446,12 @@ plots.show(
 # did look at it next. The expected calibration error is the mean distance from that.
 
 # %%
-calibrated = {name: metrics.calibration(evaluations[name], test.target) for name in softmaxes}
+calibrated = {name: beyond_accuracy.calibration(evaluations[name], test.target) for name in softmaxes}
 for name, (_, error) in calibrated.items():
     results[name]["calibration_error"] = error
-told = "; ".join(f"{plots.label_of(name)} is off by {100 * error:.1f} points" for name, (_, error) in calibrated.items())
-plots.show(
-    plots.reliability({name: bins for name, (bins, _) in calibrated.items()}),
+told = "; ".join(f"{palette.label_of(name)} is off by {100 * error:.1f} points" for name, (_, error) in calibrated.items())
+exhibits.show(
+    result_charts.reliability({name: bins for name, (bins, _) in calibrated.items()}),
     caption=f"Users in ten groups of equal size by the probability of their first product, with 95 % intervals. {told}, "
     "on average. Below the diagonal a model promises too much.",
     alt="Share of users whose first product was the target against its probability, a line per network, and a diagonal.",
@@ -362,18 +460,23 @@ plots.show(
 # %% [markdown]
 # ## For whom does it work?
 #
-# The same figures for parts of the test targets: every baseline is asked, as is the model of choice and the second.
+# The same figures for parts of the test targets, by the history, the target, its event, and whether it was seen before.
 
 # %%
-groups = metrics.parts(test, counts, sequences.EVENT_LEVELS)
-cuts = metrics.slices(evaluations, groups, test.user_ids)
+groups = evaluation.parts(test, counts, prepare.EVENT_LEVELS)
+cuts = evaluation.slices(evaluations, groups, test.user_ids)
+
+# %% [markdown]
+# The picture has room for four models: the two best on the valid users, the best baseline, and what is popular.
+
+# %%
 shown = list(dict.fromkeys([first, second, by_column["all"]["baseline"], "popular"]))
 rows = pd.concat([
-    metrics.tidy({n: cut["models"][n] for n in shown}, ["mrr@20"]).assign(
-        slice=cut["cut"], group=cut["group"], n=cut["n"], label=lambda rows: rows.model.map(plots.label_of)
+    evaluation.tidy({n: cut["models"][n] for n in shown}, ["mrr@20"]).assign(
+        slice=cut["cut"], group=cut["group"], n=cut["n"], label=lambda rows: rows.model.map(palette.label_of)
     )
     for cut in cuts.values()
-] or [metrics.tidy({})])  # fmt: skip
+] or [evaluation.tidy({})])  # fmt: skip
 
 # %% [markdown]
 # Where the lines cross, another model serves that part of the customers better.
@@ -382,14 +485,14 @@ rows = pd.concat([
 if cuts:
     easiest = max(cuts, key=lambda name: cuts[name]["models"][first]["mrr@20"])
     hardest = min(cuts, key=lambda name: cuts[name]["models"][first]["mrr@20"])
-    plots.show(
-        plots.slices(rows),
-        caption=f"MRR@20 in parts of the test set, with 95 % intervals over customers, each by itself. {plots.label_of(first)} "
+    exhibits.show(
+        result_charts.slices(rows),
+        caption=f"MRR@20 in parts of the test set, with 95 % intervals over customers, each by itself. {palette.label_of(first)} "
         f"finds it easiest for “{easiest}” and hardest for “{hardest}”.",
         alt="Four panels with MRR@20 by history length, popularity of the target, event of the target, and whether it was seen before.",
     )
 else:
-    plots.note(f"No part of the {len(test):,} test targets is large enough to be measured by itself.")
+    exhibits.note(f"No part of the {len(test):,} test targets is large enough to be measured by itself.")
 
 # %% [markdown]
 # The same with every baseline, to see whether a simple one is ahead anywhere:
@@ -397,8 +500,8 @@ else:
 # %%
 if cuts:
     whom = list(dict.fromkeys([first, second, *(name for name in ordered if kinds[name] == "baseline")]))
-    plots.table(
-        pd.DataFrame({"model": [plots.label_of(name) for name in whom]} | {
+    exhibits.table(
+        pd.DataFrame({"model": [palette.label_of(name) for name in whom]} | {
             part: [f"{cut['models'][name]['mrr@20']:.1%}" for name in whom] for part, cut in cuts.items()
         }).set_index("model").T.rename_axis("part").reset_index(),
         caption="MRR@20 of every baseline beside the two best models, in the same parts.",
@@ -429,9 +532,9 @@ if cuts:
 # nothing. It is true of the rank alone: HR@20 is 0 here, where a random order would hit in 20 of 101 cases.
 #
 # ```python
-# tied_rank = metrics.ranks(np.zeros((1, 101)), np.array([3]))
+# tied_rank = ranking.ranks(np.zeros((1, 101)), np.array([3]))
 # print(tied_rank)
-# assert tied_rank[0] == 51 and metrics.hit_rate(tied_rank, 20)[0] == 0
+# assert tied_rank[0] == 51 and ranking.hit_rate(tied_rank, 20)[0] == 0
 # ```
 #
 # </details>
@@ -443,9 +546,9 @@ if cuts:
 # About twice as wide: the width falls with the root of the number of customers.
 #
 # ```python
-# reciprocal = metrics.reciprocal_rank(evaluations[first].ranks, 20)
+# reciprocal = ranking.reciprocal_rank(evaluations[first].ranks, 20)
 # few = np.random.default_rng(seed).permutation(reciprocal)[: len(reciprocal) // 4]
-# widths = [np.ptp(metrics.interval(values)) for values in (reciprocal, few)]
+# widths = [np.ptp(intervals.interval(values)) for values in (reciprocal, few)]
 # print(widths[1] / widths[0])
 # assert widths[1] > widths[0]
 # ```
@@ -462,7 +565,7 @@ if cuts:
 #
 # ```python
 # pair = [evaluations[name].ranks for name in (first, second)]
-# oracle = metrics.reciprocal_rank(np.minimum(*pair), 20).mean()
+# oracle = ranking.reciprocal_rank(np.minimum(*pair), 20).mean()
 # print(f"{oracle:.1%} against {results[first]['mrr@20']:.1%}")
 # assert oracle >= results[first]["mrr@20"]
 # ```
@@ -472,11 +575,10 @@ if cuts:
 # %% [markdown]
 # ## What the page needs
 #
-# All figures go into metrics.json, from which the page and the comparison of runs are made.
+# The model of choice first. Where the tied recommender has a part in it, the decay is the one that it learned.
 
 # %%
-checks = runs.read_json(run / "embeddings.json")
-chosen = learned.findings() if first in ("tied", "ranked") else choice  # whose decay the winner uses
+chosen = keras.saving.load_model(run / "recommender_tied.keras").findings() if first in ("tied", "ranked") else choice
 best = {
     "model": first,
     "runner_up": second,
@@ -487,11 +589,18 @@ best = {
     "test_best": best_on_test,
     "regret": regret,
 }
+
+# %% [markdown]
+# All figures go into metrics.json, from which the page and the comparison of runs are made. What can be known has a row among the
+# models, of a kind of its own.
+
+# %%
+checks = run_files.read_json(run / "embeddings.json")
 rows = results | {
-    name: of["all"] | {key: of[key] for key in ("seen", "discovery")} | {"kind": "ceiling", "label": plots.label_of(name)}
+    name: of["all"] | {key: of[key] for key in ("seen", "discovery")} | {"kind": "ceiling", "label": palette.label_of(name)}
     for name, of in knowable.items()
 }
-runs.write_json(run / "metrics.json", {
+run_files.write_json(run / "metrics.json", {
     "protocol": data["protocol"], "target_event": data["target_event"], "best": best, "models": rows, "slices": cuts,
     "columns": by_column, "embeddings": checks,
     "data": data | {"coverage": checks[choice["embedding"]]["coverage"]}, "timings": {"latency": seconds},
@@ -503,14 +612,14 @@ runs.write_json(run / "metrics.json", {
 # %%
 strongest = {key: of["baseline"] for key, of in by_column.items()}
 told_of = {
-    key: f"{metrics.COLUMNS[key]} {three[first][key]['mrr@20']:.1%}, {plots.label_of(name)} {three[name][key]['mrr@20']:.1%}"
+    key: f"{evaluation.COLUMNS[key]} {three[first][key]['mrr@20']:.1%}, {palette.label_of(name)} {three[name][key]['mrr@20']:.1%}"
     for key, name in strongest.items()
 }
-plots.takeaways([
-    f"The valid users chose {plots.label_of(first)}. On the test users its HR@20 is {results[first]['hit_rate@20']:.1%}, and "
+exhibits.takeaways([
+    f"The valid users chose {palette.label_of(first)}. On the test users its HR@20 is {results[first]['hit_rate@20']:.1%}, and "
     f"{against} in MRR@20.",
     f"MRR@20 beside the best baseline of each column: {'; '.join(told_of.values())}.",
-    f"Its lead over {plots.label_of(second)} is {'beyond chance' if metrics.clear(lead) else 'not shown to differ from 0'}: "
-    f"{100 * lead['gain']:.2f} points of MRR@20 (paired, Holm's p {metrics.p_text(lead)}).",
-    f"An answer of {plots.label_of(first)} takes {1000 * seconds[first]['1']:.2g} ms here; {told}.",
+    f"Its lead over {palette.label_of(second)} is {'beyond chance' if intervals.clear(lead) else 'not shown to differ from 0'}: "
+    f"{100 * lead['gain']:.2f} points of MRR@20 (paired, Holm's p {intervals.p_text(lead)}).",
+    f"An answer of {palette.label_of(first)} takes {1000 * seconds[first]['1']:.2g} ms here; {told}.",
 ])  # fmt: skip

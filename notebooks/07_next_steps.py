@@ -19,19 +19,13 @@
 #
 # In this notebook you will
 #
-# - try what the article's author would have tried next, each as one switch on the default and on the same targets;
-# - let the kind of event weigh, in training and in the user embedding;
-# - take in searches, product information and what a session bought in the end;
-# - see whether products that nobody clicked can be found;
-# - weigh quality against time and size, an approximate search among them, and read a verdict on each.
+# - try what the article's author would have tried next, each as one switch on the default;
+# - work one of them through by hand: what a visit weighs in the user embedding;
+# - compare all of them, in quality and cost, on the same targets;
+# - see whether products that nobody clicked can be found.
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
-data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
-columns = ""  # names of the columns in the log, where they are unusual, as --columns takes them; pairs of names
-since = ""  # use only events from then on (UTC), as 2024-03-04; empty: from the first; a date or time
-until = ""  # use only events before then (UTC); empty: to the last; a date or time
-last_days = 0.0  # use only the last so many days of the log (the article: 7); 0 uses all; from 0 to 100000
 dim = 50  # length of the product embeddings; from 1 to 4096
 next_users = 30000  # users drawn at random who take part in these trials; 0: all; from 0 to 10000000
 sg_visits = 1250000  # visits on which each word2vec variant trains in all (3 to 100 passes); from 1 to 1000000000000
@@ -43,136 +37,101 @@ images = ""  # folder with a picture of each product, named by its id; empty: no
 seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown]
-# A sample of the users takes part, so that all variants can be trained.
+# The trials use the vectors and models that the chapters before left in the run folder.
 
 # %%
 import keras
 import numpy as np
 import pandas as pd
 
-from shelfspace import baselines, embeddings, events, gains, plots, runs, searches, sequences, skipgram, tied, truths, variants
-from shelfspace import images as pictures
+from shelfspace.files import run_files
+from shelfspace.models import baselines, tied
+from shelfspace.page import exhibits, palette
+from shelfspace.sequences import arrays
+from shelfspace.trials import gains, truths, variants
+from shelfspace.vectors import embeddings
+from shelfspace.vectors import images as pictures
 
-plots.theme()
-run = runs.run_folder(run_dir)
+# %% [markdown]
+# A sample of the users takes part, so that all variants can be trained.
+
+# %%
+palette.theme()
+run = run_files.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
-table = sequences.sample(sequences.load(run / "sequences.parquet"), next_users, seed)
-choice, facts = runs.read_json(run / "decay.json"), runs.read_json(run / "data.json")
+table = arrays.sample(arrays.load(run / "sequences.parquet"), next_users, seed)
+choice = run_files.read_json(run / "decay.json")
 
 # %% [markdown]
 # ## One switch at a time
 #
-# The article ends with a list of what to try next. Each entry is a switch here, off in the chapters before, and a
-# variant is the default with that switch on. All variants have the same training visits, the same number of passes,
-# the same decay and the same targets, and answer in the same way: the products nearest to the decayed user embedding. So
-# what a variant gains is what its switch is worth, *at this budget*, which is smaller than that of the second chapter.
+# The article ends with a list of what to try next. Each entry is a switch here, and a variant is the default with that
+# switch on. All share training visits, passes, decay and targets, and recommend the products nearest to the decayed user
+# embedding. So what a variant gains is what its switch is worth, *at this budget*, smaller than that of the second chapter.
+#
+# Some switches need more than visits: the searches of the log, or pictures of the products.
 
 # %%
-asked = folder = None
-if facts["events_by_type"].get("search"):
-    source = run / "shop" / "events.parquet" if data == "shop" else data
-    named = dict(pair.split("=", 1) for pair in columns.split(",") if pair)
-    log = events.read(source, columns=named, expected=facts["fingerprint"])
-    asked = searches.of_log(sequences.last_days(sequences.window(log.table, since, until), last_days))
-if images:
-    folder = pictures.of_folder(images, products.product_id.to_numpy().astype(str), seed=seed)
+asked = pd.read_parquet(run / "searches.parquet")
+product_ids = products.product_id.to_numpy().astype(str)
+folder = pictures.of_folder(images, product_ids, seed=seed) if images else None
+material = variants.gather(table, products, asked=asked, pictures=folder)
 
 # %% [markdown]
 # Not every log can tell every variant: one without purchases knows no goal, one without categories no market.
 
 # %%
-material = variants.gather(table, products, asked=asked, pictures=folder)
-chosen = [variant for variant in variants.VARIANTS if not variants.lacking(variant, material)]
+left_out = {variant.name: why for variant in variants.VARIANTS if (why := variants.lacking(variant, material))}
+for sentence in left_out.values():
+    exhibits.note(sentence)
 
 # %% [markdown]
-# These can be told, each with what it adds to the loss or to the average:
+# The others are these. Two need a word: a *global positive* lets each click of a session know what was bought at its end, at
+# whatever distance, and *negatives of the category* make the vectors say what tells one phone from another.
 
 # %%
-plots.table(
-    pd.DataFrame({
-        "variant": [variant.label for variant in chosen], "what it raises, or does": [variant.formula for variant in chosen],
-        "after": [variant.source for variant in chosen],
-    }),
+chosen = [variant for variant in variants.VARIANTS if variant.name not in left_out]
+exhibits.table(
+    pd.DataFrame([{"variant": one.label, "what it raises, or does": one.formula, "after": one.source} for one in chosen]),
     caption=f"{len(chosen)} variants that this log can tell. v and u: vectors and context vectors; p: a product; c: one near "
     "it; k: noise; b: what the visit's session bought, or StarSpace's label; e: an event.",
-)  # fmt: skip
-left_out = {variant.name: variants.lacking(variant, material) for variant in variants.VARIANTS if variant not in chosen}
-for sentence in left_out.values():
-    plots.note(sentence)
-
-# %% [markdown]
-# ## A positive from far away
-#
-# Most of a session is looking; its end says what it was for. Grbovic and Cheng (KDD 2018, section 3) let each click $p$ of
-# a session know the product $b$ that was bought at its end, at whatever distance, and add noise $m$ from the market of
-# $p$, which here is its category:
-#
-# $$\log \sigma(v_p \cdot u_c) + \sum_k \log \sigma(-v_p \cdot u_{n_k}) + \log \sigma(v_p \cdot u_b) + \sum_m \log \sigma(-v_p \cdot u_m)$$
-#
-# The first two terms are those of the second chapter. Noise from everywhere is easily told apart: a phone is no chair.
-# Noise from the same category makes the vectors say what tells one phone from another.
-#
-# By hand, in the plane: the click $p$ has $v_p = (1, 0)$, and what was bought has $u_b = (0.6, 0.8)$.
-
-# %%
-v, u = np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([[0.0, 0.0], [0.6, 0.8]])
-pull = 1 - 1 / (1 + np.exp(-v[0] @ u[1]))
-loss, v_after, u_after = skipgram.update(v, u, 0, 1, [], learning_rate=0.1)
-steps = pd.DataFrame({
-    "vector": ["v of the click", "u of what was bought"], "before": [f"({x:.2f}, {y:.2f})" for x, y in (v[0], u[1])],
-    "after, by hand": [f"({x:.4f}, {y:.4f})" for x, y in (v[0] + 0.1 * pull * u[1], u[1] + 0.1 * pull * v[0])],
-    "after, by the trainer": [f"({x:.4f}, {y:.4f})" for x, y in (v_after[0], u_after[1])],
-})  # fmt: skip
-plots.table(
-    steps,
-    caption=f"One step at a learning rate of 0.1. σ(0.6) is {1 - pull:.3f}, so {pull:.3f} is left to learn; the loss is "
-    f"{-np.log(1 - pull):.4f} by hand and {loss:.4f} by the trainer.",
 )
 
 # %% [markdown]
-# How much can it tell that the window does not know already? A purchase within the window of a click is its context
-# anyhow.
-
-# %%
-goals = sequences.goals(material.corpus)
-led = np.flatnonzero((goals >= 0) & (material.corpus.items[goals] != material.corpus.items))
-if len(led):
-    near = np.abs(goals[led] - led) <= 5
-    plots.note(
-        f"{len(led) / len(goals):.1%} of the training visits led to the purchase of another product, and {near.mean():.0%} of "
-        "these stand within five visits of it, where the window reaches them, too."
-    )
-else:
-    plots.note("No training visit led to the purchase of another product.")
-
-# %% [markdown]
-# ## All of them, at one budget
-#
-# The trainer of the second chapter knows the two new terms; without them it is skip-gram with negative sampling and nothing else.
-# Models from the chapters before stand beside the variants: the vectors of the second chapter, with all the passes they had,
-# and the tied recommender of the fifth.
+# The number of passes follows from the budget, and the decay is the one that the fourth chapter chose for each trainer.
 
 # %%
 settings = variants.Settings(
     decays={name: choice["best"][f"{name}_user"] for name in ("word2vec", "starspace")}, dim=dim,
-    sg_epochs=sequences.passes(len(material.corpus.items), sg_visits),
-    ss_epochs=sequences.passes(len(material.corpus), ss_examples),
+    sg_epochs=arrays.passes(len(material.corpus.items), sg_visits),
+    ss_epochs=arrays.passes(len(material.corpus), ss_examples),
     counts=tuple(float(count) for count in event_counts.split(",")), market=market, seed=seed,
 )  # fmt: skip
-made = variants.train(material, settings)
 
 # %% [markdown]
-# What the chapters before left, measured in the same way:
+# With every switch off, the trainer is that of the second chapter; each switch adds its terms to the same code.
+
+# %%
+made = variants.train(material, settings)
+switched = [name for name in made if made[name].variant.base]
+
+# %% [markdown]
+# Models from the chapters before stand beside the variants. The first is the tied recommender of the fifth.
 
 # %%
 learned = keras.saving.load_model(run / "recommender_tied.keras")
-known = {"tied": (plots.label_of("tied"), tied.recommend(learned), material, 4 * learned.count_params() / 1e6)}
+known = {"tied": (palette.label_of("tied"), tied.recommend(learned), material, 4 * learned.count_params() / 1e6)}
+
+# %% [markdown]
+# The others are the vectors of the second chapter, with all the passes that they had.
+
+# %%
 for name, decay in settings.decays.items():
     longer = embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), material.product_ids)
     model = baselines.nearest_to_user(*longer, **decay)
-    known[f"{name}_before"] = (f"{plots.label_of(name)} of chapter 2", model, material, longer[0].nbytes / 1e6, name)
-switched = [name for name in made if made[name].variant.base]
+    known[f"{name}_before"] = (f"{palette.label_of(name)} of chapter 2", model, material, longer[0].nbytes / 1e6, name)
 made |= {name: variants.outside(name, *values) for name, values in known.items()}
+label = {name: one.variant.label for name, one in made.items()}
 
 # %% [markdown]
 # Everything is measured twice: on the test targets, and with some products hidden from all training, as if they were new.
@@ -182,100 +141,129 @@ hidden = np.sort(np.random.default_rng(seed).permutation(len(products))[: int(co
 found = gains.measure(made, hidden, variants.cold(material, settings, made, hidden), seed)
 
 # %% [markdown]
-# ## What each brought
-#
-# Each variant is held against its default on the same test users; the interval is that of the paired difference. *To the cart*
-# are those targets that were put in the cart or bought. The test figures are there to be read, and nothing is chosen on
-# them: which switch to keep, and which model is best, the valid users say.
-#
-# With so many switches and measures, some differ by luck. So the intervals are as wide as it takes for all of them
-# together to hold in 95 % (Bonferroni). Where one holds 0, the two are *level*: no difference is shown, which does not
-# show that there is none.
-
-# %%
-heads = {measure: gains.MEASURES[measure] for measure in ("hit_rate@20", "mrr@20", "next_cart")}
-plots.table(
-    gains.tabulate(made, found, heads).assign(**{"MRR@20, valid": [f"{100 * of['valid']:.1f}" for of in found.values()]}),
-    caption=f"{len(material.test):,} test targets, {found['word2vec']['next_cart']['n']:,} of them to the cart, in %; in brackets "
-    "the interval of the paired difference to the default of the same trainer, in points, corrected for all. word2vec had "
-    f"{settings.sg_epochs} passes, StarSpace {settings.ss_epochs}.",
-)
-
-# %% [markdown]
-# The gains in a picture:
-
-# %%
-label = {name: one.variant.label for name, one in made.items()}
-points = pd.DataFrame([
-    {"model": name, "label": label[name], "metric": metric, "gain": found[name][metric]["gain"]}
-    | dict(zip(("lo", "hi"), found[name][metric]["ci95"]))
-    for name in made if made[name].variant.base for metric in ("hit_rate@20", "mrr@20")
-])  # fmt: skip
-gained = {name: found[name]["valid"] - found[made[name].variant.base]["valid"] for name in switched}
-top = max(gained, key=gained.get, default="tied")
-plots.show(
-    plots.gains(points),
-    caption=f"The valid users gain most MRR@20 by “{label[top]}”; on the test users it is {100 * found[top]['mrr@20']['gain']:+.1f} "
-    "points. The intervals are corrected for all switches and measures of this chapter.",
-    alt="Dots with intervals for each variant: the gain over the default in HR@20, and in MRR@20.",
-)
-
-# %% [markdown]
-# ## What a visit weighs
+# ## One switch by hand: what a visit weighs
 #
 # A visit that ended in the cart says more than a glance, and one that ended in a purchase may say that the wish is
 # fulfilled. In the user embedding that is a factor $b$ for each kind of event $e_i$:
 #
 # $$w_i \propto b(e_i)\, e^{-d\,t_i}$$
 #
-# By hand: a view and, a day later, an add to cart; with $d = \ln 2$ the weights are 1/3 and 2/3. With $b = 3$ for the cart
-# they are $0.5 : 3$, that is 1/7 and 6/7. Which $b$ is best, the valid users say, so their own figure flatters it.
+# By hand: a view, a day later an add to cart, and $d = \ln 2$, so that a day halves the weight.
+
+# %%
+visits = pd.DataFrame({"visit": ["view", "add to cart"], "days old": [1, 0], "b": [1, 3]})
+for head, factor in (("weight without b", 1), ("weight with b", visits.b)):
+    weight = factor * np.exp(-np.log(2) * visits["days old"])
+    visits[head] = weight / weight.sum()
+exhibits.table(visits, caption="The weights are 1/3 and 2/3 without the factor, 1/7 and 6/7 with it; either way they sum to 1.")
+
+# %% [markdown]
+# Which $b$ is best, the valid users say. The vectors stay as they are, and every combination is tried on these users, so
+# their own figure flatters the best.
 
 # %%
 if "word2vec_learned" in made:
-    weigh = made["word2vec_learned"].chosen
-    plots.table(
-        pd.DataFrame({
-            "event": list(weigh), "given": settings.counts, "chosen by the valid users": list(weigh.values()),
-            "share of the training visits": np.bincount(material.corpus.events, minlength=3) / len(material.corpus.events),
-        }),
-        formats={"share of the training visits": ".1%", "given": "g", "chosen by the valid users": "g"},
-        caption="How often a visit counts in the user embedding, by the strongest event that it led to.",
+    grid = 100 * made["word2vec_learned"].tried.pivot(index="add_to_cart", columns="purchase", values="mrr@20")
+    best_b = ", ".join(f"{count:g}" for count in made["word2vec_learned"].chosen.values())
+    exhibits.table(
+        grid.add_prefix("purchase × "), index=True,
+        caption=f"MRR@20 of the valid users in %. It is best where a view, an add to cart and a purchase count {best_b}; "
+        f"given were {event_counts}.",
     )  # fmt: skip
-else:
-    plots.note(left_out["word2vec_learned"])
+
+# %% [markdown]
+# On the test users the chosen factors are tried once. The gain is a paired difference on the same targets.
+
+# %%
+if "word2vec_learned" in made:
+    before, after = (found[name]["mrr@20"] for name in ("word2vec", "word2vec_learned"))
+    exhibits.note(
+        f"MRR@20 on the test users is {before['value']:.1%} without the factors and {after['value']:.1%} with them, in points "
+        f"{gains.points(after)}. The verdict: {gains.standing(found['word2vec_learned'])}."
+    )
+
+# %% [markdown]
+# ## All switches in one table
+#
+# The same for every switch, with what its answers cost: one user at a time, from the history to twenty products.
+
+# %%
+costs = pd.DataFrame([
+    {
+        "model": name, "train_s": one.train_seconds, "user_ms": 1000 * gains.latency(one),
+        "product_ms": 1000 * gains.newcomer(one, products), "megabytes": one.megabytes,
+    }
+    for name, one in made.items()
+])  # fmt: skip
+
+# %% [markdown]
+# With so many comparisons, some differ by luck. So the intervals are as wide as it takes for all of them together to hold
+# in 95 % (Bonferroni). Where one holds 0, the two are *level*: no difference is shown, which does not show that there is
+# none. *To the cart* is HR@20 of the targets that were put in the cart or bought; *new products* have a section below.
+
+# %%
+heads = {"train_s": "train s", "user_ms": "ms per user", "megabytes": "MB"}
+exhibits.table(
+    gains.overview(made, found).join(costs[list(heads)].rename(columns=heads)),
+    formats={"train s": ".1f", "ms per user": ".2f", "MB": ".2f"},
+    caption=f"{len(material.test):,} test targets, {found['word2vec']['next_cart']['n']:,} of them to the cart. Of a default its own "
+    "figures in %, of the others the gain over the default of the same trainer in points, with its corrected interval. "
+    f"word2vec had {settings.sg_epochs} passes, StarSpace {settings.ss_epochs}.",
+)
+
+# %% [markdown]
+# The approximate search walks a graph of neighbours in place of comparing with every product. Does that pay on a
+# catalogue of this size?
+
+# %%
+if "word2vec_graph" in made:
+    exact, graph = costs.set_index("model").user_ms[["word2vec", "word2vec_graph"]]
+    exhibits.note(
+        f"The approximate search finds {made['word2vec_graph'].recall:.1%} of the exact twenty nearest. With {len(products):,} "
+        f"products it takes {graph:.2g} ms against {exact:.2g} ms, so it {'pays' if graph < 0.9 * exact else 'does not pay yet'}."
+    )
 
 # %% [markdown]
 # ## Products that nobody clicked
 #
-# Some products are taken out of all training sequences, as if they were new, and every variant is trained on what is left,
-# since the products that stay lose these neighbours, too. Only what is known of the new ones can place them:
-# their features in StarSpace, their words where searches taught what words mean, or, as Airbnb does, the three products
-# most like them. The other variants cannot find them. But a place in the list that a new product takes, another one
-# loses, so the targets that are *not* new are watched as well.
+# Only what is known of the hidden products can place them: their features in StarSpace, their words where searches taught
+# what words mean, or, as Airbnb does, the three products most like them. But a place in the list that a new product takes,
+# another one loses, so the targets *beside* the new ones are watched as well.
 
 # %%
-placing = [name for name in made if name in ("word2vec", "starspace") or "cold" in found[name] and found[name]["cold"]["value"]]
+places = [name for name in made if found[name].get("cold") and found[name]["cold"]["value"]]
+placing = [name for name in made if name in ("word2vec", "starspace", *places)]
+new, rest = (found["word2vec"][measure]["n"] for measure in ("cold", "others"))
+
+# %% [markdown]
+# The defaults stand first; those that find no new product are left out.
+
+# %%
 heads = {measure: gains.MEASURES[measure] for measure in ("cold", "others")}
-new, rest = (found["word2vec"][measure]["n"] for measure in heads)
-plots.table(
-    gains.tabulate(made, {name: found[name] for name in placing}, heads),
+waits = costs.set_index("model").product_ms[placing].to_numpy()
+exhibits.table(
+    gains.tabulate(made, {name: found[name] for name in placing}, heads).assign(**{"ms per new product": waits}),
+    formats={"ms per new product": ".2f"},
     caption=f"In %, with {len(hidden):,} products hidden: of the {new:,} targets among them, and of the other {rest:,}; in "
-    "brackets as above. The variants that are not named find no new product.",
+    "brackets the interval of the gain. Without milliseconds, a new product waits for the next training.",
 )
 
 # %% [markdown]
 # ## Is the truth recovered?
 #
-# Two truths are at hand. What was bought at the end of a session that no embedding was trained on: how often is it among
-# the twenty products nearest to a visit that led there? And, in the simulated shop alone, which products truly go with
-# which: how often is a complement among the twenty nearest?
+# What was bought at the end of a session that no embedding was trained on: how often is it among the twenty products
+# nearest to a visit that led there? And in the simulated shop, which knows its complements: how often are these?
 
 # %%
 bought, truth = truths.missions(table, material.product_ids), run / "shop" / "truth_complements.parquet"
 pairs = {"bought": bought} if len(bought) else {}
 if truth.exists():
     pairs["complement"] = truths.complements(pd.read_parquet(truth), material.product_ids)
+
+# %% [markdown]
+# Those are asked whose switch changes how the clicks alone are learned from.
+
+# %%
 trained = [name for name in made if set(made[name].variant.switches) <= {"weights", "goals", "market"} and name not in known]
 recovered = truths.recover(made, pairs, trained, seed)
 
@@ -283,105 +271,29 @@ recovered = truths.recover(made, pairs, trained, seed)
 # The share of pairs that each variant recovers:
 
 # %%
+sizes = " and ".join(f"{len(of):,} ({kind})" for kind, of in pairs.items())
 if pairs:
-    sizes = " and ".join(f"{len(of):,} ({kind})" for kind, of in pairs.items())
-    plots.table(
+    exhibits.table(
         gains.tabulate(made, recovered, {kind: kind for kind in pairs}),
         caption="How often what a visit led to is among its product's 20 nearest, in %, for these numbers of pairs: "
         f"{sizes}; in brackets as above, over users or products.",
     )
 else:
-    plots.note("No purchase is a target, and there is no known truth (`data=shop` has one), so nothing can be recovered.")
-
-# %% [markdown]
-# In sentences:
-
-# %%
-asked_of = [(name, kind, recovered[name][kind]["ci95"]) for name in recovered if made[name].variant.base for kind in pairs]
-often = {(True, False): "more often than", (False, True): "less often than", (False, False): "at a rate not shown to differ from"}
-plots.takeaways([
-    f"“{label[name]}” finds the {kind} product {often[low > 0, high < 0]} the default: "
-    f"{100 * recovered[name][kind]['gain']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})."
-    for name, kind, (low, high) in asked_of
-])  # fmt: skip
-
-# %% [markdown]
-# ## Quality, time and size
-#
-# The article's author weighs what an answer costs. All that takes part in an answer is timed, from the history to twenty
-# products. An approximate search walks a graph of neighbours (HNSW, Malkov and Yashunin 2018) in place of comparing with
-# every product.
-
-# %%
-costs = pd.DataFrame([
-    {
-        "model": name, "label": label[name], "value": found[name]["mrr@20"]["value"], "train_s": one.train_seconds,
-        "user_ms": 1000 * gains.latency(one), "product_ms": 1000 * gains.newcomer(one, products),
-        "megabytes": one.megabytes,
-    }
-    for name, one in made.items()
-])  # fmt: skip
-best = costs.loc[costs.model.map(lambda name: found[name]["valid"]).idxmax()]
-quickest = costs.loc[costs.user_ms.idxmin()]
-plots.show(
-    plots.what_it_costs(costs),
-    caption=f"“{best.label}” is best by MRR@20 on the valid users and answers in {best.user_ms:.2g} ms, “{quickest.label}” in "
-    f"{quickest.user_ms:.2g} ms (medians on this machine). Without a hollow mark, a new product waits for the next training.",
-    alt="Three panels with a row for each variant: MRR@20, milliseconds, and megabytes.",
-)
-
-# %% [markdown]
-# The same in numbers:
-
-# %%
-heads = {
-    "label": "variant", "train_s": "train s", "user_ms": "ms per user", "product_ms": "ms per new product", "megabytes": "MB",
-}  # fmt: skip
-shown = costs[list(heads)].rename(columns=heads)
-plots.table(
-    shown.assign(**{heads[name]: [f"{x:.{digits}f}" if x == x else "–" for x in costs[name]]
-                    for name, digits in (("train_s", 1), ("user_ms", 3), ("product_ms", 2), ("megabytes", 2))}),
-    caption="What each costs: seconds of training on one thread, milliseconds for one user at a time, and what must be held.",
-)  # fmt: skip
-
-# %% [markdown]
-# Does the approximate search pay on a catalogue of this size?
-
-# %%
-if "word2vec_graph" in made:
-    exact, graph = (costs.user_ms[costs.model == name].item() for name in ("word2vec", "word2vec_graph"))
-    plots.note(
-        f"The approximate search finds {made['word2vec_graph'].recall:.1%} of the exact twenty nearest. With {len(products):,} "
-        f"products it takes {graph:.2g} ms against {exact:.2g} ms, so it {'pays' if graph < 0.9 * exact else 'does not pay yet'}."
-    )
-else:
-    plots.note(left_out["word2vec_graph"])
-
-# %% [markdown]
-# ## The verdict
-#
-# One sentence for each switch, from the corrected intervals above and nothing else.
-
-# %%
-verdicts = {name: gains.verdict(made[name], made[made[name].variant.base], found[name]) for name in switched}
-plots.takeaways(list(verdicts.values()))
+    exhibits.note("No purchase is a target, and there is no known truth (`data=shop` has one), so nothing can be recovered.")
 
 # %% [markdown]
 # ## What could go wrong
 #
 # - **One budget is one point.** A variant that needs longer to learn looks worse here than it is. Raise `sg_visits` and
 #   `ss_examples` before you give one up.
-# - **Many comparisons.** With so many variants, one will be ahead by luck. The correction makes that rare and hides small
-#   gains in return. Believe what repeats with another seed, and on another log.
-# - **Searches that tell the target.** The query just before the target names what the user wants. It is left out here; a
-#   shop that knows it in time should use it, and measure on targets after searches apart.
-# - **New products that crowd out the others.** The mean of three directions, brought to length 1, is nearer to everything than
-#   any of the three. Here it keeps their mean cosine. Look at the targets that are not new, too.
-# - **Purchases of a kind.** Where every visit is a purchase, no session leads to one, and the switch says nothing.
+# - **Many comparisons.** The correction makes luck rare and hides small gains in return. Believe what repeats with another
+#   seed, and on another log.
+# - **Searches that tell the target.** The query just before the target names what the user wants, and is left out here. A
+#   shop that knows it in time should use it.
 #
 # ## Exercises
 #
-# 1. With the weights $b$ of a view and of an add to cart both doubled, what changes in the user embedding?
+# 1. With the weights $b$ of all events doubled, what changes in the user embedding?
 #
 # <details><summary>Solution</summary>
 #
@@ -396,31 +308,15 @@ plots.takeaways(list(verdicts.values()))
 #
 # </details>
 #
-# 2. Why does the term for what was bought have no noise of its own? See what one step does to the loss of a pair that is
-#    already near.
-#
-# <details><summary>Solution</summary>
-#
-# The noise of the other pairs holds the vectors apart already. A pair that is near has little left to learn, so the pull
-# fades by itself.
-#
-# ```python
-# close = [skipgram.update(v * scale, u * scale, 0, 1, [])[0] for scale in (1, 2, 4)]
-# print(close)
-# assert close[0] > close[1] > close[2]
-# ```
-#
-# </details>
-#
-# 3. How much of the default's hit rate is products that the user had seen before? Does that differ for what goes to the cart?
+# 2. How much of the default's hit rate is products that the user had seen before? Does that differ for what goes to the cart?
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# from shelfspace import metrics
+# from shelfspace.measure import evaluation, ranking
 #
-# ranks = metrics.evaluate(made["word2vec"].model, material.test).ranks
-# hits, seen, cart = metrics.hit_rate(ranks, 20), material.test.seen(), material.test.target_event > 0
+# ranks = evaluation.evaluate(made["word2vec"].model, material.test).ranks
+# hits, seen, cart = ranking.hit_rate(ranks, 20), material.test.seen(), material.test.target_event > 0
 # shares = {name: hits[part & seen].sum() / max(1, hits[part].sum()) for name, part in (("all", cart | True), ("cart", cart))}
 # print(shares)
 # assert 0 <= shares["all"] <= 1
@@ -431,13 +327,19 @@ plots.takeaways(list(verdicts.values()))
 # %% [markdown]
 # ## What the page needs
 #
-# The figures of every variant go into next_steps.json.
+# The figures of every variant go into next_steps.json, each with its costs and what the valid users chose.
 
 # %%
 figures = {name: found[name] | {"label": label[name], "base": one.variant.base, "chosen": one.chosen} for name, one in made.items()}
-for row in costs.drop(columns=["label", "value"]).replace({np.nan: None}).to_dict("records"):
+for row in costs.replace({np.nan: None}).to_dict("records"):
     figures[row.pop("model")] |= row
-runs.write_json(run / "next_steps.json", {
+
+# %% [markdown]
+# Beside them stand the verdicts as sentences, and what the log could not tell.
+
+# %%
+verdicts = {name: gains.verdict(made[name], made[made[name].variant.base], found[name]) for name in switched}
+run_files.write_json(run / "next_steps.json", {
     "users": len(np.unique(table["user_id"].to_numpy())), "test": len(material.test),
     "passes": {"word2vec": settings.sg_epochs, "starspace": settings.ss_epochs}, "variants": figures, "left_out": left_out,
     "recovered": recovered, "recall": made["word2vec_graph"].recall if "word2vec_graph" in made else None, "verdicts": verdicts,
@@ -445,18 +347,26 @@ runs.write_json(run / "next_steps.json", {
 
 # %% [markdown]
 # ## Takeaways
+#
+# Three results matter: the best switch, the best for new products, and the best of all. The valid users choose each, and
+# the test users say what it is worth.
 
 # %%
+valid = {name: one["valid"] for name, one in found.items()}
+top = max(switched, key=lambda name: valid[name] - valid[made[name].variant.base], default="tied")
+newest, best = max(places, key=valid.get, default=None), max(valid, key=valid.get)
 helps = [name for name in switched if found[name]["mrr@20"]["ci95"][0] > 0]
-by_test = costs.loc[costs.value.idxmax()]
-newest = max(placing, key=lambda name: found[name]["valid"] if found[name]["cold"]["value"] else 0)
-plots.takeaways([
-    f"{len(helps)} of {len(switched)} switches gain MRR@20 beyond chance at this budget"
-    + f"; “{label[top]}”, which gains most on the valid users, brings {100 * found[top]['mrr@20']['gain']:+.1f} points on the test users.",
-    *([f"Of products that nobody clicked, “{label[newest]}”, best on the valid users of those that can, finds {found[newest]['cold']['value']:.1%} in twenty tries, the "
-       "default none."] if found[newest]["cold"]["value"] else []),
-    f"Skip-gram with every switch off reaches an MRR@20 of {found['word2vec']['mrr@20']['value']:.1%} in {settings.sg_epochs} passes, "
-    f"the vectors of chapter 2 {found['word2vec_before']['mrr@20']['value']:.1%} with all they had.",
-    f"The valid users choose “{best.label}”: {best.value:.1%} on the test users, where the best has {by_test.value:.1%}. Its answers "
-    f"take {best.user_ms:.2g} ms, those of the default {costs.user_ms[0]:.2g} ms.",
+
+# %% [markdown]
+# In sentences:
+
+# %%
+time_of = costs.set_index("model").user_ms
+exhibits.takeaways([
+    f"{len(helps)} of {len(switched)} switches gain MRR@20 beyond chance at this budget; “{label[top]}”, which gains most on the "
+    f"valid users, brings {gains.points(found[top]['mrr@20'], ' points')} on the test users.",
+    *([f"Of products that nobody clicked, “{label[newest]}”, best on the valid users of those that can, finds "
+       f"{found[newest]['cold']['value']:.1%} in twenty tries, the default none."] if newest else []),
+    f"The valid users choose “{label[best]}”, with an MRR@20 of {found[best]['mrr@20']['value']:.1%} on the test users. Its answers "
+    f"take {time_of[best]:.2g} ms, those of the default, with {found['word2vec']['mrr@20']['value']:.1%}, {time_of['word2vec']:.2g} ms.",
 ])  # fmt: skip

@@ -10,15 +10,20 @@ import scipy.sparse as sp
 from numba.core.dispatcher import Dispatcher
 
 import shelfspace
-from shelfspace import baselines, ceiling, metrics, ranked, shop, skipgram, starspace
-from shelfspace.features import Features
-from shelfspace.sequences import Corpus, Examples
-from shelfspace.transitions import Links, companions, scales
+from shelfspace.measure import evaluation
+from shelfspace.models import baselines, retrieval, session_knn, transitions
+from shelfspace.models.transitions import Links, companions, scales
+from shelfspace.models.users import history_weights
+from shelfspace.sequences.arrays import Corpus, Examples
+from shelfspace.shop import assortment, simulation, tables
+from shelfspace.trials import ceiling
+from shelfspace.vectors import skipgram, starspace
+from shelfspace.vectors.features import Features
 
 
 def kernels() -> dict[str, Dispatcher]:
     """All compiled functions that the package's modules hold, by their full names."""
-    modules = [importlib.import_module(f"shelfspace.{module.name}") for module in pkgutil.iter_modules(shelfspace.__path__)]
+    modules = [importlib.import_module(module.name) for module in pkgutil.walk_packages(shelfspace.__path__, "shelfspace.")]
     held = (value for module in modules for value in vars(module).values() if isinstance(value, Dispatcher))
     return {f"{kernel.py_func.__module__}.{kernel.__name__}": kernel for kernel in held}
 
@@ -53,23 +58,23 @@ def call(products: int, visits: int, users: int) -> None:
         assert len(np.unique(row.astype(np.int64) * products + product)) == len(row)
     pairs = baselines.cooccurrence(corpus, ids)
     models = [
-        baselines.item_to_item(pairs, 0.7), baselines.markov(corpus, ids, 3), baselines.session_knn(corpus, ids, 3, 5),
-        baselines.session_knn(corpus, ids, 500, 5000, decay=0.7, decay_time="days"),
+        baselines.item_to_item(pairs, 0.7), baselines.markov(corpus, ids, 3), session_knn.session_knn(corpus, ids, 3, 5),
+        session_knn.session_knn(corpus, ids, 500, 5000, decay=0.7, decay_time="days"),
     ]  # fmt: skip
     for model in models:
-        metrics.evaluate(model, examples, block=7, threads=1)
-    held = baselines.holds(corpus.places(ids), corpus.offsets, products)
+        evaluation.evaluate(model, examples, block=7, threads=1)
+    held = transitions.holds(corpus.places(ids), corpus.offsets, products)
     holders = held.T.tocsr()
-    history = baselines.history_weights(examples, products, 0.0)
+    history = history_weights(examples, products, 0.0)
     history.data[:] = 0  # similarities that stay 0
-    baselines._add_neighbours(
+    session_knn._add_neighbours(
         history.indptr, history.indices, history.data, holders.indptr, holders.indices, held.indptr, held.indices,
         np.full(len(examples), -1), 3, 5, np.zeros((len(examples), products), np.float32),
     )  # fmt: skip
     vectors = np.ones((products, 4), np.float32)
-    facts = ranked.facts(corpus, pd.DataFrame({"product_id": ids, "category": "all"}), vectors)
+    facts = retrieval.facts(corpus, pd.DataFrame({"product_id": ids, "category": "all"}), vectors)
     named = np.tile(np.arange(min(products, 30), dtype=np.int32), len(examples))
-    ranked.describe(facts, examples, named, np.arange(0, len(named) + 1, min(products, 30)))
+    retrieval.describe(facts, examples, named, np.arange(0, len(named) + 1, min(products, 30)))
     groups, goals = np.arange(n) % 3 - 1, np.where(np.arange(len(corpus.items)) % 4, -1, np.arange(len(corpus.items)))
     of = Features(corpus.product_ids, np.array(["x", "y"]), sp.csr_matrix(np.eye(2, dtype=np.float32)[np.arange(n) % 2]))
     switches = {"weights": np.ones(len(corpus.items), np.int64), "goals": goals, "groups": groups, "market": 2}
@@ -85,8 +90,8 @@ def call(products: int, visits: int, users: int) -> None:
 def call_the_ceiling(products: int, users: int) -> None:
     """The kernel that knows what the simulated shop draws by."""
     rng = np.random.default_rng(0)
-    catalogue = shop._catalogue(products, rng)
-    truth = shop._truth(catalogue, shop._traits(catalogue, users, rng))
+    catalogue = assortment.make_catalogue(products, rng)
+    truth = tables.truth(catalogue, simulation._traits(catalogue, users, rng))
     ceiling._taste(truth["products"], truth["users"])(np.arange(users))
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from shelfspace import pipeline, places
+from shelfspace.files import places
+from shelfspace.run import pipeline
 
 SMALL = {
     "shop_users": 600, "shop_products": 150, "epochs": 3, "tied_epochs": 2, "w2v_epochs": 20, "ss_epochs": 20,

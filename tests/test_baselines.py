@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shelfspace import baselines, metrics
-from shelfspace.sequences import Corpus, Examples
-from shelfspace.users import history_weights
+from shelfspace.measure import evaluation
+from shelfspace.models import baselines, factors, session_knn
+from shelfspace.models.users import history_weights
+from shelfspace.sequences.arrays import Corpus, Examples
 
 IDS = np.array(["a", "b", "c", "d"])
 # Three users: a b, a b c, a c; nobody saw d.
@@ -136,7 +137,7 @@ def test_session_knn_equals_its_definition(neighbours, sample):
     lengths = rng.integers(1, 9, size=60)
     ids = np.array([f"{i:02d}" for i in range(20)])
     corpus = Corpus(ids, rng.integers(20, size=lengths.sum()).astype(np.int32), np.append(0, np.cumsum(lengths)))
-    model = baselines.session_knn(corpus, ids, neighbours, sample)
+    model = session_knn.session_knn(corpus, ids, neighbours, sample)
     for n in (1, 2, 4, 8):
         history = rng.integers(20, size=n).tolist()
         weights = {item: (i + 1) / n for i, item in enumerate(history)}  # a repeat: the newest visit counts
@@ -149,13 +150,13 @@ def test_session_knn_equals_its_definition(neighbours, sample):
 
 def test_session_knn_takes_recent_sequences_by_their_times_and_weights_by_the_decay():
     times = CORPUS.items * 0.0 + np.repeat([2.0, 1.0, 0.0], [2, 3, 2])  # the first sequence is the newest
-    newest = baselines.session_knn(replace(CORPUS, times=times), IDS, neighbours=1, sample=1)
+    newest = session_knn.session_knn(replace(CORPUS, times=times), IDS, neighbours=1, sample=1)
     assert (newest(one_history([0], [5.0]))[0] > 0.5).tolist() == [True, True, False, False]
-    decayed = baselines.session_knn(CORPUS, IDS, decay=np.log(2), decay_time="rank")(SEEN)[0]
+    decayed = session_knn.session_knn(CORPUS, IDS, decay=np.log(2), decay_time="rank")(SEEN)[0]
     # Weights 1/3 on a and 2/3 on b: similarities 1 (a b), 1 (a b c), 1/3 (a c).
     np.testing.assert_allclose(decayed, [7 / 3, 2, 4 / 3, 0], atol=1e-5)
     with pytest.raises(ValueError, match="both must be 1 or more"):
-        baselines.session_knn(CORPUS, IDS, neighbours=0)
+        session_knn.session_knn(CORPUS, IDS, neighbours=0)
 
 
 def test_session_knn_gives_the_same_scores_whatever_the_block():
@@ -168,7 +169,7 @@ def test_session_knn_gives_the_same_scores_whatever_the_block():
         corpus.items, np.zeros(end[-1]), np.zeros(end[-1], np.int8), end - lengths, end, np.zeros(200, np.int32),
         np.zeros(200, np.int8), np.arange(200).astype(str),
     )  # fmt: skip
-    model = baselines.session_knn(corpus, ids, neighbours=10, sample=30)
+    model = session_knn.session_knn(corpus, ids, neighbours=10, sample=30)
     whole = model(examples)
     assert np.array_equal(whole, np.concatenate([model(examples[i : i + 37]) for i in range(0, 200, 37)]))
 
@@ -193,8 +194,8 @@ def of_users(corpus, history=slice(None)):
 MODELS = {
     "cooccurrence": lambda corpus, ids, **own: baselines.item_to_item(baselines.cooccurrence(corpus, ids), decay=0.0, **own),
     "markov": lambda corpus, ids, **own: baselines.markov(corpus, ids, steps=3, **own),
-    "session_knn": lambda corpus, ids, **own: baselines.session_knn(corpus, ids, neighbours=5, **own),
-    "ease": lambda corpus, ids, **own: baselines.ease(corpus, ids)(regularisation=5.0, decay=0.0, **own),
+    "session_knn": lambda corpus, ids, **own: session_knn.session_knn(corpus, ids, neighbours=5, **own),
+    "ease": lambda corpus, ids, **own: factors.ease(corpus, ids)(regularisation=5.0, decay=0.0, **own),
 }
 
 
@@ -235,7 +236,7 @@ ALL = MODELS | {
     "popular": lambda corpus, ids: baselines.popular(baselines.visit_counts(corpus, ids)),
     "recently_popular": lambda corpus, ids: baselines.recently_popular(corpus, ids, 0.1),
     "own_products": lambda corpus, ids: baselines.own_products(baselines.visit_counts(corpus, ids), 0.3),
-    "session_knn": lambda corpus, ids: baselines.session_knn(corpus, ids, 20, decay=0.3, decay_time="days"),  # no ties
+    "session_knn": lambda corpus, ids: session_knn.session_knn(corpus, ids, 20, decay=0.3, decay_time="days"),  # no ties
 }
 
 
@@ -259,7 +260,7 @@ def test_relabelling_the_products_changes_no_figures(name):
         else:
             known = np.ones(60, bool)
             model = baselines.nearest_to_last(table, known) if name.endswith("last") else baselines.nearest_to_user(table, known, 0.3)
-        found.append(metrics.evaluate(model, asked, threads=1).ranks)
+        found.append(evaluation.evaluate(model, asked, threads=1).ranks)
     assert len(np.unique(found[0])) > 10
     for other in found[1:]:
         np.testing.assert_allclose([(other <= 20).mean(), (1 / other).mean()], [(found[0] <= 20).mean(), (1 / found[0]).mean()], atol=1e-3)
@@ -275,7 +276,7 @@ def test_ease_is_the_regression_of_each_product_on_all_others_without_the_users_
     seen = np.zeros((50, 12))
     seen[np.repeat(np.arange(50), lengths), corpus.items] = 1
     weights = history_weights(examples, 12, 0.3, "rank").toarray()
-    scores = baselines.ease(corpus, ids)(5.0, 0.3, "rank")(examples)
+    scores = factors.ease(corpus, ids)(5.0, 0.3, "rank")(examples)
     for user in range(50):
         others = np.delete(seen, user, axis=0)
         for product in range(12):
@@ -283,7 +284,7 @@ def test_ease_is_the_regression_of_each_product_on_all_others_without_the_users_
             table = others[:, rest].T @ others[:, rest] + 5 * np.eye(11)
             coefficients = np.linalg.solve(table, others[:, rest].T @ others[:, product])
             assert scores[user, product] == pytest.approx(weights[user, rest] @ coefficients, abs=1e-5)
-    few = baselines.ease(corpus, ids, most=3)(5.0, 0.3, "rank")(examples)
+    few = factors.ease(corpus, ids, most=3)(5.0, 0.3, "rank")(examples)
     popular = np.argsort(-baselines.visit_counts(corpus, ids), kind="stable")[:3]
     assert set(np.flatnonzero((few > -100).any(axis=0))) == set(popular)
 
@@ -291,14 +292,14 @@ def test_ease_is_the_regression_of_each_product_on_all_others_without_the_users_
 def test_matrix_factorisation_tells_two_tastes_apart():
     pytest.importorskip("implicit", reason="the extra mf is not installed")
     corpus = two_tastes()
-    model = baselines.matrix_factorisation(corpus, corpus.product_ids, decay=0.0, dim=2)
+    model = factors.matrix_factorisation(corpus, corpus.product_ids, decay=0.0, dim=2)
     for history, taste in (([0, 1], range(5)), ([7], range(5, 10))):
         assert set(np.argsort(-model(one_history(history, range(len(history))))[0])[:5]) == set(taste)
-    again = baselines.matrix_factorisation(corpus, corpus.product_ids, decay=0.0, dim=2)
+    again = factors.matrix_factorisation(corpus, corpus.product_ids, decay=0.0, dim=2)
     assert np.array_equal(model(SEEN), again(SEEN))
 
 
 def test_matrix_factorisation_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(factors.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs the library implicit"):
-        baselines.matrix_factorisation(CORPUS, IDS, 0.0)
+        factors.matrix_factorisation(CORPUS, IDS, 0.0)

@@ -9,7 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shelfspace import baselines, benchmark, cli, metrics, peers, transitions
+from shelfspace import cli
+from shelfspace.measure import evaluation
+from shelfspace.models import baselines, dense, peers, session_knn, transitions
+from shelfspace.trials import benchmark, published
+from shelfspace.vectors import skipgram
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "data" / "session-benchmarks" / "yoochoose1_64"
 
@@ -30,7 +34,7 @@ def split(tmp_path):
 
 
 def test_reads_sessions_and_rows_as_they_stand(split):
-    found = benchmark.read(split)
+    found = published.read(split)
     assert found.product_ids.tolist() == sorted([str(p) for p in range(12)] + ["99"])
     examples = found.examples()
     assert len(examples) == 1000 * 3 and (examples.items[examples.end] == examples.target).all()
@@ -45,7 +49,7 @@ def test_reads_sessions_and_rows_as_they_stand(split):
 def test_every_model_runs_and_is_measured(split, monkeypatch):
     monkeypatch.setattr(peers, "train", partial(peers.train, epochs=2))  # test_peers has them learn
     monkeypatch.setattr(peers, "DROPOUTS", (0.2,))
-    lines, names = [], [name for name in benchmark.makers(benchmark.read(split)) if name != "sasrec"]
+    lines, names = [], [name for name in benchmark.makers(published.read(split)) if name != "sasrec"]
     result = benchmark.run(split, names, progress=False, say=lines.append)
     assert result["split"] == {
         "name": "ring", "products": 13, "train_sessions": 1000, "train_examples": 3000, "train_examples_of_two_or_more": 2000,
@@ -67,7 +71,7 @@ def test_every_model_runs_and_is_measured(split, monkeypatch):
 
 def test_settings_are_chosen_on_sessions_that_nothing_saw(split, monkeypatch):
     """Whatever is tried has seen the first 95 % of the sessions, and no test row; what is measured has seen all of them."""
-    read = benchmark.read(split)
+    read = published.read(split)
     early, judges = read.held_out()
     assert early == slice(0, 950) and len(judges) == 50 * 3 and (judges.end > read.offsets[950]).all()
     seen, tried, measured = {}, {}, {}
@@ -81,10 +85,10 @@ def test_settings_are_chosen_on_sessions_that_nothing_saw(split, monkeypatch):
 
         monkeypatch.setattr(module, name, wrapped)
 
-    for module, name in ((benchmark.skipgram, "train"), (baselines, "visit_counts"), (baselines, "cooccurrence"),
-                         (baselines, "markov"), (baselines, "session_knn"), (benchmark.recommender, "dense")):  # fmt: skip
+    for module, name in ((skipgram, "train"), (baselines, "visit_counts"), (baselines, "cooccurrence"),
+                         (baselines, "markov"), (session_knn, "session_knn"), (dense, "dense")):  # fmt: skip
         spy(module, name)
-    evaluate, validate = metrics.evaluate, benchmark.recommender.validate
+    evaluate, validate = evaluation.evaluate, dense.validate
 
     def watch(model, examples, *args, **kwargs):
         (measured if len(examples) == len(read.test) else tried).update(seen)
@@ -94,14 +98,14 @@ def test_settings_are_chosen_on_sessions_that_nothing_saw(split, monkeypatch):
         assert (targets == judges.target).all() and seen["train"] == 950 and seen["dense"] == 2850
         return validate(scores, targets, *args, **kwargs)
 
-    monkeypatch.setattr(metrics, "evaluate", watch)
-    monkeypatch.setattr(benchmark.recommender, "validate", judge)
+    monkeypatch.setattr(evaluation, "evaluate", watch)
+    monkeypatch.setattr(dense, "validate", judge)
     for model in ("own_products", "cooccurrence", "markov", "session_knn", "dense"):
         make = benchmark.makers(read, progress=False)[model]
         for record in (seen, tried, measured):
             record.clear()
         chosen, _ = make()
-        metrics.evaluate(chosen, read.test)
+        evaluation.evaluate(chosen, read.test)
         assert tried and set(tried.values()) == {950}, model
         assert set(measured.values()) <= {1000, 3000}, model  # sessions, and for dense their examples
 
@@ -109,20 +113,20 @@ def test_settings_are_chosen_on_sessions_that_nothing_saw(split, monkeypatch):
 def test_test_rows_change_no_choice(split, tmp_path):
     """Other targets on the same rows, and the settings stay as they were."""
     names = ["own_products", "cooccurrence", "markov", "session_knn"]
-    other = write(tmp_path / "other", [list(map(int, s)) for s in benchmark.read(split).corpus()], [[3, 4], [7], [99]], [1, 2, 99])
+    other = write(tmp_path / "other", [list(map(int, s)) for s in published.read(split).corpus()], [[3, 4], [7], [99]], [1, 2, 99])
     one, two = (benchmark.run(folder, names, progress=False)["models"] for folder in (split, other))
     assert all(one[name]["settings"] == two[name]["settings"] and one[name]["mrr@20"] != two[name]["mrr@20"] for name in names)
 
 
 def test_shorter_prefixes_can_be_left_out(split):
-    read = benchmark.read(split)
+    read = published.read(split)
     assert len(read.examples(shortest=2)) == 2000 and (read.examples(shortest=2).lengths > 1).all()
     with pytest.raises(ValueError, match="shortest is 4; it must be from 1 to 3"):
         benchmark.run(split, ["popular"], shortest=4)
 
 
 def test_the_own_session_of_a_training_row_is_known_and_test_rows_have_none(split):
-    read = benchmark.read(split)
+    read = published.read(split)
     train = read.examples()
     assert (train.trained - train.start == 4).all() and (train.start % 4 == 0).all()
     assert (read.test.trained == read.test.start).all()
@@ -134,9 +138,9 @@ def test_rows_that_are_prefixes_of_one_another_are_of_one_session(tmp_path):
     expected = [0, 0, 0, 1, 2, 2, 3]
     for rows, owners in ((falling, expected), (falling[::-1], [0, 1, 1, 2, 3, 3, 3])):
         folder = write(tmp_path / "rows", sessions, [row[0] for row in rows], [row[1] for row in rows])
-        assert benchmark.read(folder).test.user_ids.tolist() == [str(owner) for owner in owners]
+        assert published.read(folder).test.user_ids.tolist() == [str(owner) for owner in owners]
     named = write(tmp_path / "named", sessions, [row[0] for row in falling], [row[1] for row in falling], session_id=[5, 5, 5, 6, 7, 7, 8])
-    assert benchmark.read(named).test.user_ids.tolist() == ["5", "5", "5", "6", "7", "7", "8"]
+    assert published.read(named).test.user_ids.tolist() == ["5", "5", "5", "6", "7", "7", "8"]
 
 
 def test_intervals_are_drawn_over_sessions(tmp_path):
@@ -191,24 +195,24 @@ def test_an_unknown_model_is_refused(split):
 def test_bad_splits_are_refused_in_one_sentence(split, spoil, message):
     spoil(split)
     with pytest.raises(ValueError, match=message):
-        benchmark.read(split)
+        published.read(split)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a folder; a split is a folder with train_sessions.parquet"):
-        benchmark.read(tmp_path / "nothing")
+        published.read(tmp_path / "nothing")
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="The published split is not on this machine (../shared/data).")
 def test_a_published_split_gives_the_known_figures():
     """First-order Markov and the counts of the file, as measured by its editors."""
-    split = benchmark.read(PUBLISHED)
+    split = published.read(PUBLISHED)
     assert len(split.examples()) == 369_859 and len(split.test) == 55_898 and len(split.product_ids) == 17_745
     corpus, ids = split.corpus(), split.product_ids
     table = transitions.following(corpus, ids, 1)
     # Its editors let nothing follow what came after the last product, and broke no ties by popularity: ours does both.
     alone, ours = (
-        metrics.summary(metrics.evaluate(model, split.test).ranks)
+        evaluation.summary(evaluation.evaluate(model, split.test).ranks)
         for model in (lambda part: table[part.items[part.end - 1]].toarray(), baselines.markov(corpus, ids))
     )
     assert alone["hit_rate@20"] == pytest.approx(0.647, abs=0.002) and ours["mrr@20"] == pytest.approx(0.297, abs=0.003)

@@ -4,39 +4,44 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shelfspace import baselines, ceiling, engines, events, metrics, sequences, shop
+from shelfspace.logs import clean, engines, events
+from shelfspace.measure import beyond_accuracy, evaluation, ranking
+from shelfspace.models import baselines, session_knn
+from shelfspace.sequences import arrays, prepare
+from shelfspace.shop import assortment, simulation, tables, write
+from shelfspace.trials import ceiling
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = shop.simulate(users=6_000, products=600, seed=3)
+    made = simulation.simulate(users=6_000, products=600, seed=3)
     folder = tmp_path_factory.mktemp("shop")
-    shop.write(made, folder / "events.parquet")
-    shop.write_truth(made, folder)
+    write.write(made, folder / "events.parquet")
+    write.write_truth(made, folder)
     return folder
 
 
-@pytest.fixture(scope="module", params=sequences.PROTOCOLS)
+@pytest.fixture(scope="module", params=prepare.PROTOCOLS)
 def trial(folder, request, tmp_path_factory):
     """Table, product ids, test examples and the ceiling's evaluation under a protocol."""
     log, path = events.read(folder / "events.parquet"), tmp_path_factory.mktemp(request.param) / "sequences.parquet"
-    engines.write(sequences.sequences(log.table, protocol=request.param), path)
-    table = sequences.load(path)
-    product_ids = np.sort(events.products(log.table).to_pandas()["product_id"].to_numpy().astype(str))
-    test = sequences.examples(table, product_ids, "test")
+    engines.write(prepare.sequences(log.table, protocol=request.param), path)
+    table = arrays.load(path)
+    product_ids = np.sort(clean.products(log.table).to_pandas()["product_id"].to_numpy().astype(str))
+    test = arrays.examples(table, product_ids, "test")
     model = ceiling.model(folder, product_ids, min_products=5, last=request.param == "last-product")
-    return table, product_ids, test, metrics.evaluate(model, test, probabilities=True)
+    return table, product_ids, test, evaluation.evaluate(model, test, probabilities=True)
 
 
 def test_chances_by_taste_are_those_of_many_draws():
-    catalogue, rng = shop._catalogue(200, np.random.default_rng(1)), np.random.default_rng(2)
-    traits = shop._traits(catalogue, 3, rng)
-    truth = shop._truth(catalogue, traits)
+    catalogue, rng = assortment.make_catalogue(200, np.random.default_rng(1)), np.random.default_rng(2)
+    traits = simulation._traits(catalogue, 3, rng)
+    truth = tables.truth(catalogue, traits)
     found = ceiling._taste(truth["products"], truth["users"])(np.arange(3))
-    place = shop._by_id(catalogue)[1]
+    place = write._by_id(catalogue)[1]
     assert np.allclose(found.sum(axis=1), 1, atol=2e-3)
     for user in range(3):
-        drawn = place[shop._by_taste(catalogue, traits, np.full(200_000, user), rng)]
+        drawn = place[simulation._by_taste(catalogue, traits, np.full(200_000, user), rng)]
         share = np.bincount(drawn, minlength=200) / len(drawn)
         assert np.abs(share - found[user]).max() < 5 * np.sqrt(found[user].max() / len(drawn))
 
@@ -52,7 +57,7 @@ def test_what_is_expected_is_what_happens(trial):
     reciprocal = 1 / np.arange(1, 21)
     off = (hit - chance) @ reciprocal
     assert abs(off.mean()) < 3 * off.std() / np.sqrt(len(off))
-    table, error = metrics.calibration(found, test.target)
+    table, error = beyond_accuracy.calibration(found, test.target)
     assert error < 0.03 and table.probability.iloc[-1] > 5 * table.probability.iloc[0]
 
 
@@ -63,29 +68,29 @@ def test_no_target_was_impossible(trial):
 
 def test_no_baseline_beats_the_ceiling(trial, folder):
     table, product_ids, test, found = trial
-    corpus, new = sequences.corpus(table, targets=True), ~test.seen()
+    corpus, new = arrays.corpus(table, targets=True), ~test.seen()
     counts = baselines.visit_counts(corpus, product_ids)
     models = {
         "popular": baselines.popular(counts),
         "own products": baselines.own_products(counts, 1.0),
         "markov": baselines.markov(corpus, product_ids, 4),
         "co-occurrence": baselines.item_to_item(baselines.cooccurrence(corpus, product_ids), 1.0),
-        "session-KNN": baselines.session_knn(corpus, product_ids, decay=0.3),
+        "session-KNN": session_knn.session_knn(corpus, product_ids, decay=0.3),
         "who does not know the customers": ceiling.model(
             folder, product_ids, min_products=5, last=len(np.unique(test.user_ids)) == len(test), traits=False
         ),
     }
     for name, model in models.items():
-        other = metrics.evaluate(model, test)
+        other = evaluation.evaluate(model, test)
         for rank, of_other in ((found.ranks, other.ranks), (found.ranks_new[new], other.ranks_new[new])):
-            for measure in (metrics.hit_rate, metrics.reciprocal_rank):
+            for measure in (ranking.hit_rate, ranking.reciprocal_rank):
                 assert measure(rank, 20).mean() > measure(of_other, 20).mean(), name
 
 
 def test_a_block_of_examples_changes_nothing(trial, folder):
     _, product_ids, test, found = trial
     model = ceiling.model(folder, product_ids, min_products=5, last=len(np.unique(test.user_ids)) == len(test))
-    again = metrics.evaluate(model, test[:50], block=7, threads=1)
+    again = evaluation.evaluate(model, test[:50], block=7, threads=1)
     assert (again.ranks == found.ranks[:50]).all() and (again.ranks_new == found.ranks_new[:50]).all()
 
 

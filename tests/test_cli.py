@@ -10,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from shelfspace import cli, pipeline, places
+from shelfspace import cli
+from shelfspace.files import places, stages
+from shelfspace.run import execution, pipeline
 
 
 def call(monkeypatch, *words: str) -> int:
@@ -166,7 +168,7 @@ def test_errors_of_a_stage_and_of_the_disk_are_told_apart_from_wrong_input(asked
         code = call(monkeypatch, "report")
         return code, capsys.readouterr().err.strip()
 
-    assert fail(pipeline.StageError("02 stopped.")) == (1, "shelfspace: 02 stopped.")
+    assert fail(execution.StageError("02 stopped.")) == (1, "shelfspace: 02 stopped.")
     assert fail(OSError(28, "No space left on device", "x.parquet")) == (1, "shelfspace: No space left on device: x.parquet")
     assert fail(OSError(28, "No space left on device")) == (1, "shelfspace: No space left on device.")
     assert fail(MemoryError())[1].startswith("shelfspace: there is not enough memory")
@@ -194,7 +196,7 @@ def test_parameters_lists_every_one(monkeypatch, capsys):
     assert call(monkeypatch, "parameters") == 0
     said = capsys.readouterr().out
     names = [line.split()[0] for line in said.strip().splitlines()]
-    assert names == [p.name for p in pipeline.parameters() if p.name not in pipeline.PLUMBING]
+    assert names == [p.name for p in stages.parameters() if p.name not in stages.PLUMBING]
     assert "one of last-product, time" in said
 
 

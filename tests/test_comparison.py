@@ -17,7 +17,10 @@ from test_cli import call
 from test_pipeline import notebooks  # noqa: F401  (two notebooks that take no time)
 from test_report import HOSTILE, metrics, params
 
-from shelfspace import comparison, pipeline, runs
+from shelfspace.files import run_files
+from shelfspace.page import comparison
+from shelfspace.run import keys, pipeline
+from shelfspace.run import sweep as sweeps
 
 
 def make(folder: Path, factor: float = 1.0, **changed) -> Path:
@@ -54,7 +57,7 @@ def test_page_of_two_runs(tmp_path):
     assert len(mrr) == 8 and mrr[0].th.get_text() == "Recommender"
     assert [" ".join(cell.get_text().split()) for cell in mrr[0].select("td")] == ["8.7% 8.3–9.2%", "10.5% 10.0–11.0%"]
     assert [cell.get("class") for cell in mrr[0].select("td")] == [None, ["best"]]
-    edit(two, "metrics.json", lambda m: m["models"].update(popular=runs.read_json(one / "metrics.json")["models"]["popular"]))
+    edit(two, "metrics.json", lambda m: m["models"].update(popular=run_files.read_json(one / "metrics.json")["models"]["popular"]))
     again = BeautifulSoup(comparison.render([one, two], tmp_path / "y.html").read_text(encoding="utf-8"), "html.parser")
     assert [cell.get("class") for cell in again.select("#table-1 tbody tr")[-1].select("td")] == [None, None]  # alike: none is best
     differing = {row.th.get_text(): [c.get_text() for c in row.select("td")] for row in soup.select("#differences tbody tr")}
@@ -126,7 +129,7 @@ def test_other_targets_of_the_same_log_are_told_by_the_records(tmp_path):
     one, two = make(tmp_path / "one", min_products=5), make(tmp_path / "two", min_products=7)
     for folder, digest in ((one, 64 * "a"), (two, 64 * "b")):
         record = {"stage": "01_prepare", "key": 64 * "0", "seconds": 1.0, "outputs": {"sequences.parquet": digest}}
-        runs.write_json(folder / ".stages" / "01_prepare.json", record)
+        run_files.write_json(folder / ".stages" / "01_prepare.json", record)
     (said,) = comparison.cautions(comparison.read([one, two]))
     assert said.startswith("Different targets: the runs' sequences differ (min_products)")
 
@@ -253,7 +256,7 @@ def test_real_runs_are_compared(small_run, tmp_path):
     page = comparison.render([small_run.folder, copy], tmp_path / "x.html").read_text(encoding="utf-8")
     assert "same targets" in page and "No parameter: the runs were made with the same ones." in page
     table = BeautifulSoup(page, "html.parser").select("#table-1 tbody tr")
-    models = runs.read_json(copy / "metrics.json")["models"]
+    models = run_files.read_json(copy / "metrics.json")["models"]
     assert len(table) == len([name for name, values in models.items() if values["kind"] != "ceiling"])  # which is no model
     assert all(len({cell.get_text() for cell in row.select("td")}) == 1 for row in table)
 
@@ -263,7 +266,7 @@ def test_real_runs_are_compared(small_run, tmp_path):
 
 def sweep(notebooks, out, name, values, **options):  # noqa: F811
     said: list[str] = []
-    page = comparison.sweep(name, values, out, folder=notebooks, say=said.append, **options)
+    page = sweeps.sweep(name, values, out, folder=notebooks, say=said.append, **options)
     lines = [line.split() for line in "".join(said).strip().splitlines() if line.strip()]
     return page, [[line[0], "reused" in line] for line in lines if line[0] in ("01_first", "02_second")]
 
@@ -272,7 +275,7 @@ def test_a_sweep_runs_only_what_its_parameter_touches(notebooks, tmp_path):  # n
     out = tmp_path / "sweep"
     page, ran = sweep(notebooks, out, "factor", ["2", "3", "5"], given={"size": "4"})
     assert ran == [["01_first", False], ["02_second", False], *[["01_first", True], ["02_second", False]] * 2]
-    rates = [runs.read_json(out / f"factor={f}" / "metrics.json")["models"]["popular"]["hit_rate@20"] for f in (2, 3, 5)]
+    rates = [run_files.read_json(out / f"factor={f}" / "metrics.json")["models"]["popular"]["hit_rate@20"] for f in (2, 3, 5)]
     assert rates == [0.08, 0.12, 0.2]
     assert page == out / "compare.html" and "No best run is named" in page.read_text(encoding="utf-8")
     _, ran = sweep(notebooks, out, "factor", ["2", "3", "5", "7"], given={"size": "4"})  # one more value
@@ -309,7 +312,7 @@ def test_a_sweep_leaves_the_users_folders_alone(notebooks, tmp_path):  # noqa: F
 
 def test_sweep_on_the_command_line(monkeypatch, tmp_path, capsys):
     asked = []
-    monkeypatch.setattr(comparison, "sweep", lambda *words, **options: asked.append((words, options)) or tmp_path / "compare.html")
+    monkeypatch.setattr(sweeps, "sweep", lambda *words, **options: asked.append((words, options)) or tmp_path / "compare.html")
     (tmp_path / "p.yaml").write_text("hidden: 256, 128\n")
     words = ["-p", "decay=0, 0.05,0.1", "-p", "dim=32", "-f", tmp_path / "p.yaml", "--data", "log.csv"]
     assert call(monkeypatch, "sweep", *words) == 0
@@ -332,10 +335,10 @@ def test_sweep_on_the_command_line(monkeypatch, tmp_path, capsys):
 
 def test_stages_handed_on_are_the_first_runs(small_run, tmp_path):
     copy = tmp_path / "copy"
-    comparison._hand_on(small_run.folder, copy, ["01_prepare", "02_train_embeddings"])
+    sweep._hand_on(small_run.folder, copy, ["01_prepare", "02_train_embeddings"])
     assert {p.name for p in (copy / ".stages").iterdir()} == {"01_prepare.json", "02_train_embeddings.json"}
     for stage in ("01_prepare", "02_train_embeddings"):
-        record = runs.read_json(copy / ".stages" / f"{stage}.json")
-        assert pipeline._stale(stage, record["key"], copy) is None
+        record = run_files.read_json(copy / ".stages" / f"{stage}.json")
+        assert keys.stale(stage, record["key"], copy) is None
     assert not (copy / "tsne.parquet").exists()
     shutil.rmtree(copy)

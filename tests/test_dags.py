@@ -11,7 +11,8 @@ import sys
 import pytest
 from conftest import AIRFLOW, SMALL
 
-from shelfspace import pipeline, places, runs
+from shelfspace.files import places, run_files, stages
+from shelfspace.run import pipeline
 
 pytestmark = pytest.mark.skipif(not AIRFLOW, reason="Airflow is not installed (make extras), so its DAG is not tested.")
 
@@ -49,9 +50,9 @@ def test_the_dag_has_the_articles_shape_and_says_what_can_be_set(tmp_path):
     said = subprocess.run([sys.executable, "-c", LOOK, folder], env=environment, capture_output=True, text=True, check=True).stdout
     found = json.loads(re.search("^found (.*)$", said, re.M)[1])
     assert found["errors"] == {} and min(found["retries"]) >= 1 and found["schedule"] == "0 0 * * *"
-    tail = [stage.name.partition("_")[2] for stage in pipeline.stages()[6:]] + ["report"]
+    tail = [stage.name.partition("_")[2] for stage in stages.stages()[6:]] + ["report"]
     assert found["shape"] == SHAPE | dict(zip(tail, [[name] for name in ["evaluate", *tail]]))
-    for parameter in pipeline.parameters():
+    for parameter in stages.parameters():
         if parameter.name not in {"run_dir", "since", "until", "last_days"}:
             assert found["params"][parameter.name], parameter.name
     assert found["params"]["out"] and found["params"]["window_days"]
@@ -96,13 +97,13 @@ def test_a_killed_dag_run_goes_on_where_it_stopped_and_ends(second_run):
 
 
 def test_the_window_ends_with_the_data_interval(second_run):
-    parameters = runs.read_json(second_run.folder / "params.json")["parameters"]
+    parameters = run_files.read_json(second_run.folder / "params.json")["parameters"]
     assert (parameters["since"], parameters["until"]) == ("2024-03-04T00:00:00", "2024-04-01T00:00:00")
 
 
 def test_what_the_tasks_made_the_report_command_finds_up_to_date(second_run):
     given = SMALL | {"since": "2024-03-04T00:00:00", "until": "2024-04-01T00:00:00"}
     said: list[str] = []
-    command = runs.read_json(second_run.folder / "params.json")["command"]
+    command = run_files.read_json(second_run.folder / "params.json")["command"]
     pipeline.run(out=second_run.folder, given=given, command=command, say=said.append)
-    assert "".join(said).count("reused") == len(pipeline.stages()) + 1
+    assert "".join(said).count("reused") == len(stages.stages()) + 1

@@ -16,7 +16,10 @@ from test_pipeline import FIRST as FIRST_STAGE
 from test_pipeline import HEADER, contents
 from test_pipeline import SECOND as SECOND_STAGE
 
-from shelfspace import cli, execution, pipeline, report, runs
+from shelfspace import cli
+from shelfspace.files import run_files, stages
+from shelfspace.page import report
+from shelfspace.run import execution, pipeline
 
 RECORDS = (".stages/01_first.json", ".stages/02_second.json", ".stages/report.json", ".stages/made/first.json.json", ".stages/files")
 FILES = ("first.json", "metrics.json", "params.json", "report.html", "notebooks/01_first.ipynb", "notebooks/02_second.ipynb")
@@ -42,7 +45,7 @@ SHAPES = (
 def in_process(stage, values, final) -> None:
     """Run a notebook here, which takes no time, instead of in a kernel."""
     space: dict = {}
-    with runs.atomic(final) as temporary:
+    with run_files.atomic(final) as temporary:
         for cell in stage.notebook.cells:
             if cell.cell_type == "code":
                 exec(cell.source, space)
@@ -52,8 +55,8 @@ def in_process(stage, values, final) -> None:
 
 def page(out: Path) -> Path:
     """A page that shows the figures, instead of all that the report shows."""
-    with runs.atomic(out / "report.html") as temporary:
-        temporary.write_text(json.dumps(runs.read_json(out / "metrics.json")["models"]))
+    with run_files.atomic(out / "report.html") as temporary:
+        temporary.write_text(json.dumps(run_files.read_json(out / "metrics.json")["models"]))
     return out / "report.html"
 
 
@@ -64,15 +67,15 @@ def whole(tmp_path_factory):
     notebooks = root / "notebooks"
     notebooks.mkdir()
     (notebooks / "01_first.py").write_text(HEADER + FIRST_STAGE.replace(
-        'runs.write_json(run / "first.json", {"size": size, "data": data})',
-        'runs.once(run, "first.json", lambda path: path.write_text(f\'{{"size": {size}}}\'))',
+        'run_files.write_json(run / "first.json", {"size": size, "data": data})',
+        'run_files.once(run, "first.json", lambda path: path.write_text(f\'{{"size": {size}}}\'))',
     ))  # fmt: skip
     (notebooks / "02_second.py").write_text(HEADER + SECOND_STAGE)
-    known = pipeline.stages(notebooks)
+    known = stages.stages(notebooks)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execution, "run", in_process)
         patch.setattr(pipeline, "_commit", lambda: None)
-        patch.setattr(pipeline, "stages", lambda folder: known)
+        patch.setattr(stages, "stages", lambda folder: known)
         patch.setattr(report, "render", page)
         patch.setitem(pipeline.run.__kwdefaults__, "folder", notebooks)
         out = root / "whole"
@@ -199,10 +202,10 @@ def test_the_progress_says_what_was_damaged(whole, tmp_path, capfd, name, text, 
 def test_latencies_that_were_forged_are_measured_again(whole, tmp_path, capfd):
     out = tmp_path / "run"
     shutil.copytree(whole, out)
-    metrics = runs.read_json(out / "metrics.json")
+    metrics = run_files.read_json(out / "metrics.json")
     (out / "metrics.json").write_text(json.dumps(metrics | {"timings": {"latency": "forged"}}))
     assert call(out) == 0
     assert "02_second" in (said := capfd.readouterr().out) and "rebuilt: metrics.json was changed" in said
     (out / "metrics.json").write_text(json.dumps(metrics | {"timings": {"01_first": "forged"}}))
     assert call(out) == 0
-    assert all(isinstance(seconds, float) for seconds in runs.read_json(out / "metrics.json")["timings"].values())
+    assert all(isinstance(seconds, float) for seconds in run_files.read_json(out / "metrics.json")["timings"].values())

@@ -6,7 +6,8 @@ import nbformat
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_notebook
 
-from shelfspace import dataflow, pipeline, runs
+from shelfspace.files import run_files, stages
+from shelfspace.page import dataflow
 
 
 def test_paths_that_code_names():
@@ -31,7 +32,7 @@ def test_who_wrote_and_who_reads(tmp_path):
     outputs = {"01_first": ["a.json"], "02_second": ["v/one.parquet", "v/two.parquet", "lonely.parquet"], "03_third": ["metrics.json"]}
     for stage, code in cells.items():
         record = {"stage": stage, "key": "0" * 64, "seconds": 1, "outputs": dict.fromkeys(outputs[stage], "0" * 64)}
-        runs.write_json(tmp_path / ".stages" / f"{stage}.json", record)
+        run_files.write_json(tmp_path / ".stages" / f"{stage}.json", record)
         (tmp_path / "notebooks").mkdir(exist_ok=True)
         nbformat.write(new_notebook(cells=[new_code_cell(code)]), tmp_path / "notebooks" / f"{stage}.ipynb")
     (tmp_path / "a.json").write_text("12345")
@@ -48,8 +49,8 @@ def test_who_wrote_and_who_reads(tmp_path):
 
 
 def test_the_map_in_the_page_is_that_of_the_run(small_run):
-    stages, files = dataflow.read(small_run.folder, "")
-    assert stages == [stage.name for stage in pipeline.stages()] + ["report"]
+    names, files = dataflow.read(small_run.folder, "")
+    assert names == [stage.name for stage in stages.stages()] + ["report"]
     known = {file.name: file for file in files}
     assert known["products.parquet"].readers == (1, 2, 3, 4, 5, 6, 7) and known["tsne.parquet"].readers == (7,)
     assert known["product_embeddings/{starspace,word2vec}.parquet"].writer == 1

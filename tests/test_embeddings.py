@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shelfspace import embeddings
-from shelfspace.embeddings import Embeddings
-from shelfspace.sequences import Examples
+from shelfspace.sequences.arrays import Examples
+from shelfspace.vectors import embeddings, validation
+from shelfspace.vectors.embeddings import Embeddings
 
 
 def blobs(groups=4, size=25, dim=8, spread=0.3, seed=0):
@@ -43,7 +43,7 @@ def test_nearest_by_cosine_ignores_length_and_leaves_out_the_product_itself():
 def test_triplets_are_of_the_same_and_of_another_category():
     vectors, categories = blobs()
     categories[:3] = [None, "", "lonely"]
-    pairs, others = embeddings.category_triplets(categories, np.ones(len(categories), bool), per_anchor=40)
+    pairs, others = validation.category_triplets(categories, np.ones(len(categories), bool), per_anchor=40)
     assert (categories[pairs[:, 0]] == categories[pairs[:, 1]]).all()
     assert (categories[pairs[:, 0]] != categories[others]).all()
     assert (pairs[:, 0] != pairs[:, 1]).all()
@@ -54,29 +54,29 @@ def test_triplets_are_of_the_same_and_of_another_category():
 
 def test_triplet_check_tells_good_vectors_from_noise():
     vectors, categories = blobs()
-    triplets = embeddings.category_triplets(categories, np.ones(100, bool))
-    good = embeddings.triplet_check(vectors, *triplets)
-    noise = embeddings.triplet_check(np.random.default_rng(9).normal(size=(100, 8)), *triplets)
+    triplets = validation.category_triplets(categories, np.ones(100, bool))
+    good = validation.triplet_check(vectors, *triplets)
+    noise = validation.triplet_check(np.random.default_rng(9).normal(size=(100, 8)), *triplets)
     assert good.auc > 0.95 and good.ci95[0] <= good.auc <= good.ci95[1]
     assert noise.ci95[0] < 0.5 < noise.ci95[1]
-    assert embeddings.triplet_check(np.ones((100, 8)), *triplets).auc == 0.5
+    assert validation.triplet_check(np.ones((100, 8)), *triplets).auc == 0.5
 
 
 def test_triplet_check_needs_a_triplet():
     with pytest.raises(ValueError, match="no triplet"):
-        embeddings.triplet_check(np.ones((2, 2)), np.zeros((0, 2), int), np.zeros(0, int))
+        validation.triplet_check(np.ones((2, 2)), np.zeros((0, 2), int), np.zeros(0, int))
 
 
 def test_several_embeddings_are_asked_the_same_triplets_or_none():
     aligned = {"right": (np.eye(3)[[0, 0, 1]], np.ones(3, bool)), "wrong": (np.eye(3)[[0, 1, 0]], np.ones(3, bool))}
-    found = embeddings.triplet_checks(aligned, np.array([[0, 1]]), np.array([2]))
+    found = validation.triplet_checks(aligned, np.array([[0, 1]]), np.array([2]))
     assert {name: check.auc for name, check in found.items()} == {"right": 1.0, "wrong": 0.0}
-    assert embeddings.triplet_checks(aligned, np.zeros((0, 2), int), np.zeros(0, int)) == {}
+    assert validation.triplet_checks(aligned, np.zeros((0, 2), int), np.zeros(0, int)) == {}
 
 
 def test_tsne_keeps_neighbours_together_and_repeats_to_the_bit():
     vectors, categories = blobs(groups=3, size=20)
-    one, two = embeddings.tsne(vectors, perplexity=10, seed=1), embeddings.tsne(vectors, perplexity=10, seed=1)
+    one, two = validation.tsne(vectors, perplexity=10, seed=1), validation.tsne(vectors, perplexity=10, seed=1)
     assert one.shape == (60, 2) and np.array_equal(one, two)
     centres = np.array([one[categories == c].mean(axis=0) for c in ("c0", "c1", "c2")])
     nearest = np.linalg.norm(one[:, None] - centres, axis=2).argmin(axis=1)
@@ -89,7 +89,7 @@ def test_next_product_triplets_take_new_known_targets_only():
     seen = Examples(items, np.zeros(4), np.zeros(4, np.int8), four, four + 1, np.array([1, 1, 4, 0], np.int32),
                     np.zeros(4, np.int8), four.astype(str))  # fmt: skip
     known = np.array([True, True, True, True, False, True])
-    pairs, others = embeddings.next_product_triplets(seen, known)
+    pairs, others = validation.next_product_triplets(seen, known)
     assert set(map(tuple, pairs)) <= {(0, 1), (3, 0)}  # 1 → 1 was seen before, and 4 has no embedding
     assert known[others].all() and (others[:, None] != pairs).all()
 
@@ -97,7 +97,7 @@ def test_next_product_triplets_take_new_known_targets_only():
 def test_complement_triplets_compare_within_the_complements_category():
     products = pd.DataFrame({"product_id": list("abcdef"), "category": ["phone", "case", "case", "case", "phone", "chair"]})
     complements = pd.DataFrame({"product_id": ["a", "a", "e", "x"], "complement_id": ["b", "c", "d", "b"], "chance": 0.5})
-    pairs, others = embeddings.complement_triplets(complements, products, np.ones(6, bool))
+    pairs, others = validation.complement_triplets(complements, products, np.ones(6, bool))
     assert pairs.tolist() == [[0, 1], [0, 2], [4, 3]]
     assert others[:2].tolist() == [3, 3]  # the only case that does not go with phone a
     assert others[2] in (1, 2)

@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import sqlglot
 
-from shelfspace import engines, events, sequences, users
+from shelfspace.logs import clean, engines, layouts
+from shelfspace.models import relational, users
+from shelfspace.sequences import prepare
 
 DIM = 4
 LOG = {"user_id": "string", "product_id": "string", "timestamp": "timestamp('UTC')", "event": "string", "row": "int64"}
@@ -40,14 +42,14 @@ def tables(tmp_path_factory):
         "user_id": [f"ü{u:03d}" for u in rng.integers(120, size=n)],
         "product_id": [f"p{p:02d}" for p in rng.integers(30, size=n)],
         "timestamp": pd.Timestamp("2024-03-04") + pd.to_timedelta(rng.integers(20 * 86_400_000_000, size=n), unit="us"),
-        "event": np.array(["search", *sequences.EVENT_LEVELS])[rng.choice(4, p=[0.05, 0.75, 0.15, 0.05], size=n)],
+        "event": np.array(["search", *prepare.EVENT_LEVELS])[rng.choice(4, p=[0.05, 0.75, 0.15, 0.05], size=n)],
         "name": np.array(["lamp", "Lamp", None])[rng.integers(3, size=n)], "price": rng.choice([1.5, 2.0, np.nan], size=n),
         "row": np.arange(n),
     })  # fmt: skip
     log.loc[log.event == "search", "product_id"] = None
     log.loc[::7, "timestamp"] = log.timestamp[::7].dt.floor("D")  # several events at one time: the file's order counts
     log.to_parquet(folder / "log.parquet", index=False)
-    visits = sequences.visits(ibis.memtable(log), 600).select("user_id", "product_id", "timestamp", "position")
+    visits = prepare.visits(ibis.memtable(log), 600).select("user_id", "product_id", "timestamp", "position")
     visits.order_by("user_id", "position").to_parquet(folder / "history.parquet")
     vectors = pa.array(rng.normal(size=24 * DIM).astype(np.float32))  # six products have none
     ids = [f"p{p:02d}" for p in range(24)]
@@ -79,14 +81,14 @@ def test_a_path_says_nothing_of_what_is_in_the_file(tmp_path, request, engine, n
 
 
 @pytest.mark.parametrize("target_event", ["", "add_to_cart"])
-@pytest.mark.parametrize("protocol", sequences.PROTOCOLS)
+@pytest.mark.parametrize("protocol", prepare.PROTOCOLS)
 def test_spark_writes_the_same_sequences_as_duckdb(spark, duckdb, tables, tmp_path, protocol, target_event):
     made = {}
     for connection in (duckdb, spark):
-        log = sequences.last_days(engines.read(connection, tables / "log.parquet"), 15 if target_event else 0)
+        log = prepare.last_days(engines.read(connection, tables / "log.parquet"), 15 if target_event else 0)
         if protocol == "time":  # with the log's own sessions, some of them missing
             log = log.mutate(session_id=log.timestamp.day().cast("string").nullif("7"))
-        query = sequences.sequences(log, protocol=protocol, target_event=target_event, session_gap=600, test_days=5)
+        query = prepare.sequences(log, protocol=protocol, target_event=target_event, session_gap=600, test_days=5)
         made[connection.name] = written(query, tmp_path / f"{connection.name}.parquet")
     assert made["duckdb"].num_rows > 500 and set(made["duckdb"]["role"].to_pylist()) == {"history", "target"}
     assert made["pyspark"].equals(made["duckdb"])
@@ -97,8 +99,8 @@ def test_spark_gives_the_same_user_embeddings_as_duckdb(spark, duckdb, tables, t
     found = {}
     for connection in (duckdb, spark):
         history, embeddings = (engines.read(connection, tables / f"{name}.parquet") for name in ("history", "embeddings"))
-        query = users.relational(history, embeddings, DIM, 2.0, decay_time).order_by("user_id")
-        users.write(query, tmp_path / f"{connection.name}.parquet", DIM)
+        query = relational.relational(history, embeddings, DIM, 2.0, decay_time).order_by("user_id")
+        relational.write(query, tmp_path / f"{connection.name}.parquet", DIM)
         found[connection.name] = pq.read_table(tmp_path / f"{connection.name}.parquet")
     assert found["pyspark"].schema == found["duckdb"].schema and found["duckdb"].num_rows > 100
     assert found["pyspark"]["user_id"].equals(found["duckdb"]["user_id"])
@@ -122,11 +124,11 @@ INVOICES = pd.DataFrame({
 })  # fmt: skip
 
 
-@pytest.mark.parametrize("raw, layout", [(TEXT, None), (INVOICES, events.LAYOUTS["Online Retail"])], ids=["text", "invoices"])
+@pytest.mark.parametrize("raw, layout", [(TEXT, None), (INVOICES, layouts.LAYOUTS["Online Retail"])], ids=["text", "invoices"])
 def test_spark_cleans_as_duckdb_does(spark, duckdb, tmp_path, raw, layout):
     raw.assign(row=range(len(raw))).to_parquet(tmp_path / "raw.parquet", index=False)
     one, two = (
-        written(events.clean(engines.read(connection, tmp_path / "raw.parquet"), layout).order_by("row"), tmp_path / name)
+        written(clean.clean(engines.read(connection, tmp_path / "raw.parquet"), layout).order_by("row"), tmp_path / name)
         for connection, name in ((duckdb, "one.parquet"), (spark, "two.parquet"))
     )
     assert one["reason"].null_count and one["reason"].null_count < len(raw)
@@ -135,7 +137,7 @@ def test_spark_cleans_as_duckdb_does(spark, duckdb, tmp_path, raw, layout):
 
 def test_spark_lists_the_same_products(spark, duckdb, tables, tmp_path):
     one, two = (
-        written(events.products(engines.read(connection, tables / "log.parquet")), tmp_path / f"{connection.name}.parquet")
+        written(clean.products(engines.read(connection, tables / "log.parquet")), tmp_path / f"{connection.name}.parquet")
         for connection in (duckdb, spark)
     )
     assert one.num_rows == 30 and two.equals(one)
@@ -154,25 +156,25 @@ def through_bigquery(query: ibis.Table, duckdb) -> pa.Table:
 
 
 @pytest.mark.parametrize("target_event", ["", "add_to_cart"])
-@pytest.mark.parametrize("protocol", sequences.PROTOCOLS)
+@pytest.mark.parametrize("protocol", prepare.PROTOCOLS)
 def test_bigquerys_sql_gives_the_same_sequences(duckdb, tables, tmp_path, protocol, target_event):
     options = {"protocol": protocol, "target_event": target_event, "session_gap": 600, "test_days": 5}
     log = engines.read(duckdb, tables / "log.parquet").select(*LOG)
-    expected = written(sequences.sequences(log, **options), tmp_path / "sequences.parquet")
+    expected = written(prepare.sequences(log, **options), tmp_path / "sequences.parquet")
     duckdb.raw_sql(f"CREATE OR REPLACE VIEW log AS {duckdb.compile(log.mutate(timestamp=log.timestamp.cast(LOG['timestamp'])))}")
-    found = through_bigquery(sequences.sequences(ibis.table(LOG, name="log"), **options), duckdb)
+    found = through_bigquery(prepare.sequences(ibis.table(LOG, name="log"), **options), duckdb)
     assert found.num_rows > 500 and found.cast(expected.schema).equals(expected)
 
 
 @pytest.mark.parametrize("decay_time", users.DECAY_TIMES)
 def test_bigquerys_sql_gives_the_same_user_embeddings(duckdb, tables, decay_time):
     history, embeddings = (engines.read(duckdb, tables / f"{name}.parquet") for name in ("history", "embeddings"))
-    expected = users.relational(history, embeddings, DIM, 2.0, decay_time).order_by("user_id").to_pandas()
+    expected = relational.relational(history, embeddings, DIM, 2.0, decay_time).order_by("user_id").to_pandas()
     for name, table in (("history", history.mutate(timestamp=history.timestamp.cast(LOG["timestamp"]))), ("embeddings", embeddings)):
         duckdb.raw_sql(f"CREATE OR REPLACE VIEW {name} AS {duckdb.compile(table)}")
     visits = ibis.table({**{name: LOG[name] for name in ("user_id", "product_id", "timestamp")}, "position": "int32"}, name="history")
     vectors = ibis.table({"product_id": "string", "vector": "array<float32>"}, name="embeddings")
-    found = through_bigquery(users.relational(visits, vectors, DIM, 2.0, decay_time).order_by("user_id"), duckdb).to_pandas()
+    found = through_bigquery(relational.relational(visits, vectors, DIM, 2.0, decay_time).order_by("user_id"), duckdb).to_pandas()
     assert found.user_id.tolist() == expected.user_id.tolist() and len(found) > 100
     np.testing.assert_allclose(np.stack(found.vector), np.stack(expected.vector), atol=1e-5)
 

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shelfspace import events, runs
+from shelfspace.files import run_files
+from shelfspace.logs import clean, events, sources
 
 LOGS = Path(os.environ.get("SHELFSPACE_LOGS", Path(__file__).parents[1].parent / "shared" / "data"))
 GOOD = "user_id,product_id,timestamp\nu1,p1,2024-05-01\nu1,p2,2024-05-02\nu2,p1,2024-05-03\n"
@@ -305,7 +306,7 @@ def test_folder_glob_and_list_read_in_order(tmp_path):
     assert rows(events.read(str(tmp_path / "part-*.csv")), "product_id") == expected
     files = [tmp_path / f"part-{i}.csv" for i in (2, 0, 2)]
     assert rows(events.read(files), "product_id") == [("p2",), ("q2",), ("p0",), ("q0",)]
-    assert events.read(tmp_path).fingerprint == events.fingerprint(tmp_path) != events.fingerprint(files)
+    assert events.read(tmp_path).fingerprint == sources.fingerprint(tmp_path) != sources.fingerprint(files)
 
 
 def test_events_in_the_overlap_of_two_files_count_once(tmp_path):
@@ -456,7 +457,7 @@ def test_real_logs(where, layout, read, kept, users, products):
     found = log.table.aggregate(n=log.table.count(), u=log.table.user_id.nunique(), p=log.table.product_id.nunique())
     assert tuple(found.execute().iloc[0]) == (kept, users, products)
     assert log.layout == layout and log.rows == read == kept + sum(log.dropped.values())
-    assert events.products(log.table).count().execute() == products
+    assert clean.products(log.table).count().execute() == products
 
 
 # What does not fit: one sentence each
@@ -842,7 +843,7 @@ u,,2024-05-01,ignored,,search
 """,
         )
     )
-    assert events.products(log.table).to_pyarrow().to_pylist() == [
+    assert clean.products(log.table).to_pyarrow().to_pylist() == [
         {"product_id": "a", "name": "Ant", "price": 4.0, "count": 2},
         {"product_id": "b", "name": "lamp", "price": 2.0, "count": 3},
         {"product_id": "c", "name": None, "price": None, "count": 1},
@@ -859,17 +860,17 @@ def test_cleaning_is_portable():
             "price": "string",
         }
     )
-    sql = str(ibis.to_sql(events.clean(raw), dialect="bigquery"))
+    sql = str(ibis.to_sql(clean.clean(raw), dialect="bigquery"))
     assert "SAFE_CAST" in sql and "reason" in sql
 
 
 def test_fingerprint_follows_bytes_and_names(tmp_path):
     a, b = write(tmp_path, "a.csv", GOOD), write(tmp_path, "b.csv", GOOD)
-    assert events.fingerprint(a) == events.fingerprint(str(a)) == events.fingerprint([a])
-    assert len({events.fingerprint(d) for d in (a, b, [a, b], [b, a])}) == 4
-    before = events.fingerprint(a)
+    assert sources.fingerprint(a) == sources.fingerprint(str(a)) == sources.fingerprint([a])
+    assert len({sources.fingerprint(d) for d in (a, b, [a, b], [b, a])}) == 4
+    before = sources.fingerprint(a)
     write(tmp_path, "a.csv", GOOD + "u3,p1,2024-05-04\n")
-    assert events.fingerprint(a) != before
+    assert sources.fingerprint(a) != before
 
 
 def test_a_log_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
@@ -887,14 +888,14 @@ def test_a_log_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
             events.read(tmp_path, connection=connection)
         assert connection.con.execute("SHOW ALL TABLES").fetchall() == []
         monkeypatch.setattr(events, "_load", load)
-        assert events.read(tmp_path).fingerprint == events.fingerprint(tmp_path)
+        assert events.read(tmp_path).fingerprint == sources.fingerprint(tmp_path)
 
 
 def test_a_log_that_is_another_than_the_pipeline_saw_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path, "log.csv", GOOD)
-    runs.write_json(tmp_path / "params.json", {"input": {"fingerprint": events.fingerprint(path)}})
+    run_files.write_json(tmp_path / "params.json", {"input": {"fingerprint": sources.fingerprint(path)}})
     assert events.announced(tmp_path, str(path)) == ""  # a notebook by hand
-    monkeypatch.setenv(runs.KEY, "key")
+    monkeypatch.setenv(run_files.KEY, "key")
     assert events.announced(tmp_path, "shop") == ""
     expected = events.announced(tmp_path, str(path))
     assert events.read(path, expected=expected).rows == 3

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shelfspace import features
+from shelfspace.vectors import features
 
 PRODUCTS = pd.DataFrame({
     "product_id": ["b", "a", "c"],

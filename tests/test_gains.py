@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shelfspace import gains, variants
+from shelfspace.trials import gains, variants
 
 
 def test_gains_by_hand():
@@ -34,3 +34,13 @@ def test_verdicts_follow_the_intervals():
     assert "does harm beside" in gains.verdict(*pair, {"mrr@20": level, "hit_rate@20": down})
     assert "gains and loses" in gains.verdict(*pair, {"mrr@20": down, "hit_rate@20": level, "cold": up})
     assert "is not shown to differ from word2vec" in gains.verdict(*pair, {"mrr@20": level, "hit_rate@20": level})
+
+
+def test_a_short_verdict_names_the_measures():
+    up, down, level = ({"value": 0.1, "gain": g, "ci95": [g - 0.01, g + 0.01], "n": 9} for g in (0.02, -0.02, 0.0))
+    assert gains.points(up) == "+2.0 (+1.0 to +3.0)"
+    assert gains.standing({"mrr@20": level, "hit_rate@20": level}) == "level"
+    assert gains.standing({"mrr@20": up, "next_cart": up}) == "helps MRR@20, to the cart"
+    mixed = {"mrr@20": down, "cold": up, "others": down}
+    assert gains.standing(mixed) == "helps new products; harms MRR@20, beside new products"
+    assert gains.standing({"mrr@20": level, "cold": level | {"value": 0.0}, "others": down}) == "level"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shelfspace import features, images
+from shelfspace.vectors import features, images
 
 
 def picture(left: tuple, right: tuple, side: int = 64) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shelfspace import places
+from shelfspace.files import places
 
 MODULE = "from shelfspace import cli; cli.main()"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shelfspace import embeddings, neighbours
+from shelfspace.vectors import embeddings, neighbours
 
 
 def test_it_finds_nearly_what_an_exact_search_finds_and_the_same_each_time():

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shelfspace import newcomers
-from shelfspace.features import of_products
-from shelfspace.metrics import top_k
-from shelfspace.sequences import Examples
+from shelfspace.measure.ranking import top_k
+from shelfspace.models import newcomers
+from shelfspace.sequences.arrays import Examples
+from shelfspace.vectors.features import of_products
 
 
 def test_a_new_product_is_the_mean_of_the_most_alike_by_hand():

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from conftest import SMALL, make_run
 
-from shelfspace import pipeline, places, runs
+from shelfspace.files import places, run_files, stages
 
-STAGES = pipeline.stages()
+STAGES = stages.stages()
 SCRIPTS = [places.NOTEBOOKS / f"{stage.name}.py" for stage in STAGES]
 SHORT = SMALL | {
     "epochs": 1,
@@ -46,7 +46,7 @@ def test_a_notebook_says_what_it_will_do_and_what_it_found(stage):
     assert "In this notebook you will" in cells[0].source
     headings = [line for c in cells if c.cell_type == "markdown" for line in c.source.splitlines() if line.startswith("## ")]
     assert "## Takeaways" in headings
-    assert "plots.takeaways(" in cells[-1].source
+    assert "exhibits.takeaways(" in cells[-1].source
 
 
 @each_stage
@@ -124,8 +124,8 @@ def test_a_product_that_nobody_clicked_has_the_places_that_are_kept_for_it(small
     rows = pd.read_parquet(copy / "recommendations.parquet")
     assert set(rows[rows["rank"] == 20].product_id) == {"zzz"} and "zzz" not in set(rows[rows["rank"] < 20].product_id)
     execute(STAGES[5], {"run_dir": str(copy)})
-    leaving = runs.read_json(copy / "recommender.json")["model"]
-    assert 0 < runs.read_json(copy / "metrics.json")["models"][leaving]["hit_rate@20"] < 1
+    leaving = run_files.read_json(copy / "recommender.json")["model"]
+    assert 0 < run_files.read_json(copy / "metrics.json")["models"][leaving]["hit_rate@20"] < 1
 
 
 def test_a_tiny_log_has_a_report_that_leaves_out_what_it_cannot_tell(tmp_path):
@@ -135,7 +135,7 @@ def test_a_tiny_log_has_a_report_that_leaves_out_what_it_cannot_tell(tmp_path):
     shares = {"min_products": 2, "valid_share": 0.3, "test_share": 0.3}
     made = make_run(tmp_path / "user_id=7" / "run", str(tmp_path / "log.csv"), **shares)
     assert (made.folder / "report.html").exists()
-    found = runs.read_json(made.folder / "metrics.json")
+    found = run_files.read_json(made.folder / "metrics.json")
     assert found["data"]["users_kept"] == 9 and found["slices"] == {} and found["embeddings"]["word2vec"]["triplet_auc"] is None
     page = (made.folder / "report.html").read_text(encoding="utf-8")
     assert "too small for a single triplet" in page and "No part of the" in page

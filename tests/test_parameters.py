@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shelfspace import parameters, pipeline
+from shelfspace.files import parameters, stages
 
-KNOWN = {parameter.name: parameter for parameter in pipeline.parameters()}
+KNOWN = {parameter.name: parameter for parameter in stages.parameters()}
 
 
 def one(line: str) -> parameters.Parameter:
@@ -126,7 +126,7 @@ def test_absurd_values_are_refused_in_one_sentence_that_says_what_is_allowed(nam
 )
 def test_values_that_do_not_go_together_are_refused(values, sentence):
     with pytest.raises(ValueError, match=sentence):
-        pipeline.resolve(values)
+        stages.resolve(values)
 
 
 def test_values_that_go_together():

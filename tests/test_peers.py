@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shelfspace import metrics, peers
-from shelfspace.sequences import Corpus, Examples
+from shelfspace.measure import evaluation
+from shelfspace.models import peers
+from shelfspace.sequences.arrays import Corpus, Examples
 
 IDS = np.array([f"p{i:02d}" for i in range(12)])
 
@@ -35,7 +36,7 @@ def test_learns_what_only_the_order_tells(kind):
     model, kept = peers.train(kind, ring(), IDS, dim=16, dropout=0.0, epochs=15, batch=20, learning_rate=0.01, progress=False)
     assert kept == 15
     examples = asked([[2, 3, 4], [1, 3, 5], [2, 3], [1, 3]], [5, 7, 4, 5])
-    assert metrics.evaluate(model, examples).ranks.tolist() == [1, 1, 1, 1]
+    assert evaluation.evaluate(model, examples).ranks.tolist() == [1, 1, 1, 1]
     alone = np.concatenate([model(examples[i : i + 1]) for i in range(4)])
     assert np.allclose(model(examples), alone, atol=1e-5)  # shorter rows do not see what they are padded with
 

@@ -21,7 +21,11 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import make_run
 
-from shelfspace import embeddings, execution, pipeline, places, runs, sequences, variants
+from shelfspace.files import imports, places, run_files, stages
+from shelfspace.run import execution, hold, pipeline
+from shelfspace.sequences import arrays
+from shelfspace.trials import variants
+from shelfspace.vectors import embeddings
 
 HEADER = """# ---
 # jupyter:
@@ -49,10 +53,10 @@ wide = False  # a switch
 # ## Count to the size
 
 # %%
-from shelfspace import runs
+from shelfspace.files import run_files
 
-run = runs.run_folder(run_dir)
-runs.write_json(run / "first.json", {"size": size, "data": data})
+run = run_files.run_folder(run_dir)
+run_files.write_json(run / "first.json", {"size": size, "data": data})
 """
 SECOND = """# %% [markdown]
 # # 2. Second
@@ -66,14 +70,14 @@ seed = 0  # of everything random
 # ## Multiply
 
 # %%
-from shelfspace import runs
+from shelfspace.files import run_files
 
-run = runs.run_folder(run_dir)
-value = runs.read_json(run / "first.json")["size"] * factor
+run = run_files.run_folder(run_dir)
+value = run_files.read_json(run / "first.json")["size"] * factor
 
 # %%
 model = {"hit_rate@20": value / 100, "mrr@20": value / 200, "label": "Popular", "kind": "baseline"}
-runs.write_json(run / "metrics.json", {"models": {"popular": model}, "data": {}})
+run_files.write_json(run / "metrics.json", {"models": {"popular": model}, "data": {}})
 """
 
 
@@ -104,14 +108,14 @@ def reused(lines: list[str]) -> list[bool]:
 def test_stages_run_in_order_then_are_reused_until_something_they_depend_on_changes(notebooks, tmp_path):
     out = tmp_path / "run"
     assert reused(run(notebooks, out)) == [False, False, False]
-    assert runs.read_json(out / "metrics.json")["models"]["popular"]["hit_rate@20"] == 0.06
+    assert run_files.read_json(out / "metrics.json")["models"]["popular"]["hit_rate@20"] == 0.06
     page = (out / "report.html").read_bytes()
 
     assert reused(run(notebooks, out)) == [True, True, True]
     assert reused(run(notebooks, out, given={"factor": 5})) == [True, False, False]  # only what the parameter touches
     assert (out / "report.html").read_bytes() != page
     assert reused(run(notebooks, out, given={"factor": 5, "size": "4"})) == [False, False, False]
-    assert runs.read_json(out / "metrics.json")["models"]["popular"]["hit_rate@20"] == 0.2
+    assert run_files.read_json(out / "metrics.json")["models"]["popular"]["hit_rate@20"] == 0.2
 
     given = {"factor": 5, "size": 4}
     (out / "first.json").write_text("{}")  # somebody meddled with an output
@@ -125,7 +129,7 @@ def test_stages_run_in_order_then_are_reused_until_something_they_depend_on_chan
 
 def test_timings_are_written_and_do_not_count_as_a_change(notebooks, tmp_path):
     run(notebooks, tmp_path / "run")
-    timings = runs.read_json(tmp_path / "run" / "metrics.json")["timings"]
+    timings = run_files.read_json(tmp_path / "run" / "metrics.json")["timings"]
     assert list(timings) == ["01_first", "02_second"] and all(seconds > 0 for seconds in timings.values())
 
 
@@ -152,8 +156,8 @@ def test_whatever_a_stage_imports_is_part_of_its_key(tmp_path, monkeypatch, code
     for name, text in modules.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / f"{name}.py").write_text(text)
-    monkeypatch.setattr(pipeline, "PACKAGE", package)
-    found = {path.relative_to(package).with_suffix("").as_posix() for path in pipeline.imported(code)}
+    monkeypatch.setattr(imports, "PACKAGE", package)
+    found = {path.relative_to(package).with_suffix("").as_posix() for path in imports.imported(code)}
     assert found - {"__init__"} == set(files.split()) and ("__init__" in found) == bool(files)
 
 
@@ -171,7 +175,7 @@ def test_a_file_as_input_is_told_apart_by_its_content(notebooks, tmp_path):
     assert again()
     log.write_text("user_id,product_id,timestamp\nu,q,2024-01-01\n")
     assert not again()
-    assert runs.read_json(out / "first.json")["data"] == str(log)
+    assert run_files.read_json(out / "first.json")["data"] == str(log)
 
 
 def test_a_changed_folder_of_pictures_makes_the_stage_that_takes_it_stale(notebooks, tmp_path):
@@ -213,17 +217,17 @@ def test_parameters_that_do_not_fit_are_refused(notebooks, tmp_path, given, sent
 
 def test_parameters_are_read_as_what_their_defaults_are(notebooks):
     given = {"size": "4", "share": "1", "kind": "b", "maybe": "0.5", "wide": "yes"}
-    found = pipeline.resolve(given, notebooks)
+    found = stages.resolve(given, notebooks)
     assert [found[name] for name in given] == [4, 1.0, "b", 0.5, True]
-    assert pipeline.resolve({"maybe": "none", "size": 3.0}, notebooks)["maybe"] is None
-    assert pipeline.resolve({"since": date(2024, 3, 4)})["since"] == "2024-03-04"  # as YAML reads it
+    assert stages.resolve({"maybe": "none", "size": 3.0}, notebooks)["maybe"] is None
+    assert stages.resolve({"since": date(2024, 3, 4)})["since"] == "2024-03-04"  # as YAML reads it
 
 
 def test_two_notebooks_must_agree_on_a_default(notebooks):
     text = (notebooks / "02_second.py").read_text()
     (notebooks / "02_second.py").write_text(text.replace("factor = 2", "size = 2"))
     with pytest.raises(ValueError, match="size is 3 in 01_first and 2 in 02_second"):
-        pipeline.parameters(notebooks)
+        stages.parameters(notebooks)
 
 
 @pytest.mark.parametrize("start", ["07", "third"])
@@ -262,14 +266,14 @@ def test_what_the_user_put_into_a_runs_folder_stays(notebooks, tmp_path):
     assert reused(run(notebooks, out)) == [True, True, True]
     assert reused(run(notebooks, out, start="01", given={"size": 4})) == [False, False, False]
     assert contents(out).items() >= mine.items()
-    assert not set(mine) & (runs.listed(out) | set(runs.read_record(out, "01_first")["outputs"]))
+    assert not set(mine) & (run_files.listed(out) | set(run_files.read_record(out, "01_first")["outputs"]))
 
 
 @pytest.mark.parametrize("name", ["report.html", "params.json", "notebooks/02_second.ipynb"])
 def test_a_file_of_the_user_where_the_run_would_write_is_refused_before_any_work(notebooks, tmp_path, name):
     out = tmp_path / "run"
     out.mkdir()
-    runs.claim(out, ())
+    run_files.claim(out, ())
     (out / name).parent.mkdir(exist_ok=True)
     (out / name).write_text("mine")
     with pytest.raises(ValueError, match=f"{name} was not written by this run, which would replace it; move it"):
@@ -280,9 +284,9 @@ def test_a_file_of_the_user_where_the_run_would_write_is_refused_before_any_work
 def test_a_file_of_the_user_where_a_notebook_would_write_stops_the_notebook(notebooks, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
-    runs.claim(out, ())
+    run_files.claim(out, ())
     (out / "first.json").write_text("mine")
-    with pytest.raises(pipeline.StageError, match="first.json was not written by the run in that folder, so it is not replaced; move it"):
+    with pytest.raises(execution.StageError, match="first.json was not written by the run in that folder, so it is not replaced; move it"):
         run(notebooks, out)
     assert (out / "first.json").read_text() == "mine"
 
@@ -293,8 +297,8 @@ def test_a_run_from_before_there_were_lists_goes_on(notebooks, tmp_path):
     (out / ".stages" / "files").unlink()
     (out / "thesis.txt").write_text("mine")
     assert reused(run(notebooks, out)) == [True, True, True]
-    assert {"first.json", "metrics.json", "params.json", "report.html", "notebooks/01_first.ipynb"} <= runs.listed(out)
-    assert "thesis.txt" not in runs.listed(out)
+    assert {"first.json", "metrics.json", "params.json", "report.html", "notebooks/01_first.ipynb"} <= run_files.listed(out)
+    assert "thesis.txt" not in run_files.listed(out)
 
 
 def test_unfinished_files_of_a_killed_run_go_and_no_others(notebooks, tmp_path):
@@ -303,16 +307,16 @@ def test_unfinished_files_of_a_killed_run_go_and_no_others(notebooks, tmp_path):
     (out / "sub").mkdir()
     for name in ("sub/.tmp-ours", "sub/.tmp-theirs"):
         (out / name).write_text("")
-    runs.claim(out, ["sub/.tmp-ours"])
+    run_files.claim(out, ["sub/.tmp-ours"])
     run(notebooks, out)
-    assert os.listdir(out / "sub") == [".tmp-theirs"] and "sub/.tmp-ours" not in runs.listed(out)
+    assert os.listdir(out / "sub") == [".tmp-theirs"] and "sub/.tmp-ours" not in run_files.listed(out)
 
 
 @pytest.mark.parametrize("name", ["a{b}", "a{seed}", "no\u00a0break", "both'\"quotes", "%s {", "back\\slash", "user_id=7", "-"])
 def test_any_name_of_a_run_folder_will_do(notebooks, tmp_path, name):
     out = tmp_path / name
     assert reused(run(notebooks, out)) == [False, False, False]
-    assert runs.read_json(out / "metrics.json")["models"]["popular"]["hit_rate@20"] == 0.06
+    assert run_files.read_json(out / "metrics.json")["models"]["popular"]["hit_rate@20"] == 0.06
     assert sorted(os.listdir(tmp_path)) == sorted(["notebooks", name])
 
 
@@ -326,7 +330,7 @@ def test_the_callers_environment_is_as_it_was(notebooks, tmp_path, monkeypatch):
     run(notebooks, tmp_path / "run")
     assert dict(os.environ) == before
     (notebooks / "02_second.py").write_text((notebooks / "02_second.py").read_text().replace("* factor", "* undefined"))
-    with pytest.raises(pipeline.StageError):
+    with pytest.raises(execution.StageError):
         run(notebooks, tmp_path / "run")
     assert dict(os.environ) == before
 
@@ -357,11 +361,11 @@ def test_folders_that_are_not_a_runs_are_left_alone(notebooks, tmp_path):
             run(notebooks, out)
     assert os.listdir(full) == ["thesis.txt"]
     with pytest.raises(ValueError, match="holds no notebook"):
-        pipeline.stages(full)
+        stages.stages(full)
 
 
 def test_two_runs_at_once_do_not_meet_in_one_folder(notebooks, tmp_path):
-    with pipeline._lock(runs.run_folder(tmp_path / "run")):
+    with hold.lock(run_files.run_folder(tmp_path / "run")):
         with pytest.raises(ValueError, match="Another run is writing to"):
             run(notebooks, tmp_path / "run")
     assert reused(run(notebooks, tmp_path / "run")) == [False, False, False]
@@ -386,19 +390,19 @@ def test_a_scheduler_runs_stage_by_stage_and_the_whole_then_has_nothing_left_to_
 
 
 PARTS = """# %% tags=["setup"]
-from shelfspace import runs
+from shelfspace.files import run_files
 
-run = runs.run_folder(run_dir)
+run = run_files.run_folder(run_dir)
 
 # %% tags=["slow"]
-runs.once(run, "slow.json", lambda path: (open(log, "a").write("slow "), path.write_text("1")))
+run_files.once(run, "slow.json", lambda path: (open(log, "a").write("slow "), path.write_text("1")))
 
 # %% tags=["other"]
-runs.once(run, "other.json", lambda path: (open(log, "a").write("other "), path.write_text("2")))
+run_files.once(run, "other.json", lambda path: (open(log, "a").write("other "), path.write_text("2")))
 
 # %%
-model = {"hit_rate@20": runs.read_json(run / "slow.json") / 10, "mrr@20": 0.1, "label": "Popular", "kind": "baseline"}
-runs.write_json(run / "metrics.json", {"models": {"popular": model}, "data": {}})
+model = {"hit_rate@20": run_files.read_json(run / "slow.json") / 10, "mrr@20": 0.1, "label": "Popular", "kind": "baseline"}
+run_files.write_json(run / "metrics.json", {"models": {"popular": model}, "data": {}})
 """
 
 
@@ -420,7 +424,7 @@ def test_what_a_part_made_the_stage_finds_made(notebooks, tmp_path):
     assert log.read_text() == "slow " and not (out / "metrics.json").exists()
     assert reused(run(notebooks, out)) == [True, False, False]
     assert log.read_text() == "slow other "
-    record = runs.read_json(out / ".stages" / "02_second.json")
+    record = run_files.read_json(out / ".stages" / "02_second.json")
     assert {"slow.json", "other.json", "metrics.json"} == set(record["outputs"])
     assert reused(run(notebooks, out, only="02:slow")) == [True]
 
@@ -442,7 +446,7 @@ def test_a_failing_notebook_stops_the_run_and_is_kept(notebooks, tmp_path):
     broken = (notebooks / "02_second.py").read_text().replace("* factor", "* undefined")
     whole = (notebooks / "02_second.py").read_text()
     (notebooks / "02_second.py").write_text(broken)
-    with pytest.raises(pipeline.StageError) as caught:
+    with pytest.raises(execution.StageError) as caught:
         run(notebooks, out)
     sentence = str(caught.value)
     assert "02_second stopped in cell [" in sentence and "“Multiply”: NameError: name 'undefined' is not defined" in sentence
@@ -458,7 +462,7 @@ def test_a_failing_notebook_stops_the_run_and_is_kept(notebooks, tmp_path):
 def test_a_sentence_of_a_module_is_passed_on_as_it_is(notebooks, tmp_path):
     text = (notebooks / "01_first.py").read_text()
     (notebooks / "01_first.py").write_text(text.replace("run = ", 'raise ValueError("No users; give a longer log.")\nrun = '))
-    with pytest.raises(pipeline.StageError, match=r"“Count to the size”: No users; give a longer log\. \(The executed"):
+    with pytest.raises(execution.StageError, match=r"“Count to the size”: No users; give a longer log\. \(The executed"):
         run(notebooks, tmp_path / "run")
 
 
@@ -475,7 +479,7 @@ def test_a_sentence_of_a_module_is_passed_on_as_it_is(notebooks, tmp_path):
 def test_why_a_notebook_died_is_said_and_no_temporary_file_stays(notebooks, tmp_path, last, sentence):
     text, told = (notebooks / "01_first.py").read_text(), tmp_path / "folder"
     (notebooks / "01_first.py").write_text(text + f"import os, tempfile\nopen({str(told)!r}, 'w').write(tempfile.mkdtemp())\n{last}\n")
-    with pytest.raises(pipeline.StageError) as caught:
+    with pytest.raises(execution.StageError) as caught:
         run(notebooks, tmp_path / "run")
     assert sentence in str(caught.value) and ("memory" in str(caught.value)) == ("memory" in sentence)
     assert not temporary_files(tmp_path / "run")
@@ -484,7 +488,7 @@ def test_why_a_notebook_died_is_said_and_no_temporary_file_stays(notebooks, tmp_
 
 
 def temporary_files(out: Path) -> list[Path]:
-    return [path for path in out.rglob("*") if path.name.startswith(runs.TEMPORARY) or path.suffix == ".failed"]
+    return [path for path in out.rglob("*") if path.name.startswith(run_files.TEMPORARY) or path.suffix == ".failed"]
 
 
 def start(notebooks: Path, out: Path, limit: int | None = None) -> subprocess.Popen:
@@ -530,7 +534,7 @@ def test_whatever_interrupts_a_run_the_next_call_picks_up(notebooks, tmp_path, s
 def test_a_full_disk_leaves_no_half_file(notebooks, tmp_path):
     out = tmp_path / "run"
     text = (notebooks / "01_first.py").read_text()
-    (notebooks / "01_first.py").write_text(text + 'runs.write_json(run / "big.json", "x" * 400_000)\n')
+    (notebooks / "01_first.py").write_text(text + 'run_files.write_json(run / "big.json", "x" * 400_000)\n')
     process = start(notebooks, out, limit=100_000)  # no file may grow beyond it, as on a disk that is full
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "File too large" in errors and "Traceback" not in errors
@@ -544,7 +548,7 @@ def test_a_full_disk_leaves_no_half_file(notebooks, tmp_path):
 def test_a_run_writes_what_the_design_promises(small_run):
     out = small_run.folder
     lines = small_run.said.strip().splitlines()
-    assert [line.split()[0] for line in lines] == [stage.name for stage in pipeline.stages()] + ["report"]
+    assert [line.split()[0] for line in lines] == [stage.name for stage in stages.stages()] + ["report"]
     table = pq.read_table(out / "sequences.parquet")
     expected = {"user_id", "product_id", "timestamp", "event", "session", "role", "split"}
     assert expected <= set(table.column_names)
@@ -564,7 +568,7 @@ def test_a_run_writes_what_the_design_promises(small_run):
     parts = explained.drop(columns=["user_id", "rank", "product_id", "score"])
     assert len(beside) == len(explained) and parts.shape[1] > 4
     np.testing.assert_allclose(parts.sum(axis=1), explained.score, rtol=1e-5, atol=1e-5)
-    metrics = runs.read_json(out / "metrics.json")
+    metrics = run_files.read_json(out / "metrics.json")
     for model in metrics["models"].values():
         for name in ("hit_rate", "mrr"):
             for k in (5, 10, 20):
@@ -580,18 +584,18 @@ def test_a_run_writes_what_the_design_promises(small_run):
         assert column["baseline"] == max(baselines, key=lambda name: models[name]["valid"][key]["mrr@20"])
         assert set(column["paired"]) == set(models) - {column["baseline"]}
         assert all(one["p"] <= one["p_holm"] <= 1 for pair in column["paired"].values() for one in pair.values())
-    assert set(metrics["timings"]) == {stage.name for stage in pipeline.stages()} | {"latency"}
-    params = runs.read_json(out / "params.json")
+    assert set(metrics["timings"]) == {stage.name for stage in stages.stages()} | {"latency"}
+    params = run_files.read_json(out / "params.json")
     assert params["seed"] == 0 and params["parameters"]["shop_users"] == 600 and params["versions"]["gensim"]
     assert (out / "recommender.keras").stat().st_size > 0 and (out / "report.html").stat().st_size < 5_000_000
-    assert len(list((out / "notebooks").glob("*.ipynb"))) == len(pipeline.stages())
+    assert len(list((out / "notebooks").glob("*.ipynb"))) == len(stages.stages())
 
 
 def test_no_target_reaches_what_was_trained(small_run):
-    table = sequences.load(small_run.folder / "sequences.parquet")
+    table = arrays.load(small_run.folder / "sequences.parquet")
     frame = table.to_pandas()
     targets = frame[frame.role == "target"]
-    corpus = sequences.corpus(table)
+    corpus = arrays.corpus(table)
     history = frame[(frame.role == "history") & (frame.split == "train")]
     assert len(corpus.items) == len(history) == len(frame) - len(targets)
     last = frame[frame.role == "history"].groupby("user_id", observed=True).position.max()
@@ -599,12 +603,12 @@ def test_no_target_reaches_what_was_trained(small_run):
 
 
 def figures(folder: Path) -> dict:
-    return {name: value for name, value in runs.read_json(folder / "metrics.json").items() if name != "timings"}
+    return {name: value for name, value in run_files.read_json(folder / "metrics.json").items() if name != "timings"}
 
 
 def next_steps(folder: Path) -> dict:
     """Gains of all variants, without what depends on the machine."""
-    told = runs.read_json(folder / "next_steps.json")
+    told = run_files.read_json(folder / "next_steps.json")
     for one in told["variants"].values():
         for cost in ("train_s", "user_ms", "product_ms"):
             one.pop(cost)
@@ -630,7 +634,7 @@ def test_the_same_run_again_gives_the_same_bytes(small_run, second_run):
         *("product_embeddings/word2vec.parquet", "product_embeddings/starspace.parquet", "user_embeddings.parquet"),
         *("sequences.parquet", "products.parquet", "recommendations.parquet", "explanations.parquet", "tsne.parquet"),
     ):
-        assert runs.sha256_file(again / name) == runs.sha256_file(small_run.folder / name), name
+        assert run_files.sha256_file(again / name) == run_files.sha256_file(small_run.folder / name), name
 
 
 def test_a_log_of_three_columns_by_time(small_run, tmp_path):
@@ -654,9 +658,9 @@ def test_a_log_of_three_columns_by_time(small_run, tmp_path):
         str(tmp_path / "log.csv"), tmp_path / "run", columns="user_id=shopper,product_id=thing,timestamp=at", given=given,
         say=said.append,
     )  # fmt: skip
-    metrics = runs.read_json(tmp_path / "run" / "metrics.json")
+    metrics = run_files.read_json(tmp_path / "run" / "metrics.json")
     assert metrics["protocol"] == "time" and metrics["data"]["events_by_type"] == {"view": len(log)}
-    told = runs.read_json(tmp_path / "run" / "next_steps.json")
+    told = run_files.read_json(tmp_path / "run" / "next_steps.json")
     assert not {"starspace_alone", "word2vec_market", "word2vec_goals", "starspace_searches", "word2vec_learned"} & set(told["variants"])
     assert page.exists() and not {"name", "category"} & set(pd.read_parquet(tmp_path / "run" / "products.parquet"))
 
@@ -669,9 +673,9 @@ def test_papermill_by_hand_on_a_finished_run(small_run, tmp_path):
         [Path(sys.executable).parent / "papermill", notebook, tmp_path / "out.ipynb", "-p", "run_dir", copy, "-p", "decay", "0.2"],
         check=True, capture_output=True, cwd=places.ROOT,
     )  # fmt: skip
-    choice, sweep = runs.read_json(copy / "decay.json"), pd.read_parquet(copy / "decay_sweep.parquet")
+    choice, sweep = run_files.read_json(copy / "decay.json"), pd.read_parquet(copy / "decay_sweep.parquet")
     assert choice["decay"] == 0.2 and set(sweep[sweep.model == "word2vec_user"].decay) == {0.2}
-    before = runs.read_json(small_run.folder / "decay.json")["best"]
+    before = run_files.read_json(small_run.folder / "decay.json")["best"]
     for name in ("own_products", "cooccurrence"):  # the baselines choose theirs all the same
         assert choice["best"][name] == before[name] and sweep[sweep.model == name].decay.nunique() > 5
     assert (out := nbformat.read(tmp_path / "out.ipynb", as_version=4)).cells and out.metadata.papermill.exception is None
@@ -684,13 +688,13 @@ def test_papermill_by_hand_on_a_finished_run(small_run, tmp_path):
 def test_an_input_that_does_not_fit_is_one_sentence_and_leaves_no_report(tmp_path):
     log = tmp_path / "short.csv"
     log.write_text("user_id,product_id,timestamp\nu,p,2024-01-01\nu,q,2024-01-02\nv,p,2024-01-03\n")
-    with pytest.raises(pipeline.StageError, match="No user has 5 distinct products .the longest history has 2."):
+    with pytest.raises(execution.StageError, match="No user has 5 distinct products .the longest history has 2."):
         make_run(tmp_path / "run", data=str(log))
     assert not (tmp_path / "run" / "report.html").exists()
 
 
 def test_every_declared_parameter_is_used_and_explained():
-    for stage in pipeline.stages():
+    for stage in stages.stages():
         code = "\n".join(c.source for c in stage.notebook.cells if c.cell_type == "code")
         names = [node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
         for parameter in stage.parameters.values():

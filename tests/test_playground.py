@@ -14,8 +14,12 @@ import pytest
 from conftest import violations
 from test_report import HOSTILE
 
-from shelfspace import baselines, embeddings, metrics, playground, report, sequences, users
-from shelfspace.exhibits import clean
+from shelfspace.measure import ranking
+from shelfspace.models import baselines, users
+from shelfspace.page import playground, report
+from shelfspace.page.exhibits import clean
+from shelfspace.sequences import arrays
+from shelfspace.vectors import embeddings
 
 DECAYS = (0.0, 0.03, 0.7, 10.0)
 
@@ -34,7 +38,7 @@ def vectors_of(data: dict, space: dict) -> np.ndarray:
     return playground.restore(numbers(space["codes"], "i1", len(data["names"]), space["dim"]), numbers(space["scales"], "<f4"))
 
 
-def examples_of(data: dict) -> sequences.Examples:
+def examples_of(data: dict) -> arrays.Examples:
     """The customers' histories, as the Python side takes them."""
     lengths = [len(customer["items"]) for customer in data["customers"]]
     end = np.cumsum(lengths)
@@ -42,7 +46,7 @@ def examples_of(data: dict) -> sequences.Examples:
     times = -np.concatenate([customer["ages"] for customer in data["customers"]])
     target = np.array([customer["next"] for customer in data["customers"]])
     none = np.zeros(len(end), np.int8)
-    return sequences.Examples(flat, times, np.zeros(len(flat), np.int8), end - lengths, end, target, none, none.astype(str))
+    return arrays.Examples(flat, times, np.zeros(len(flat), np.int8), end - lengths, end, target, none, none.astype(str))
 
 
 # --- the data ---
@@ -71,7 +75,7 @@ def test_quantised_neighbours_are_the_neighbours(small_run, data):
 
 def test_data_are_the_runs_and_name_nobody(small_run, data):
     products = pd.read_parquet(small_run.folder / "products.parquet")
-    table = sequences.load(small_run.folder / "sequences.parquet").to_pandas()
+    table = arrays.load(small_run.folder / "sequences.parquet").to_pandas()
     assert data["total"] == len(products) == len(data["names"]) and data["grouped_by"] == "category"
     assert data["counts"] == sorted(products["count"], reverse=True)
     assert [space["name"] for space in data["spaces"]] == ["word2vec", "starspace"]
@@ -163,7 +167,7 @@ def test_the_maths_of_the_browser_is_pythons(open_run, data):
             for decay in DECAYS:
                 expected = baselines.nearest_to_user(vectors, known, decay, clock)(examples)
                 matrix = users.history_weights(examples, len(vectors), decay, clock, known).toarray()
-                ranks = metrics.ranks(expected, examples.target)
+                ranks = ranking.ranks(expected, examples.target)
                 for row, customer in enumerate(data["customers"]):
                     weights, scores, rank = page.evaluate(
                         f"""(() => {{

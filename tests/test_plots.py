@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from shelfspace import exhibits, palette, plots
+from shelfspace.page import charts, drawing, exhibits, palette, result_charts
 
 HOSTILE = "<script>alert(1)</script>\u202e$x$\x07"
 
@@ -82,9 +82,9 @@ def reliabilities():
 
 RNG = np.random.default_rng(0)
 FIGURES = {
-    "sequence_lengths": lambda: plots.sequence_lengths(RNG.integers(5, 300, 500)),
-    "sequence_lengths, all alike": lambda: plots.sequence_lengths([5, 5, 5]),
-    "events_per_day": lambda: plots.events_per_day(
+    "sequence_lengths": lambda: charts.sequence_lengths(RNG.integers(5, 300, 500)),
+    "sequence_lengths, all alike": lambda: charts.sequence_lengths([5, 5, 5]),
+    "events_per_day": lambda: charts.events_per_day(
         pd.DataFrame(
             {
                 "day": ["2024-01-01", "2024-01-03", "2024-01-03"],
@@ -93,30 +93,30 @@ FIGURES = {
             }
         )
     ),
-    "events_per_day, one day": lambda: plots.events_per_day(pd.DataFrame({"day": ["2024-01-01"], "event": ["view"], "count": [3]})),
-    "training_loss": lambda: plots.training_loss({"word2vec": [3, 2, 1], "starspace": [], "other": [1.0]}),
-    "tsne_map": lambda: plots.tsne_map(RNG.normal(size=(60, 2)), ["a", "b", None, HOSTILE, *"cdefghijklmnop"[:11]] * 4),
-    "tsne_map, no category": lambda: plots.tsne_map(RNG.normal(size=(9, 2)), [None] * 9, title="t"),
-    "similarity_heatmap": lambda: plots.similarity_heatmap(np.eye(3), ["a", HOSTILE, "x" * 10_000]),
-    "triplet_margins": lambda: plots.triplet_margins(RNG.random(99), RNG.random(99) - 0.5),
-    "triplet_margins, two": lambda: plots.triplet_margins(
+    "events_per_day, one day": lambda: charts.events_per_day(pd.DataFrame({"day": ["2024-01-01"], "event": ["view"], "count": [3]})),
+    "training_loss": lambda: charts.training_loss({"word2vec": [3, 2, 1], "starspace": [], "other": [1.0]}),
+    "tsne_map": lambda: charts.tsne_map(RNG.normal(size=(60, 2)), ["a", "b", None, HOSTILE, *"cdefghijklmnop"[:11]] * 4),
+    "tsne_map, no category": lambda: charts.tsne_map(RNG.normal(size=(9, 2)), [None] * 9, title="t"),
+    "similarity_heatmap": lambda: charts.similarity_heatmap(np.eye(3), ["a", HOSTILE, "x" * 10_000]),
+    "triplet_margins": lambda: charts.triplet_margins(RNG.random(99), RNG.random(99) - 0.5),
+    "triplet_margins, two": lambda: charts.triplet_margins(
         {"word2vec": RNG.random(9), "starspace": RNG.random(9)},
         {"word2vec": RNG.random(9), "starspace": RNG.random(9)},
     ),
-    "decay_weights": lambda: plots.decay_weights([3, 2, 0], {0: [1 / 3] * 3, 1.0: [0.1, 0.2, 0.7]}),
-    "decay_sweep": lambda: plots.decay_sweep(sweep()),
-    "decay_sweep, two models": lambda: plots.decay_sweep(pd.concat([sweep().assign(model="word2vec"), sweep().assign(model="starspace")])),
-    "model_comparison": lambda: plots.model_comparison(comparison()),
-    "slices": lambda: plots.slices(slice_table()),
-    "latency": lambda: plots.latency(latencies()),
-    "reliability": lambda: plots.reliability({"dense": reliabilities(), HOSTILE: reliabilities()}),
-    "learning_curve": lambda: plots.learning_curve(
+    "decay_weights": lambda: charts.decay_weights([3, 2, 0], {0: [1 / 3] * 3, 1.0: [0.1, 0.2, 0.7]}),
+    "decay_sweep": lambda: charts.decay_sweep(sweep()),
+    "decay_sweep, two models": lambda: charts.decay_sweep(pd.concat([sweep().assign(model="word2vec"), sweep().assign(model="starspace")])),
+    "model_comparison": lambda: result_charts.model_comparison(comparison()),
+    "slices": lambda: result_charts.slices(slice_table()),
+    "latency": lambda: result_charts.latency(latencies()),
+    "reliability": lambda: result_charts.reliability({"dense": reliabilities(), HOSTILE: reliabilities()}),
+    "learning_curve": lambda: result_charts.learning_curve(
         [
             {"loss": 3, "valid_loss": 3, "valid_mrr@20": 0.2},
             {"loss": 2, "valid_loss": 2.5, "valid_mrr@20": 0.1},
         ]
     ),
-    "coverage_by_count": lambda: plots.coverage_by_count(
+    "coverage_by_count": lambda: result_charts.coverage_by_count(
         pd.DataFrame({"count": [0, 1, 1, 4, 30, 500], "known": [False, True, False, True, True, True]})
     ),
 }
@@ -126,7 +126,7 @@ FIGURES = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_draw_and_are_named(name):
     fig = FIGURES[name]()
-    assert isinstance(fig, Figure) and fig.get_size_inches()[0] == plots.WIDTH
+    assert isinstance(fig, Figure) and fig.get_size_inches()[0] == drawing.WIDTH
     if not name.startswith(("tsne", "similarity")):
         assert any(axes.get_xlabel() for axes in fig.axes) or fig._supxlabel or name == "slices" or name.startswith("events")
     with np.errstate(all="raise"):
@@ -135,24 +135,26 @@ def test_figures_draw_and_are_named(name):
 
 
 def test_same_figure_same_bytes():
-    one, two = (exhibits._image(plots.model_comparison(comparison()))[1] for _ in range(2))
+    one, two = (exhibits._image(result_charts.model_comparison(comparison()))[1] for _ in range(2))
     assert one == two and b"<dc:date>" not in one
 
 
 def test_a_large_figure_becomes_a_png():
     rng = np.random.default_rng(0)
-    kind, data = exhibits._image(plots.tsne_map(rng.normal(size=(3000, 2)), ["a"] * 3000))
-    assert kind == "png" and Image.open(io.BytesIO(data)).width == plots.WIDTH * 150 and len(data) < 300_000
+    kind, data = exhibits._image(charts.tsne_map(rng.normal(size=(3000, 2)), ["a"] * 3000))
+    assert kind == "png" and Image.open(io.BytesIO(data)).width == drawing.WIDTH * 150 and len(data) < 300_000
 
 
 def test_colours_stay_with_their_names():
-    assert plots.color_of("word2vec") == plots.color_of("nearest_last_word2vec") == plots.color_of("Nearest to the user (word2vec)")
-    assert plots.color_of("Co-occurrence") == plots.color_of("cooccurrence") and plots.color_of("popular") == plots.color_of("most popular")
-    assert plots.color_of("own_products") != plots.color_of("popular") != plots.color_of("dense")
-    assert plots.color_of("Phones") == plots.color_of("Phones") and plots.color_of("Phones") in plots.PALETTE
+    assert palette.color_of("word2vec") == palette.color_of("nearest_last_word2vec") == palette.color_of("Nearest to the user (word2vec)")
+    assert palette.color_of("Co-occurrence") == palette.color_of("cooccurrence") and palette.color_of("popular") == palette.color_of(
+        "most popular"
+    )
+    assert palette.color_of("own_products") != palette.color_of("popular") != palette.color_of("dense")
+    assert palette.color_of("Phones") == palette.color_of("Phones") and palette.color_of("Phones") in palette.PALETTE
     names = ["Phones", "Cases", "Chairs", "Desks", "Lamps", "TVs", "Toys", "Books", "Bags", "Cups"]
-    colors = plots.colors_of(names)
-    assert len({colors[name] for name in names}) == 10 and colors == plots.colors_of(names[::-1])
+    colors = palette.colors_of(names)
+    assert len({colors[name] for name in names}) == 10 and colors == palette.colors_of(names[::-1])
 
 
 def test_colours_show_on_paper():
@@ -160,18 +162,18 @@ def test_colours_show_on_paper():
         part = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
         return 0.2126 * part[0] + 0.7152 * part[1] + 0.0722 * part[2]
 
-    for name, color in plots.COLORS.items():
+    for name, color in palette.COLORS.items():
         assert name == "other" or 1.05 / (luminance(color) + 0.05) >= 3, name
 
 
 def test_show_needs_words(displayed):
-    plots.show(plots.training_loss({"word2vec": [2.0, 1.0]}), caption="It <fell>.", alt='A "falling" curve.')
+    exhibits.show(charts.training_loss({"word2vec": [2.0, 1.0]}), caption="It <fell>.", alt='A "falling" curve.')
     image = displayed[0].find("img")
     assert image["alt"] == 'A "falling" curve.' and image["src"].startswith("data:image/svg+xml;base64,") and image["width"] == "614"
     assert displayed[0].figcaption.get_text() == "It <fell>."
     for missing in ({"caption": " ", "alt": "x"}, {"caption": "x", "alt": ""}):
         with pytest.raises(ValueError, match="needs a text"):
-            plots.show(Figure(), **missing)
+            exhibits.show(Figure(), **missing)
 
 
 def test_table(displayed):
@@ -186,56 +188,58 @@ def test_table(displayed):
         },
         index=["a", "b", "c"],
     )
-    plots.table(df, "Three <rows>.", {"share": ".1%", "name": str}, best=["count"], index=True)
+    exhibits.table(df, "Three <rows>.", {"share": ".1%", "name": str}, best=["count"], index=True)
     cells = [[td.get_text() for td in tr.find_all("td")] for tr in displayed[0].tbody.find_all("tr")]
     assert cells[0] == ["a", "<script>alert(1)</script>$x$", "12,345", "12.3%", "98.2%", "yes", "2024-01-01"]
     assert cells[1][3:] == ["–", "3", "no", "2024-01-01 10:30"] and len(cells[1][1]) == 400
     assert cells[2][3:] == ["50.0%", "4.5 %", "yes", "–"]
     assert displayed[0].strong.get_text() == "12,345" and not displayed[0].find("script")
     assert [th.get_text() for th in displayed[0].select("th.number")] == ["count", "share", "text"]
-    plots.table(df.iloc[:0], "Nothing.")
-    plots.table(pd.DataFrame({"a": [1234567.8, 0.00012345]}), "Numbers.")
+    exhibits.table(df.iloc[:0], "Nothing.")
+    exhibits.table(pd.DataFrame({"a": [1234567.8, 0.00012345]}), "Numbers.")
     assert [td.get_text() for td in displayed[2].find_all("td")] == ["1,234,568", "0.0001234"]
     with pytest.raises(ValueError, match="no column 'shar'; its columns are name"):
-        plots.table(df, "x", {"shar": ".1%"})
+        exhibits.table(df, "x", {"shar": ".1%"})
 
 
 def test_a_folded_text_keeps_its_lines(displayed):
-    plots.folded(HOSTILE, "SELECT 1 < 2\n  AS x")
+    exhibits.folded(HOSTILE, "SELECT 1 < 2\n  AS x")
     assert displayed[0].details.summary.text == "<script>alert(1)</script>$x$"
     assert displayed[0].pre.code.text == "SELECT 1 < 2\n  AS x"
 
 
 def test_takeaways_and_notes_are_text(displayed):
-    plots.takeaways([HOSTILE, "b"])
-    plots.note(HOSTILE)
+    exhibits.takeaways([HOSTILE, "b"])
+    exhibits.note(HOSTILE)
     assert [li.get_text() for li in displayed[0].find_all("li")] == ["<script>alert(1)</script>$x$", "b"]
     assert displayed[1].p.get_text() == "<script>alert(1)</script>$x$"
 
 
 def test_clean_and_short():
     assert exhibits.clean("a\tb\nc\x00\x1b[31m\u2066d\u202e 👩‍👧 سماعة") == "a b c[31md 👩‍👧 سماعة"
-    assert plots.short("abcdef", 4) == "abc…" and plots.short("abcd", 4) == "abcd"
+    assert exhibits.short("abcdef", 4) == "abc…" and exhibits.short("abcd", 4) == "abcd"
 
 
 def test_labels():
-    assert plots.label_of("starspace") == "StarSpace" and plots.label_of("my_model") == "my model"
-    assert plots.metric_label("hit_rate@20") == "HR@20" and plots.metric_label("mrr@5") == "MRR@5" and plots.metric_label("x_y") == "x y"
+    assert palette.label_of("starspace") == "StarSpace" and palette.label_of("my_model") == "my model"
+    assert (
+        palette.metric_label("hit_rate@20") == "HR@20" and palette.metric_label("mrr@5") == "MRR@5" and palette.metric_label("x_y") == "x y"
+    )
     products = pd.DataFrame({"product_id": ["1", "2", "3"], "name": ["Phone", None, "\x07"]})
-    assert list(plots.product_labels(products)) == ["Phone", "2", "3"]
-    assert list(plots.product_labels(products[["product_id"]])) == ["1", "2", "3"]
+    assert list(charts.product_labels(products)) == ["Phone", "2", "3"]
+    assert list(charts.product_labels(products[["product_id"]])) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
         (
-            lambda: plots.events_per_day(pd.DataFrame({"day": [1], "event": ["view"]})),
+            lambda: charts.events_per_day(pd.DataFrame({"day": [1], "event": ["view"]})),
             "events_per_day needs a column 'count'; it got day, event",
         ),
-        (lambda: plots.decay_sweep(sweep().drop(columns="mrr@20_lo")), "needs a column 'mrr@20_lo'"),
-        (lambda: plots.training_loss({"word2vec": []}), "got no losses"),
-        (lambda: plots.coverage_by_count(pd.DataFrame()), "it got none"),
+        (lambda: charts.decay_sweep(sweep().drop(columns="mrr@20_lo")), "needs a column 'mrr@20_lo'"),
+        (lambda: charts.training_loss({"word2vec": []}), "got no losses"),
+        (lambda: result_charts.coverage_by_count(pd.DataFrame()), "it got none"),
     ],
 )
 def test_what_does_not_fit_is_said(call, sentence):
@@ -244,7 +248,7 @@ def test_what_does_not_fit_is_said(call, sentence):
 
 
 def test_latency_joins_the_models_that_nothing_beats():
-    axes = plots.latency(latencies()).axes
+    axes = result_charts.latency(latencies()).axes
     assert [a.get_title(loc="left") for a in axes] == ["1 user at a time", "1,024 users at a time"]
     front = next(line for line in axes[0].lines if len(line.get_xdata()) > 1)
     assert front.get_xdata() == pytest.approx([0.1, 2]) and front.get_ydata() == pytest.approx([0.02, 0.1])
@@ -261,30 +265,6 @@ def test_models_differ_in_colour_or_marker():
         "tied",
         *(f"{e}_{how}" for e in ("word2vec", "starspace") for how in ("last", "user")),
     ]
-    looks = {(plots.color_of(name), palette.marker_of(name)) for name in models}
-    assert len(looks) == len(models) and all(plots.label_of(name) != name for name in models)
-    assert plots.color_of("recently_popular") != plots.color_of("popular")
-
-
-def test_gains_are_hollow_where_they_are_level_and_costs_have_a_row_each():
-    rows = pd.DataFrame({
-        "model": ["word2vec_goals", "starspace_goals"] * 2, "label": ["one", "two"] * 2, "metric": ["hit_rate@20"] * 2 + ["mrr@20"] * 2,
-        "gain": [0.02, 0.0, -0.01, 0.03], "lo": [0.01, -0.01, -0.02, -0.01], "hi": [0.03, 0.01, -0.005, 0.07],
-    })  # fmt: skip
-    fig = plots.gains(rows)
-    hollow = [
-        to_rgb(line.get_markerfacecolor()) == to_rgb(palette.PAPER)
-        for axes in fig.axes
-        for line in axes.lines
-        if line.get_marker() not in ("None", None, "|")
-    ]
-    assert hollow == [False, True, False, True] and [axes.get_title(loc="left") for axes in fig.axes] == ["HR@20", "MRR@20"]
-    costs = pd.DataFrame({
-        "model": ["word2vec", "tied"], "label": ["one", "two"], "value": [0.1, 0.2], "user_ms": [0.1, 4.0], "product_ms": [np.nan, 1.0],
-        "megabytes": [0.6, 3.4],
-    })  # fmt: skip
-    fig = plots.what_it_costs(costs)
-    assert [axes.get_title(loc="left") for axes in fig.axes] == ["MRR@20", "ms", "MB"]
-    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["one", "two"]
-    with pytest.raises(ValueError, match="megabytes"):
-        plots.what_it_costs(costs.drop(columns="megabytes"))
+    looks = {(palette.color_of(name), palette.marker_of(name)) for name in models}
+    assert len(looks) == len(models) and all(palette.label_of(name) != name for name in models)
+    assert palette.color_of("recently_popular") != palette.color_of("popular")

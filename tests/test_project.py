@@ -13,7 +13,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from shelfspace import pipeline, places
+from shelfspace.files import places, stages
 
 ROOT = places.ROOT
 
@@ -95,8 +95,8 @@ def test_the_readme_names_commands_that_exist():
     for target in set(re.findall(r"make (\w+)\b(?= |`|$)", readme, re.M)) & {"report", "test", "lab", "sample"}:
         assert re.search(rf"^{target}:", makefile, re.M), target
     for notebook in re.findall(r"\d\d_[a-z_]+", readme):
-        assert notebook in {stage.name for stage in pipeline.stages()}, notebook
-    known = {p.name for p in pipeline.parameters()}
+        assert notebook in {stage.name for stage in stages.stages()}, notebook
+    known = {p.name for p in stages.parameters()}
     for name in re.findall(r"-p (\w+)[= ]", readme):
         assert name in known, name
 

@@ -6,11 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shelfspace import metrics, ranked
-from shelfspace.sequences import Corpus, Examples
+from shelfspace.files import run_files
+from shelfspace.measure import evaluation, ranking
+from shelfspace.models import baselines, factors, ranked, retrieval, tied
+from shelfspace.sequences.arrays import Corpus, Examples
+from shelfspace.vectors import embeddings
 
 
-def shop(n: int = 400, n_products: int = 30, seed: int = 0) -> tuple[Examples, ranked.Facts]:
+def shop(n: int = 400, n_products: int = 30, seed: int = 0) -> tuple[Examples, retrieval.Facts]:
     """Customers who see four products, after which comes the one whose number follows that of the newest, or the newest again."""
     rng = np.random.default_rng(seed)
     items = rng.integers(0, n_products, (n, 5))
@@ -26,7 +29,7 @@ def shop(n: int = 400, n_products: int = 30, seed: int = 0) -> tuple[Examples, r
     ids = np.array([f"p{i:02d}" for i in range(n_products)])
     corpus = Corpus(ids, examples.items, 5 * np.arange(n + 1), examples.times, examples.events)
     products = pd.DataFrame({"product_id": ids, "category": np.where(np.arange(n_products) % 2, "odd", "even")})
-    return examples, ranked.facts(corpus, products, np.eye(n_products, dtype=np.float32))
+    return examples, retrieval.facts(corpus, products, np.eye(n_products, dtype=np.float32))
 
 
 def following(n_products: int):
@@ -46,7 +49,7 @@ def trained():
 
 
 def column(table: np.ndarray, name: str) -> np.ndarray:
-    return table[:, ranked.DESCRIPTION.index(name)]
+    return table[:, retrieval.DESCRIPTION.index(name)]
 
 
 def test_a_candidate_is_described_as_by_hand():
@@ -56,12 +59,12 @@ def test_a_candidate_is_described_as_by_hand():
         np.array([1], np.int32), np.zeros(1, np.int8), np.array(["Ada"]), np.array([2]),
     )  # fmt: skip
     nothing = np.full(3, np.nan, np.float32)
-    facts = ranked.Facts(
+    facts = retrieval.Facts(
         np.array([5.0, 1.0, 3.0], np.float32), np.array([0.0, 0.0, 2.0], np.float32), np.zeros(3, np.float32), 9.0,
         np.array([0, 0, 1], np.int32), np.full(3, -1, np.int32), np.log1p(np.array([10.0, 20.0, 5.0], np.float32)), nothing,
         np.eye(3, dtype=np.float32),
     )  # fmt: skip
-    table = ranked.describe(facts, examples, np.arange(3, dtype=np.int32), np.array([0, 3]))
+    table = retrieval.describe(facts, examples, np.arange(3, dtype=np.int32), np.array([0, 3]))
     np.testing.assert_allclose(column(table, "own/visits"), [1, 0, 2])
     np.testing.assert_allclose(column(table, "own/visits_ago"), [1, np.nan, 0])
     np.testing.assert_allclose(column(table, "own/days_ago"), [2, np.nan, 0])
@@ -77,7 +80,7 @@ def test_a_candidate_is_described_as_by_hand():
     np.testing.assert_allclose(column(table, "popularity/visits"), [4, 1, 2])
     np.testing.assert_allclose(column(table, "popularity/share_taken"), [0, 0, 1 / 12], rtol=1e-6)
     np.testing.assert_allclose(column(table, "category/visits_ago"), [1, 1, 0])
-    fade = 1 + ranked.FADE + ranked.FADE**2
+    fade = 1 + retrieval.FADE + retrieval.FADE**2
     np.testing.assert_allclose(column(table, "category/share"), [0.8 / fade, 0.8 / fade, 1.64 / fade], rtol=1e-6)
     assert np.isnan(column(table, "brand/share")).all() and np.isnan(column(table, "price/above_usual")).all()
     np.testing.assert_allclose(column(table, "price/above_newest"), np.log([11 / 6, 21 / 6, 1]), rtol=1e-5)
@@ -88,14 +91,14 @@ def test_a_candidate_is_described_as_by_hand():
 def test_descriptions_do_not_depend_on_who_else_is_described():
     examples, facts = shop(50)
     product = np.tile(np.arange(30, dtype=np.int32), 50)
-    whole = ranked.describe(facts, examples, product, 30 * np.arange(51))
-    alone = [ranked.describe(facts, examples[i : i + 1], product[:30], np.array([0, 30])) for i in range(50)]
+    whole = retrieval.describe(facts, examples, product, 30 * np.arange(51))
+    alone = [retrieval.describe(facts, examples[i : i + 1], product[:30], np.array([0, 30])) for i in range(50)]
     np.testing.assert_array_equal(whole, np.concatenate(alone))
 
 
 def test_candidates_are_the_first_of_each_source_and_what_was_seen():
     examples, _ = shop(20)
-    product, offsets, said, _ = ranked.candidates(following(30), examples, top=3)
+    product, offsets, said, _ = retrieval.candidates(following(30), examples, top=3)
     for i in range(20):
         mine = product[offsets[i] : offsets[i + 1]]
         history = examples.items[examples.start[i] : examples.end[i]]
@@ -117,8 +120,8 @@ def test_of_a_very_long_history_the_newest_products_are_candidates():
         np.zeros(1, np.int8),
         np.array(["Ada"]),
     )
-    product, _, _, _ = ranked.candidates({"none": lambda part: np.zeros((len(part), n), np.float32)}, one, top=3)
-    assert set(product) == {0, 1, 2, *range(n - 1 - ranked.OWN, n - 1)}
+    product, _, _, _ = retrieval.candidates({"none": lambda part: np.zeros((len(part), n), np.float32)}, one, top=3)
+    assert set(product) == {0, 1, 2, *range(n - 1 - retrieval.OWN, n - 1)}
 
 
 def test_no_more_is_learned_from_than_memory_holds(monkeypatch):
@@ -131,9 +134,9 @@ def test_no_more_is_learned_from_than_memory_holds(monkeypatch):
 
 def test_it_learns_when_to_trust_a_source(trained):
     model, test = trained
-    rank = metrics.evaluate(ranked.recommend(model), test).ranks
-    alone = metrics.evaluate(model.sources["after"], test).ranks
-    assert metrics.reciprocal_rank(rank, 20).mean() > metrics.reciprocal_rank(alone, 20).mean() + 0.1
+    rank = evaluation.evaluate(ranked.recommend(model), test).ranks
+    alone = evaluation.evaluate(model.sources["after"], test).ranks
+    assert ranking.reciprocal_rank(rank, 20).mean() > ranking.reciprocal_rank(alone, 20).mean() + 0.1
     assert (rank <= 2).mean() > 0.95  # either of the two that can come
 
 
@@ -186,6 +189,39 @@ def test_it_is_the_same_from_its_file(trained, tmp_path):
         ranked.load(tmp_path / "ranker.txt", {"after": model.sources["after"]}, model.facts)
 
 
+def test_the_ranker_of_a_run_is_opened_as_it_was_left(tmp_path, monkeypatch):
+    """From the files of a run alone: the scores are those of the ranker that was trained, and what is given is not counted anew."""
+    examples, valid, test = (shop(200, seed=seed)[0] for seed in range(3))
+    ids = np.array([f"p{i:02d}" for i in range(30)])
+    corpus = Corpus(ids, examples.items, 5 * np.arange(201), examples.times, examples.events)
+    products = pd.DataFrame({"product_id": ids, "category": np.where(np.arange(30) % 2, "odd", "even")})
+    vectors = {
+        name: np.random.default_rng(seed).normal(size=(30, 4)).astype(np.float32) for seed, name in enumerate(("word2vec", "starspace"))
+    }
+    best = dict.fromkeys(("cooccurrence", "word2vec_user", "starspace_user"), {"decay": 0.5, "decay_time": "rank"})
+    learned = tied.start(vectors["starspace"], np.ones(30, bool), corpus, ids, decay_time="rank")
+    ease, pairs = factors.ease(corpus, ids), baselines.cooccurrence(corpus, ids)
+    aligned = {name: (table, np.ones(30, bool)) for name, table in vectors.items()}
+    sources = retrieval.sources(tied.recommend(learned), corpus, ids, aligned, best, ease)
+    model = ranked.train(sources, retrieval.facts(corpus, products, vectors["starspace"]), examples, valid, top=7, trees=20)
+
+    products.to_parquet(tmp_path / "products.parquet")
+    (tmp_path / "product_embeddings").mkdir()
+    for name, table in vectors.items():
+        embeddings.Embeddings(ids, table).save(tmp_path / "product_embeddings" / f"{name}.parquet")
+    run_files.write_json(tmp_path / "decay.json", {"embedding": "starspace", "best": best})
+    run_files.write_json(tmp_path / "recommender.json", {"top": 7})
+    learned.save(tmp_path / "recommender_tied.keras")
+    ranked.save(model, tmp_path / "recommender_ranked.txt")
+    opened = ranked.reopen(tmp_path / "recommender_ranked.txt", corpus)
+    assert opened.top == 7 and next(iter(opened.sources)) == "tied"
+    np.testing.assert_array_equal(ranked.recommend(opened)(test), ranked.recommend(model)(test))
+    monkeypatch.setattr(baselines, "cooccurrence", None)
+    monkeypatch.setattr(factors, "ease", None)
+    again = ranked.reopen(tmp_path / "recommender_ranked.txt", corpus, ease, pairs)
+    np.testing.assert_array_equal(ranked.recommend(again)(test), ranked.recommend(model)(test))
+
+
 def test_it_is_the_same_in_every_run():
     (examples, facts), (valid, _) = shop(200), shop(200, seed=1)
     texts = {ranked.train(following(30), facts, examples, valid, top=3, trees=10).trees.model_to_string() for _ in range(2)}
@@ -198,7 +234,7 @@ def test_where_no_source_names_a_target_the_targets_are_candidates():
     far = Examples(*(getattr(examples, name) for name in ("items", "times", "events", "start", "end")),
                    np.full(200, 29, np.int32), examples.target_event, examples.user_ids, examples.trained)  # fmt: skip
     far = far[~far.seen() & (far.items[far.end - 1] != 28)]
-    assert not any(29 in ranked.candidates(following(30), far[i : i + 1], top=3)[0] for i in range(5))
+    assert not any(29 in retrieval.candidates(following(30), far[i : i + 1], top=3)[0] for i in range(5))
     model = ranked.train(following(30), facts, far, far, top=3, trees=5)
     assert model.trees.num_trees() > 0 and np.isfinite(ranked.recommend(model)(far)).all()
     for learn, stop in ((far[:0], far), (far, far[:0])):

@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from shelfspace import recommender
-from shelfspace.recommender import keras
-from shelfspace.sequences import Examples
+from shelfspace.models import dense, recommendations, training
+from shelfspace.models.training import keras
+from shelfspace.sequences.arrays import Examples
 
 
 def task(n=600, dim=6, products=12, seed=0):
@@ -23,16 +23,16 @@ def task(n=600, dim=6, products=12, seed=0):
 
 
 def test_layers_are_the_articles():
-    kinds = [type(layer).__name__ for layer in recommender.dense(task()[0], 100, hidden=(8, 4)).layers]
+    kinds = [type(layer).__name__ for layer in dense.dense(task()[0], 100, hidden=(8, 4)).layers]
     assert kinds == ["InputLayer", "Normalization"] + ["Dense", "Dropout", "BatchNormalization"] * 2 + ["Dense"]
 
 
 def trained(seed=0, epochs=12, dropout=0.1, **options):
     users, targets = task()
-    recommender.deterministic(seed)
-    network = recommender.dense(users, 12, hidden=(32,), dropout=dropout)
+    training.deterministic(seed)
+    network = dense.dense(users, 12, hidden=(32,), dropout=dropout)
     options = {"learning_rate": 0.01, "progress": False, "batch": 64} | options
-    return network, recommender.train(network, users[:500], targets[:500], users[500:], targets[500:], epochs=epochs, **options)
+    return network, dense.train(network, users[:500], targets[:500], users[500:], targets[500:], epochs=epochs, **options)
 
 
 def test_learns_and_keeps_the_best_epoch():
@@ -41,7 +41,7 @@ def test_learns_and_keeps_the_best_epoch():
     assert (network.predict_on_batch(users[500:]).argmax(axis=1) == targets[500:]).mean() > 0.6
     assert history[-1]["loss"] < history[0]["loss"]
     best = max(epoch["valid_mrr@20"] for epoch in history)
-    _, now = recommender.validate(lambda part: network.predict_on_batch(users[500:][part]), targets[500:])
+    _, now = training.validate(lambda part: network.predict_on_batch(users[500:][part]), targets[500:])
     assert now == pytest.approx(best, abs=1e-9)
 
 
@@ -68,9 +68,9 @@ def test_a_pass_takes_no_more_examples_than_asked():
     few = np.random.default_rng(0).permutation(500)[:100]
     weights = []
     for part, limit in ((slice(500), 100), (few, 500)):
-        recommender.deterministic(0)
-        network = recommender.dense(users, 12, hidden=(32,))
-        recommender.train(network, users[part], targets[part], users[500:], targets[500:], epochs=1, examples=limit, progress=False)
+        training.deterministic(0)
+        network = dense.dense(users, 12, hidden=(32,))
+        dense.train(network, users[part], targets[part], users[500:], targets[500:], epochs=1, examples=limit, progress=False)
         weights.append(network.get_weights())
     assert all(np.array_equal(a, b) for a, b in zip(*weights))
 
@@ -78,13 +78,13 @@ def test_a_pass_takes_no_more_examples_than_asked():
 WORKER = """
 import sys
 import numpy as np
-from shelfspace import recommender
+from shelfspace.models import dense, training
 
 users, targets = (np.load(sys.argv[1])[name] for name in ("users", "targets"))
-recommender.deterministic(0)
-workers = recommender.strategy("workers")
-network = recommender.dense(users, 12, hidden=(32,), dropout=0.0)
-history = recommender.train(
+training.deterministic(0)
+workers = training.strategy("workers")
+network = dense.dense(users, 12, hidden=(32,), dropout=0.0)
+history = dense.train(
     network, users[:500], targets[:500], users[500:], targets[500:], epochs=4, batch=83, learning_rate=0.01, shared=workers, progress=False
 )
 network.save(sys.argv[2] + ".keras")
@@ -129,18 +129,18 @@ def test_two_workers_train_the_network_that_one_process_trains(tmp_path):
 
 def test_a_row_that_is_first_touched_late_sets_out_at_the_rate():
     """Adam's first step is the rate times the gradient's sign, whenever a row takes it."""
-    rows, rate = recommender.Rows(np.zeros((2, 3), np.float32)), 0.01
+    rows, rate = training.Rows(np.zeros((2, 3), np.float32)), 0.01
     gradient = np.array([[0.5, -2.0, 1.0]], np.float32)
     for touched in [[0]] * 50 + [[1]]:
         steps = rows.steps_of[touched] + 1
-        rows.put(touched, recommender.adam(gradient, *(recommender.tf.constant(part) for part in rows.take(touched)), rate, steps))
+        rows.put(touched, training.adam(gradient, *(training.tf.constant(part) for part in rows.take(touched)), rate, steps))
     np.testing.assert_allclose(rows.table[1], -rate * np.sign(gradient[0]), rtol=1e-4)
     assert rows.steps_of[:, 0].tolist() == [50, 1] and rows.steps == 51
 
 
 def test_each_row_of_the_softmax_counts_its_own_steps(monkeypatch):
     """Trained on a sample of the products, a row's first move is the rate, in whichever step that is."""
-    moves, put = [], recommender.Rows.put
+    moves, put = [], training.Rows.put
 
     def watching(rows, products, moved):
         first = rows.steps_of[products, 0] == 0
@@ -148,7 +148,7 @@ def test_each_row_of_the_softmax_counts_its_own_steps(monkeypatch):
             moves.append(np.abs(moved[0].numpy() - rows.table[products])[first])
         put(rows, products, moved)
 
-    monkeypatch.setattr(recommender.Rows, "put", watching)
+    monkeypatch.setattr(training.Rows, "put", watching)
     trained(epochs=1, full_below=0, negatives=1, batch=3)
     late = np.concatenate(moves).ravel()
     np.testing.assert_allclose(late[late > 1e-5], 0.01, rtol=0.02)
@@ -157,11 +157,11 @@ def test_each_row_of_the_softmax_counts_its_own_steps(monkeypatch):
 
 def test_who_shares_the_training_is_checked(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert recommender.strategy().num_replicas_in_sync == 1
+    assert training.strategy().num_replicas_in_sync == 1
     with pytest.raises(ValueError, match="distribute is 'cloud'; it must be empty or one of mirrored, workers"):
-        recommender.strategy("cloud")
+        training.strategy("cloud")
     with pytest.raises(ValueError, match="TF_CONFIG; it is not set"):
-        recommender.strategy("workers")
+        training.strategy("workers")
 
 
 def test_recommend_scores_histories(tmp_path):
@@ -171,7 +171,7 @@ def test_recommend_scores_histories(tmp_path):
         np.array([0, 1, 2], np.int32), np.zeros(3), np.zeros(3, np.int8), np.array([0, 1]), np.array([1, 3]),
         np.array([3, 4], np.int32), np.zeros(2, np.int8), np.array(["u", "v"]),
     )  # fmt: skip
-    model = recommender.recommend(network, vectors, 0.0, "days", np.ones(12, bool))
+    model = dense.recommend(network, vectors, 0.0, "days", np.ones(12, bool))
     expected = network.predict_on_batch(np.array([vectors[0], vectors[1:3].mean(axis=0)]))
     np.testing.assert_allclose(model(seen), expected, rtol=1e-5)
     network.save(tmp_path / "recommender.keras")
@@ -188,7 +188,7 @@ def test_recommendations_are_ranked_rows_per_user(tmp_path):
     )  # fmt: skip
     scores = np.array([[0.1, 0.9, 0.5], [3.0, 2.0, 1.0]], dtype=np.float32)
     model = lambda part: scores[: len(part)]  # noqa: E731
-    recommender.write_recommendations(model, seen, np.array(["a", "b", "c"]), tmp_path / "r.parquet", k=2)
+    recommendations.write_recommendations(model, seen, np.array(["a", "b", "c"]), tmp_path / "r.parquet", k=2)
     rows = pq.read_table(tmp_path / "r.parquet").to_pylist()
     assert [(r["user_id"], r["rank"], r["product_id"]) for r in rows] == [
         ("u", 1, "b"),
@@ -197,7 +197,7 @@ def test_recommendations_are_ranked_rows_per_user(tmp_path):
         ("v", 2, "b"),
     ]
     assert rows[0]["score"] == pytest.approx(0.9)
-    recommender.write_recommendations(model, seen, np.array(["a", "b", "c"]), tmp_path / "new.parquet", k=2, seen=False)
+    recommendations.write_recommendations(model, seen, np.array(["a", "b", "c"]), tmp_path / "new.parquet", k=2, seen=False)
     rows = pq.read_table(tmp_path / "new.parquet").to_pylist()
     history = {user: {"abc"[i] for i in seen.items[s:e]} for user, s, e in zip(seen.user_ids, seen.start, seen.end)}
     assert rows and not any(row["product_id"] in history[row["user_id"]] for row in rows)
@@ -209,9 +209,9 @@ def test_without_valid_users_every_epoch_is_run_and_the_last_weights_stay():
     users, targets = rng.normal(size=(300, 8)).astype(np.float32), rng.integers(20, size=300)
     weights = []
     for epochs in (2, 4):
-        recommender.deterministic(0)
-        network = recommender.dense(users, 20)
-        history = recommender.train(network, users, targets, epochs=epochs, progress=False)
+        training.deterministic(0)
+        network = dense.dense(users, 20)
+        history = dense.train(network, users, targets, epochs=epochs, progress=False)
         assert [list(epoch) for epoch in history] == [["loss"]] * epochs
         weights.append(network.layers[-1].get_weights()[0])
     assert not np.array_equal(*weights)

@@ -15,7 +15,8 @@ from bs4 import BeautifulSoup
 from conftest import violations
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from shelfspace import chapters, exhibits, pipeline, places, plots, report
+from shelfspace.files import places, stages
+from shelfspace.page import chapters, charts, exhibits, first_screen, report, result_charts
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202edesrever\x07\u0000 سماعة 🎧"
 NAMES = ["Aurora Phone 6", "Aurora Case", HOSTILE, "x" * 10_000, "Oak chair", "Desk lamp"]
@@ -205,7 +206,7 @@ def notebooks():
                 data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%| | 0/5"},
             ),
         ),
-        code("plots.table(products)", shown(plots.table, products, "Six products, one of them up to no good.")),
+        code("plots.table(products)", shown(exhibits.table, products, "Six products, one of them up to no good.")),
         code(
             "products",
             new_output("execute_result", execution_count=1, data={"text/html": products.to_html(), "text/plain": "…"}),
@@ -227,8 +228,8 @@ def notebooks():
         code(
             "plots.show(plots.sequence_lengths(lengths))",
             shown(
-                plots.show,
-                plots.sequence_lengths(np.clip(rng.lognormal(2.6, 0.8, 3000).astype(int), 5, 400)),
+                exhibits.show,
+                charts.sequence_lengths(np.clip(rng.lognormal(2.6, 0.8, 3000).astype(int), 5, 400)),
                 "Half of the users kept have at most 13 visits.",
                 "Histogram of visits per user with the median marked.",
             ),
@@ -236,8 +237,8 @@ def notebooks():
         code(
             "plots.show(plots.events_per_day(per_day))",
             shown(
-                plots.show,
-                plots.events_per_day(per_day),
+                exhibits.show,
+                charts.events_per_day(per_day),
                 "Views are steady over four weeks.",
                 "A panel per event type with events per day.",
             ),
@@ -245,7 +246,7 @@ def notebooks():
         new_markdown_cell("## Takeaways"),
         code(
             "plots.takeaways(found)",
-            shown(plots.takeaways, [f"{HOSTILE} was visited most.", "24,310 of 30,000 users stay."]),
+            shown(exhibits.takeaways, [f"{HOSTILE} was visited most.", "24,310 of 30,000 users stay."]),
         ),
     ]
     train = [
@@ -260,19 +261,19 @@ def notebooks():
         code(
             "plots.show(plots.training_loss(losses))",
             shown(
-                plots.show,
-                plots.training_loss({"word2vec": [3.0, 2.4, 2.2, 2.1], "starspace": [0.3, 0.2, 0.15, 0.12]}),
+                exhibits.show,
+                charts.training_loss({"word2vec": [3.0, 2.4, 2.2, 2.1], "starspace": [0.3, 0.2, 0.15, 0.12]}),
                 "The loss fell by 30% (word2vec) and 60% (StarSpace).",
                 "Two falling curves.",
             ),
         ),
-        code("plots.note(text)", shown(plots.note, "This log comes without a truth to compare with.")),
+        code("plots.note(text)", shown(exhibits.note, "This log comes without a truth to compare with.")),
         new_markdown_cell("## Every model"),
         code(
             "plots.show(plots.model_comparison(table))",
             shown(
-                plots.show,
-                plots.model_comparison(model_table()),
+                exhibits.show,
+                result_charts.model_comparison(model_table()),
                 "The recommender is ahead of all.",
                 "Dots with intervals for eight models.",
             ),
@@ -356,12 +357,12 @@ def test_the_ceiling_stands_apart_and_is_never_best():
     found = metrics()
     ceiling = found["models"]["dense"] | {"kind": "ceiling", "label": "What can be known", "mrr@20": 0.9, "hit_rate@20": 0.95}
     found["models"] = {"ceiling": ceiling} | found["models"]
-    table = report.key_table(found)
+    table = first_screen.key_table(found)
     assert table["ceiling"]["label"] == "What can be known" and not table["ceiling"]["best"]
-    assert "ceiling" not in [row["name"] for row in [*table["rows"], *table["more"], *report.ranking(found)]]
+    assert "ceiling" not in [row["name"] for row in [*table["rows"], *table["more"], *first_screen.ranking(found)]]
     del found["best"]
-    assert report.winner(found) == "dense" and report.alerts(found) == []
-    assert "ceiling" not in str(report.answer(found)) and "known:" not in str(report.answer(found))
+    assert first_screen.winner(found) == "dense" and first_screen.alerts(found) == []
+    assert "ceiling" not in str(first_screen.answer(found)) and "known:" not in str(first_screen.answer(found))
 
 
 def test_data_and_reproduction(soup):
@@ -484,26 +485,26 @@ def test_a_sparse_run_has_a_page_too(tmp_path):
 def test_answer_when_a_baseline_was_chosen():
     found = metrics()
     found["best"] = {"model": "cooccurrence"}
-    said = report.answer(found, "dense")
+    said = first_screen.answer(found, "dense")
     assert said["lead"] == [
         "Of 100 customers, 25 find what they look at next among twenty recommendations (with 95 % confidence 23.5 to 25.9).",
         "It would be 3 with the most popular products.",
     ]
     assert dict(said["points"])["All together"].startswith("Co-occurrence is itself the best simple method here")
     assert "It is Recommender's, although the valid users chose Co-occurrence." in dict(said["points"])["What leaves the pipeline"]
-    assert [one["cells"] for one in report.key_table(found)["lead"]] == [None, None, None]
+    assert [one["cells"] for one in first_screen.key_table(found)["lead"]] == [None, None, None]
 
 
 def test_targets_are_counted_where_a_customer_has_several():
     found = metrics()
     found["columns"]["all"]["customers"] = 2_000
     found["target_event"] = "purchase"
-    assert report.answer(found)["lead"][0].startswith("Of 100 next products, 29 that customers buy stand among twenty")
-    assert report.question(found, {"data": "log.csv"}) == "What will a customer buy next?"
+    assert first_screen.answer(found)["lead"][0].startswith("Of 100 next products, 29 that customers buy stand among twenty")
+    assert first_screen.question(found, {"data": "log.csv"}) == "What will a customer buy next?"
 
 
 def test_numbers_of_100_tell_models_apart():
-    assert [report._digits(shares) for shares in ([0.29, 0.25], [0.291, 0.288], [0.2911, 0.2912], [0.29, 0.004])] == [0, 1, 0, 1]
+    assert [first_screen._digits(shares) for shares in ([0.29, 0.25], [0.291, 0.288], [0.2911, 0.2912], [0.29, 0.004])] == [0, 1, 0, 1]
 
 
 def test_answer_says_what_the_model_is_made_of():
@@ -515,29 +516,29 @@ def test_answer_says_what_the_model_is_made_of():
         ("nearest_user_starspace", "User embeddings are averages in the StarSpace space, with a decay of 0.2 per day."),
     ):
         found["best"]["model"] = model
-        assert report.answer(found)["points"][-1][1].endswith(sentence)
+        assert first_screen.answer(found)["points"][-1][1].endswith(sentence)
 
 
 def test_alert_when_the_valid_users_chose_another_than_the_best():
     found = metrics()
     found["best"]["model"] = "nearest_user_starspace"  # as valid users might choose; dense is better on test
-    assert report.winner(found) == "nearest_user_starspace" and report.ranking(found)[0]["name"] == "dense"
-    (said,) = report.alerts(found)
+    assert first_screen.winner(found) == "nearest_user_starspace" and first_screen.ranking(found)[0]["name"] == "dense"
+    (said,) = first_screen.alerts(found)
     assert said == (
         "Another model is better: Nearest to the user (StarSpace) was chosen on the validation users, but on the test users "
         "Recommender has a higher MRR@20 beyond chance, 8.7% against 7.1%."
     )
     found["best"]["gain"] = {"dense": gain(-0.016, 0.004)}
-    assert report.alerts(found)[0].endswith("8.7% against 7.1% (paired, the difference is −1.6 points, −2.0 to −1.2).")
+    assert first_screen.alerts(found)[0].endswith("8.7% against 7.1% (paired, the difference is −1.6 points, −2.0 to −1.2).")
     found["best"]["gain"] = {"dense": gain(-0.016, 0.02)}  # ahead on test, but not shown to differ
-    assert [text.partition(":")[0] for text in report.alerts(found)] == ["Close race"]
+    assert [text.partition(":")[0] for text in first_screen.alerts(found)] == ["Close race"]
     found["best"] = {"model": "cooccurrence"}  # the baseline of the column, whose pairs it holds the other way round
-    assert report.difference(found, "dense")["gain"] == pytest.approx(-0.0132)
-    assert "(paired, the difference is −1.3 points, −2.3 to −0.3)" in report.alerts(found)[0]
+    assert first_screen.difference(found, "dense")["gain"] == pytest.approx(-0.0132)
+    assert "(paired, the difference is −1.3 points, −2.3 to −0.3)" in first_screen.alerts(found)[0]
 
 
 def test_alerts():
-    assert report.alerts(metrics()) == []
+    assert first_screen.alerts(metrics()) == []
     found = metrics()
     found["best"]["gain"] = {"cooccurrence": {"gain": 0.0031, "ci95": [-0.002, 0.008]}}
     found["data"] |= {
@@ -547,7 +548,7 @@ def test_alerts():
         "dropped": {"x": 100_000},
     }
     found["embeddings"]["word2vec"]["coverage"] = 0.9
-    told = report.alerts(found)
+    told = first_screen.alerts(found)
     assert told[4] == (
         "Close race: Recommender and Co-occurrence are not shown to differ in MRR@20 (paired, the difference is +0.3 points, −0.2 to +0.8)."
     )
@@ -672,7 +673,7 @@ def test_glossary_has_one_source(soup):
 
 def test_start_page_leads_through_the_notebooks_in_order():
     start = report.START.read_text(encoding="utf-8")
-    assert re.findall(r"\]\((\S+)\.ipynb\)", start) == [stage.name for stage in pipeline.stages()]
+    assert re.findall(r"\]\((\S+)\.ipynb\)", start) == [stage.name for stage in stages.stages()]
     makefile = (places.ROOT / "Makefile").read_text()
     assert "notebooks/README.md" in re.search(r"^lab:.*\n((?:\t.*\n)+)", makefile, re.M)[1]
 
@@ -684,7 +685,7 @@ def test_no_path_of_this_machine_is_told(small_run):
 
 def test_what_a_page_is_made_of_is_told_by_it(small_run):
     page = (small_run.folder / "report.html").read_text(encoding="utf-8")
-    notebooks = {stage.name: stage.notebook for stage in pipeline.stages()}
+    notebooks = {stage.name: stage.notebook for stage in stages.stages()}
     assert sample_is_made_of(page) == report.made_of(notebooks)
     notebooks["01_prepare"].cells[0].source += " "
     assert sample_is_made_of(page) != report.made_of(notebooks)
@@ -697,7 +698,7 @@ def sample_is_made_of(page: str) -> str:
 def test_the_sample_is_of_this_code_and_of_no_machine():
     folder = places.ROOT / "reports" / "sample"
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert sample_is_made_of(page) == report.made_of({stage.name: stage.notebook for stage in pipeline.stages()}), (
+    assert sample_is_made_of(page) == report.made_of({stage.name: stage.notebook for stage in stages.stages()}), (
         "reports/sample/report.html is older than the code; run `make sample`"
     )
     assert not re.search(r"/(home|root|Users|tmp|work|var|private)/\w", page)

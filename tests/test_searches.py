@@ -6,7 +6,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from shelfspace import searches, sequences
+from shelfspace.logs import engines
+from shelfspace.sequences import arrays
+from shelfspace.trials import searches
 
 TABLE = pa.Table.from_pandas(
     pd.DataFrame({
@@ -37,7 +39,7 @@ ASKED = pd.DataFrame(
 def of_log() -> pd.DataFrame:
     view = {"user_id": ["u"], "timestamp": [pd.Timestamp("2024-01-01")], "query": [None], "event": ["view"]}
     log = pd.concat([ASKED.assign(event="search"), pd.DataFrame(view)])
-    return searches.of_log(ibis.memtable(log.assign(row=range(len(log)))))
+    return searches.of_log(ibis.memtable(log.assign(row=range(len(log))))).to_pandas()
 
 
 def test_searches_stand_before_the_visit_that_came_next_and_never_before_a_target():
@@ -56,14 +58,25 @@ def test_searches_stand_before_the_visit_that_came_next_and_never_before_a_targe
 
 def test_all_that_works_on_sequences_works_on_it():
     table = searches.insert(TABLE, of_log())
-    assert list(sequences.corpus(table)) == [["? red phone", "a", "? case", "b"], ["b"]]
+    assert list(arrays.corpus(table)) == [["? red phone", "a", "? case", "b"], ["b"]]
     ids = np.array(["? case", "? red phone", "a", "b", "c"])
-    test = sequences.examples(table, ids, "test")
+    test = arrays.examples(table, ids, "test")
     assert test.items[test.start[0] : test.end[0]].tolist() == [1, 2, 0, 3] and test.target.tolist() == [4]
 
 
+@pytest.mark.parametrize("left_out", [[], ["query"]], ids=["queries", "no column of queries"])
+def test_queries_are_cleaned_and_written_by_the_engine(left_out, tmp_path):
+    log = ASKED.assign(event="search", row=range(len(ASKED)))
+    log = pd.concat([log.iloc[::-1], log.iloc[:1].assign(query=[" \t\u2003"], row=9)]).drop(columns=left_out)
+    log.to_parquet(tmp_path / "events.parquet")
+    events = engines.read(engines.connect(), tmp_path / "events.parquet")
+    engines.write(searches.of_log(events), tmp_path / "searches.parquet")
+    found = pd.read_parquet(tmp_path / "searches.parquet")
+    assert list(found.columns) == ["user_id", "timestamp", "query"] and str(found.timestamp.dtype) == "datetime64[us]"
+    assert list(found["query"]) == ([] if left_out else ["red phone", "case", "case", *ASKED["query"][3:]])
+
+
 def test_without_searches_nothing_changes():
-    assert searches.of_log(ibis.memtable(pd.DataFrame({"user_id": ["u"]}))).empty
     same = searches.insert(TABLE, ASKED[:0])
     assert same.to_pandas().astype(str).equals(TABLE.to_pandas().astype(str))
 

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shelfspace import shop
+from shelfspace.shop import catalogue, simulation, tables, write
 
 
 @pytest.fixture(scope="module")
 def small():
-    return shop.simulate(users=4_000, products=600, seed=3)
+    return simulation.simulate(users=4_000, products=600, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_events_have_the_promised_columns_and_refer_to_products_and_users(small)
 
 def test_times_lie_within_the_days_and_have_nights(small):
     times = small.events["timestamp"]
-    assert times.min() >= shop.START and times.max() < shop.START + np.timedelta64(28, "D")
+    assert times.min() >= tables.START and times.max() < tables.START + np.timedelta64(28, "D")
     hours = times.dt.hour.value_counts()
     assert hours[20] > 4 * hours[3]
     assert times.dt.date.nunique() == 28
@@ -72,22 +72,22 @@ def test_products_are_varied_and_their_ids_tell_nothing(small):
     products = small.products
     assert products["product_id"].is_monotonic_increasing and products["product_id"].str.fullmatch(r"P\d{5}").all()
     assert products["name"].is_unique and products["name"].str.len().between(8, 90).all()
-    assert products["category"].nunique() == len(shop.CATALOGUE)
+    assert products["category"].nunique() == len(catalogue.CATALOGUE)
     assert products["category"].eq(products["category"].shift()).mean() < 0.1  # neighbours in id, not in category
     assert (products["price"] > 0).all() and (products["price"].round(2) == products["price"]).all()
     assert products[["name", "category", "brand", "price", "description"]].notna().all().all()
     assert products["pull"].sum() == pytest.approx(1.0)
-    nouns = {row.name: row.nouns.split(",") for row in shop.CATALOGUE}
+    nouns = {row.name: row.nouns.split(",") for row in catalogue.CATALOGUE}
     for row in products.itertuples():
         assert any(noun in row.description and noun in row.name for noun in nouns[row.category])
 
 
 def test_the_catalogue_names_only_categories_it_has():
-    names = [row.name for row in shop.CATALOGUE]
+    names = [row.name for row in catalogue.CATALOGUE]
     assert len(set(names)) == len(names) and len(names) >= 30
-    for place, row in enumerate(shop.CATALOGUE):
+    for place, row in enumerate(catalogue.CATALOGUE):
         assert set(filter(None, row.complements.split(","))) <= set(names) - {row.name}
-        assert row.department in shop.BRANDS
+        assert row.department in catalogue.BRANDS
         assert not row.fits or row.fits in names[:place]
         assert len(row.features.split(";")) == 2
 
@@ -97,9 +97,9 @@ def test_complements_are_directed_and_fit_the_model_line(small):
     pairs = small.complements
     assert not pairs.duplicated().any() and (pairs["product_id"] != pairs["complement_id"]).all()
     left, right = of.loc[pairs["product_id"]], of.loc[pairs["complement_id"]]
-    allowed = {(row.name, goal) for row in shop.CATALOGUE for goal in row.complements.split(",")}
+    allowed = {(row.name, goal) for row in catalogue.CATALOGUE for goal in row.complements.split(",")}
     assert set(zip(left["category"], right["category"], strict=True)) <= allowed
-    made_for = right["category"].isin([row.name for row in shop.CATALOGUE if row.fits]).to_numpy()
+    made_for = right["category"].isin([row.name for row in catalogue.CATALOGUE if row.fits]).to_numpy()
     assert made_for.sum() > 50 and (left["line"].to_numpy() == right["line"].to_numpy())[made_for].all()
     assert (left["category"].to_numpy() == "phones").any()
 
@@ -108,8 +108,8 @@ def test_users_have_true_traits(small):
     users = small.users
     assert users["decay"].between(0.02, 8.0).all() and 0.3 < users["decay"].median() < 0.55
     assert users["price_tier"].std() > 0.5
-    assert set(users["favourite_category"]) <= {row.name for row in shop.CATALOGUE}
-    assert set(users["favourite_brand"]) <= {name for names in shop.BRANDS.values() for name in names.split()}
+    assert set(users["favourite_category"]) <= {row.name for row in catalogue.CATALOGUE}
+    assert set(users["favourite_brand"]) <= {name for names in catalogue.BRANDS.values() for name in names.split()}
 
 
 def test_users_are_active_enough_and_products_are_all_seen(small, visits):
@@ -218,17 +218,17 @@ def test_embeddings_find_the_category_and_the_complements_again(small, visits):
     assert np.mean([(cosine[a, b] > cosine[a, other[a]]).mean() for a, b in zip(*pairs, strict=True)]) > 0.8
 
 
-@pytest.mark.parametrize(("users", "products", "days"), [(1, len(shop.CATALOGUE), 1), (50, 60, 3), (300, 200, 1)])
+@pytest.mark.parametrize(("users", "products", "days"), [(1, len(catalogue.CATALOGUE), 1), (50, 60, 3), (300, 200, 1)])
 def test_small_shops_work(users, products, days):
-    small = shop.simulate(users=users, products=products, days=days)
+    small = simulation.simulate(users=users, products=products, days=days)
     assert small.events["user_id"].nunique() == users and len(small.products) == products
     times = small.events["timestamp"]
-    assert times.min() >= shop.START and times.max() < shop.START + np.timedelta64(days, "D")
+    assert times.min() >= tables.START and times.max() < tables.START + np.timedelta64(days, "D")
     assert small.products["name"].is_unique
 
 
 def test_users_beyond_one_block_and_many_products(small):
-    large = shop.simulate(users=21_000, products=6_000)
+    large = simulation.simulate(users=21_000, products=6_000)
     assert large.events["session_id"].nunique() == large.events["session_id"].max()
     assert large.events.groupby("session_id")["user_id"].nunique().eq(1).all()
     assert large.products["name"].is_unique
@@ -240,18 +240,18 @@ def test_users_beyond_one_block_and_many_products(small):
     [
         ({"users": 0}, "users is 0; it must be a whole number of at least 1."),
         ({"users": 2.5}, "users is 2.5; it must be a whole number of at least 1."),
-        ({"products": 10}, f"products is 10; .* at least {len(shop.CATALOGUE)}, one for each category."),
+        ({"products": 10}, f"products is 10; .* at least {len(catalogue.CATALOGUE)}, one for each category."),
         ({"days": 0}, "days is 0; it must be a whole number of at least 1."),
         ({"seed": -1}, "seed is -1; it must be a whole number of at least 0."),
     ],
 )
 def test_impossible_sizes_are_refused_in_a_sentence(given, sentence):
     with pytest.raises(ValueError, match=f"^{sentence}$"):
-        shop.simulate(**given)
+        simulation.simulate(**given)
 
 
 def test_another_seed_gives_another_shop():
-    one, other = (shop.simulate(users=50, products=60, seed=seed) for seed in (0, 1))
+    one, other = (simulation.simulate(users=50, products=60, seed=seed) for seed in (0, 1))
     assert not one.products["name"].equals(other.products["name"])
     assert len(one.events) != len(other.events) or not one.events.equals(other.events)
 
@@ -259,11 +259,11 @@ def test_another_seed_gives_another_shop():
 WRITE = """
 import sys
 from pathlib import Path
-from shelfspace import shop
-made = shop.simulate(users=200, products=80, seed=5)
+from shelfspace.shop import simulation, write
+made = simulation.simulate(users=200, products=80, seed=5)
 for ending in ("csv", "parquet", "jsonl"):
-    shop.write(made, Path(sys.argv[1]) / f"log.{ending}")
-shop.write_truth(made, sys.argv[1])
+    write.write(made, Path(sys.argv[1]) / f"log.{ending}")
+write.write_truth(made, sys.argv[1])
 """
 
 
@@ -280,13 +280,12 @@ def test_one_seed_writes_the_same_bytes_in_every_process(tmp_path):
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
 def test_written_files_hold_the_joined_events(tmp_path, ending, monkeypatch):
-    made = shop.simulate(users=100, products=80)
-    chunks = shop._tables
-    monkeypatch.setattr(shop, "_tables", lambda shop, rows=500: chunks(shop, rows))
-    path = shop.write(made, tmp_path / "new" / f"log.{ending}")
+    made = simulation.simulate(users=100, products=80)
+    monkeypatch.setattr(write, "BATCH", 500)
+    path = write.write(made, tmp_path / "new" / f"log.{ending}")
     assert [file.name for file in path.parent.iterdir()] == [path.name]  # nothing temporary is left
     read = duckdb.sql(f"from '{path}'").df()
-    assert tuple(read.columns) == shop.OUTPUT and len(read) == len(made.events)
+    assert tuple(read.columns) == write.OUTPUT and len(read) == len(made.events)
     expected = made.events.astype({"product_id": object}).merge(made.products, on="product_id", how="left")
     for column in ("user_id", "product_id", "event", "query", "name", "category", "brand", "description"):
         assert (read[column].fillna("") == expected[column].astype(object).fillna("")).all(), column
@@ -295,30 +294,36 @@ def test_written_files_hold_the_joined_events(tmp_path, ending, monkeypatch):
 
 
 def test_another_ending_is_refused_and_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    made = shop.simulate(users=5, products=60)
+    made = simulation.simulate(users=5, products=60)
     with pytest.raises(ValueError, match=r"log.xlsx must end in one of .csv, .parquet, .jsonl"):
-        shop.write(made, tmp_path / "log.xlsx")
+        write.write(made, tmp_path / "log.xlsx")
     (tmp_path / "log.csv").write_text("before")
-    monkeypatch.setattr(shop, "_plain", lambda table: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        shop.write(made, tmp_path / "log.csv")
+    joined = write._joined
+
+    def broken(events, products):
+        yield next(joined(events, products))
+        raise OSError("the second batch is lost")
+
+    monkeypatch.setattr(write, "_joined", broken)
+    with pytest.raises(Exception, match="the second batch is lost"):
+        write.write(made, tmp_path / "log.csv")
     assert [file.name for file in tmp_path.iterdir()] == ["log.csv"]
     assert (tmp_path / "log.csv").read_text() == "before"
 
 
 def test_truth_can_be_read_back(tmp_path):
-    made = shop.simulate(users=20, products=60)
-    for path in shop.write_truth(made, tmp_path / "truth"):
+    made = simulation.simulate(users=20, products=60)
+    for path in write.write_truth(made, tmp_path / "truth"):
         frame = getattr(made, path.stem.removeprefix("truth_"))
         assert pd.read_parquet(path).astype(str).equals(frame.astype(str))
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_a_shop_simulated_into_a_file_is_the_same_to_the_byte(tmp_path, ending):
-    made = shop.simulate(users=20_300, products=60, days=3, seed=5, visits=2.0)  # more than a block of users
-    shop.write(made, tmp_path / f"one.{ending}")
-    shop.write_truth(made, tmp_path / "one")
-    events = shop.simulate_to(tmp_path / f"two.{ending}", 20_300, 60, 3, 5, 2.0, tmp_path / "two")
+    made = simulation.simulate(users=20_300, products=60, days=3, seed=5, visits=2.0)  # more than a block of users
+    write.write(made, tmp_path / f"one.{ending}")
+    write.write_truth(made, tmp_path / "one")
+    events = write.simulate(tmp_path / f"two.{ending}", 20_300, 60, 3, 5, 2.0, tmp_path / "two")
     assert events == len(made.events)
     assert (tmp_path / f"two.{ending}").read_bytes() == (tmp_path / f"one.{ending}").read_bytes()
     for path in (tmp_path / "one").iterdir():

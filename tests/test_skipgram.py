@@ -7,8 +7,8 @@ import pytest
 from gensim.models import Word2Vec
 from test_trainers import corpus
 
-from shelfspace import skipgram
-from shelfspace.sequences import Corpus
+from shelfspace.sequences.arrays import Corpus
+from shelfspace.vectors import skipgram
 
 
 def sigmoid(x: float) -> float:

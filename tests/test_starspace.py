@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from test_trainers import corpus
 
-from shelfspace import embeddings, features, kernels, starspace
-from shelfspace.sequences import Corpus, without
+from shelfspace.sequences.arrays import Corpus, without
+from shelfspace.vectors import embeddings, features, kernels, starspace, validation
 
 WIDTH, DIM = 16, 12
 
@@ -153,7 +153,7 @@ def test_labels_and_draws_are_uniform():
 def test_every_similarity_and_loss_learns(options):
     found = starspace.train(corpus(), dim=8, epochs=25, progress=False, **options)
     categories = np.repeat(list("abcd"), 10).astype(object)
-    check = embeddings.triplet_check(found.vectors, *embeddings.category_triplets(categories, np.ones(40, bool)))
+    check = validation.triplet_check(found.vectors, *validation.category_triplets(categories, np.ones(40, bool)))
     assert check.auc > 0.95
     assert np.linalg.norm(found.vectors, axis=1).max() <= 1 + 1e-5
 

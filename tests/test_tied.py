@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shelfspace import metrics, recommender, tied
-from shelfspace.recommender import tf
-from shelfspace.sequences import Corpus, Examples
+from shelfspace.measure import evaluation, ranking
+from shelfspace.models import tied, training, transitions
+from shelfspace.models.training import tf
+from shelfspace.sequences.arrays import Corpus, Examples
 
 
 def made(sequences, times=None, events=None):
@@ -51,10 +52,10 @@ def test_histories_by_hand():
 
 
 def test_sample_by_hand():
-    products, correction = tied.sample(np.array([3, 1]), 10, 2, np.random.default_rng(0))
+    products, correction = training.sample(np.array([3, 1]), 10, 2, np.random.default_rng(0))
     assert products[:2].tolist() == [3, 1] and len(np.unique(products)) == 4
     np.testing.assert_allclose(correction, [0, 0, np.log(8 / 2), np.log(8 / 2)], rtol=1e-6)
-    products, correction = tied.sample(np.array([3, 1]), 10, 100, np.random.default_rng(0))
+    products, correction = training.sample(np.array([3, 1]), 10, 100, np.random.default_rng(0))
     assert sorted(products) == list(range(10)) and not correction.any()
 
 
@@ -63,7 +64,7 @@ def test_sampled_softmax_is_unbiased():
     logits = rng.normal(size=50)
     sums = []
     for _ in range(4000):
-        products, correction = tied.sample(np.array([0, 7]), 50, 5, rng)
+        products, correction = training.sample(np.array([0, 7]), 50, 5, rng)
         sums.append(np.exp(logits[products] + correction).sum())
     error = np.std(sums) / np.sqrt(len(sums))
     assert np.mean(sums) == pytest.approx(np.exp(logits).sum(), abs=4 * error) and error < 1
@@ -77,7 +78,7 @@ def ring(n=400, products=30, seed=0):
 
 
 def trained(examples, seed=0, products=30, **options):
-    recommender.deterministic(seed)
+    training.deterministic(seed)
     vectors = np.random.default_rng(1).normal(size=(products, 8)).astype(np.float32)
     settings = {name: options.pop(name) for name in ("transitions", "attention", "decay", "learn_decay") if name in options}
     model = tied.start(vectors, np.ones(products, bool), *counted(examples, products), seed=seed, **settings)
@@ -89,7 +90,7 @@ def trained(examples, seed=0, products=30, **options):
 def test_learns_what_follows(options):
     model, history = trained(ring(), epochs=8, **options)
     test = ring(n=50, seed=1)
-    assert (metrics.evaluate(tied.recommend(model), test).ranks == 1).mean() > 0.9
+    assert (evaluation.evaluate(tied.recommend(model), test).ranks == 1).mean() > 0.9
     assert history[-1]["loss"] < history[0]["loss"]
 
 
@@ -101,8 +102,8 @@ def test_learns_that_who_went_back_goes_back_again():
     model, _ = trained(examples[examples.lengths > 2], transitions=False, epochs=12)
     test = examples[examples.lengths == 5]
     back = np.array([len(set(test.items[a:b].tolist())) == 2 for a, b in zip(test.start, test.end)])
-    rank = metrics.evaluate(tied.recommend(model), test).ranks
-    first = metrics.top_k(tied.recommend(model)(test), 1)[0][:, 0]
+    rank = evaluation.evaluate(tied.recommend(model), test).ranks
+    first = ranking.top_k(tied.recommend(model)(test), 1)[0][:, 0]
     seen = np.array([product in test.items[a:b] for product, a, b in zip(first, test.start, test.end)])
     assert (rank[back] == 1).mean() > 0.9 and seen[~back].mean() < 0.1
 
@@ -144,6 +145,43 @@ def test_the_terms_of_a_score_sum_to_it():
     pd.testing.assert_frame_equal(tied.explain(model, some, row[[7, 2]], product[[7, 2]]), parts.loc[[7, 2]].reset_index(drop=True))
 
 
+def test_leaving_nothing_out_changes_nothing():
+    model, _ = trained(ring(n=60), epochs=1)
+    test = ring(n=20, seed=1)
+    assert np.array_equal(tied.recommend(model, without=())(test), tied.recommend(model)(test))
+
+
+@pytest.mark.parametrize("name", ["similarity", "popularity", "seen_before", "came_after", "goes_together"])
+def test_leaving_a_term_out_takes_it_from_the_scores(name):
+    examples = ring(n=60, products=6)
+    model, _ = trained(examples, products=6, epochs=2)
+    some = examples[np.flatnonzero(examples.lengths == 4)[:3]]
+    parts = tied.explain(model, some, *np.divmod(np.arange(18), 6))
+    assert parts[name].any()
+    left = tied.recommend(model, without=[name])(some).ravel()
+    np.testing.assert_allclose(left, parts.score - parts[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, weight, nothing",
+    [("decay", "log_decay", -np.inf), ("events", "event_bias", 0), ("attention", "attention", 0), ("network", "outer", 0)],
+)
+def test_leaving_a_part_of_the_query_out_is_that_part_without_weight(name, weight, nothing):
+    """Each of these is 0, whatever the history, once one of its weights is."""
+    examples = made([[0, 1, 2, 3, 4]] * 20 + [[2, 0, 3, 1]] * 20, events=[[0, 1, 0, 2, 0]] * 20 + [[1, 0, 0, 2]] * 20)
+    model, _ = trained(examples, products=5, epochs=2)
+    whole, left = tied.recommend(model)(examples), tied.recommend(model, without=[name])(examples)
+    getattr(model, weight).assign(np.full(getattr(model, weight).shape, nothing))
+    np.testing.assert_allclose(left, tied.recommend(model)(examples), rtol=1e-6, atol=1e-6)
+    assert abs(whole - left).max() > 1e-4
+
+
+def test_leaving_out_what_there_is_not_is_refused():
+    model, _ = trained(HAND, products=4, epochs=1)
+    with pytest.raises(ValueError, match="without holds 'price'; its terms must be among decay, events"):
+        tied.recommend(model, without=["price"])
+
+
 def test_the_loss_of_a_step_is_that_of_the_scores():
     """What training lowers is the cross-entropy of what is recommended, where several bonuses meet in one product, too."""
     examples = ring(n=30, products=4)
@@ -156,13 +194,13 @@ def test_the_loss_of_a_step_is_that_of_the_scores():
 
 def test_training_and_use_give_the_same_score_for_the_same_history(monkeypatch):
     """What a training step looks up for a history is what is looked up when the same user is recommended to."""
-    examples, looked_up, find = ring(n=30), [], tied.Links.after
+    examples, looked_up, find = ring(n=30), [], transitions.Links.after
 
     def watching(links, part):
         looked_up.append((part, find(links, part)))
         return looked_up[-1][1]
 
-    monkeypatch.setattr(tied.Links, "after", watching)
+    monkeypatch.setattr(transitions.Links, "after", watching)
     model, _ = trained(examples, epochs=1, batch=len(examples))
     trained_on, by_training = looked_up[0]
     tied.recommend(model)(trained_on)
@@ -215,7 +253,7 @@ def test_learns_a_planted_decay():
         times.append(np.append(100 - age, 101.0))
     examples = made(sequences, times)
     examples = examples[examples.lengths == 6]
-    recommender.deterministic(0)
+    training.deterministic(0)
     model = tied.start(
         vectors.astype(np.float32), np.ones(products, bool), *counted(examples, products), decay=3.0, attention=False, transitions=False
     )
@@ -254,7 +292,7 @@ def test_examples_without_a_chance_teach_nothing():
     forward = (examples.target - examples.items[examples.end - 1]) % 30 == 1
     model, _ = trained(examples, transitions=False, epochs=12, chances=np.where(forward, 1.0, 1e-9))
     test = ring(n=50, seed=1)
-    first = metrics.top_k(tied.recommend(model)(test), 1)[0][:, 0]
+    first = ranking.top_k(tied.recommend(model)(test), 1)[0][:, 0]
     ahead, behind = (first - test.items[test.end - 1]) % 30 == 1, (test.items[test.end - 1] - first) % 30 == 1
     assert ahead.mean() > 0.8 and behind.mean() < 0.05
 
@@ -265,10 +303,10 @@ def test_relabelling_the_products_changes_no_figures():
     vectors = rng.normal(size=(30, 8)).astype(np.float32)
     for place in (np.arange(30), rng.permutation(30)):
         train, test = (made([place[s] for s in np.split(e.items, np.unique(e.start)[1:])]) for e in (ring(n=100), ring(n=50, seed=1)))
-        recommender.deterministic(0)
+        training.deterministic(0)
         model = tied.start(vectors[np.argsort(place)], np.ones(30, bool), *counted(train, 30))
         tied.train(model, train, epochs=2, batch=64, progress=False)
-        found.append(metrics.evaluate(tied.recommend(model), replace(test, trained=test.start)).ranks)
+        found.append(evaluation.evaluate(tied.recommend(model), replace(test, trained=test.start)).ranks)
     assert (found[0] == found[1]).mean() > 0.98 and len(np.unique(found[0])) > 3
 
 
@@ -312,17 +350,17 @@ def test_a_small_log_gets_more_passes():
 
 def test_keeps_the_best_epoch_of_the_valid_users():
     valid = ring(n=40, seed=2)
-    recommender.deterministic(0)
+    training.deterministic(0)
     model = tied.start(np.eye(30, 8, dtype=np.float32), np.ones(30, bool), *counted(ring(n=80), 30))
     history = tied.train(model, ring(n=80), valid, epochs=3, batch=64, progress=False)
-    found = metrics.reciprocal_rank(metrics.evaluate(tied.recommend(model), valid).ranks, 20).mean()
+    found = ranking.reciprocal_rank(evaluation.evaluate(tied.recommend(model), valid).ranks, 20).mean()
     assert found == pytest.approx(max(epoch["valid_mrr@20"] for epoch in history), abs=1e-9)
 
 
 def test_survives_saving(tmp_path):
     model, _ = trained(ring(n=60), epochs=1)
     model.save(tmp_path / "recommender.keras")
-    again = recommender.keras.saving.load_model(tmp_path / "recommender.keras")
+    again = training.keras.saving.load_model(tmp_path / "recommender.keras")
     test = ring(n=20, seed=1)
     assert np.array_equal(tied.recommend(model)(test), tied.recommend(again)(test))
     assert again.findings() == model.findings()

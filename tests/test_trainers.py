@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from shelfspace import embeddings, skipgram, starspace, word2vec
-from shelfspace.sequences import Corpus
+from shelfspace.sequences.arrays import Corpus
+from shelfspace.vectors import skipgram, starspace, validation, word2vec
 
 TRAINERS = [word2vec.train, skipgram.train, starspace.train]
 
@@ -29,7 +29,7 @@ def test_products_seen_together_lie_together(train, options):
     found = train(corpus(), dim=8, epochs=20, progress=False, **options)
     assert found.vectors.shape == (40, 8) and found.vectors.dtype == np.float32
     categories = np.repeat(list("abcd"), 10).astype(object)
-    check = embeddings.triplet_check(found.vectors, *embeddings.category_triplets(categories, np.ones(40, bool)))
+    check = validation.triplet_check(found.vectors, *validation.category_triplets(categories, np.ones(40, bool)))
     assert check.auc > 0.99
     assert len(found.losses) == 20 and found.losses[-1] < found.losses[0]
 
@@ -47,7 +47,7 @@ def test_progress_and_seed_leave_the_vectors_alone_and_another_seed_changes_them
 def test_the_same_bytes_in_every_process(module):
     code = (
         "import hashlib, sys; sys.path.insert(0, sys.argv[1]); from test_trainers import corpus; "
-        f"from shelfspace import {module} as m; v = m.train(corpus(), dim=4, epochs=2, progress=False).vectors; "
+        f"from shelfspace.vectors import {module} as m; v = m.train(corpus(), dim=4, epochs=2, progress=False).vectors; "
         "print(hashlib.sha256(v.tobytes()).hexdigest())"
     )
     digests = {

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shelfspace import transitions
-from shelfspace.sequences import Examples
+from shelfspace.models import transitions
+from shelfspace.sequences.arrays import Examples
 from tests.test_tied import HAND, counted, made
 
 

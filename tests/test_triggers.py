@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from shelfspace import triggers
+from shelfspace.run import triggers
 
 
 @pytest.fixture

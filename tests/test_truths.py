@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_variants import PRODUCTS, TABLE
 
-from shelfspace import truths
-from shelfspace.sequences import Examples
+from shelfspace.sequences.arrays import Examples
+from shelfspace.trials import truths
 
 
 def test_missions_are_the_visits_before_what_was_bought_and_in_no_training():

@@ -5,9 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shelfspace import engines, runs, users
-from shelfspace.embeddings import Embeddings
-from shelfspace.sequences import Examples
+from shelfspace.files import run_files
+from shelfspace.logs import engines
+from shelfspace.models import relational, users
+from shelfspace.sequences.arrays import Examples
+from shelfspace.vectors.embeddings import Embeddings
 
 
 def history(items, days, target=0) -> Examples:
@@ -89,11 +91,11 @@ def test_relational_form_agrees_with_the_array_kernel(decay, decay_time):
     kernel = users.user_embeddings(seen, vectors, decay, decay_time, known)
     history_table = ibis.memtable(rows.assign(user_id=rows.user.astype(str), product_id=rows.item.astype(str)))
     table = ibis.memtable(pd.DataFrame({"product_id": np.flatnonzero(known).astype(str), "vector": list(vectors[known])}))
-    relational = users.relational(history_table, table, 6, decay, decay_time).to_pandas().set_index("user_id")
-    assert len(relational) == 50 - (~np.isin(seen.user_ids, relational.index)).sum()
-    for user, vector in relational.vector.items():
+    queried = relational.relational(history_table, table, 6, decay, decay_time).to_pandas().set_index("user_id")
+    assert len(queried) == 50 - (~np.isin(seen.user_ids, queried.index)).sum()
+    for user, vector in queried.vector.items():
         np.testing.assert_allclose(vector, kernel[int(user)], atol=1e-5)
-    absent = ~np.isin(seen.user_ids, relational.index)
+    absent = ~np.isin(seen.user_ids, queried.index)
     assert not kernel[absent].any()
 
 
@@ -106,23 +108,23 @@ def test_the_steps_of_a_scheduler_make_what_the_one_expression_makes(tmp_path):
     frame.to_parquet(tmp_path / "sequences.parquet")
     vectors = rng.normal(size=(6, 3)).astype(np.float32)  # products 6 and 7 have none
     Embeddings(np.arange(6).astype(str), vectors).save(tmp_path / "product_embeddings" / "starspace.parquet")
-    runs.write_json(tmp_path / "decay.json", {"embedding": "starspace", "decay": 0.7, "decay_time": "log_days"})
+    run_files.write_json(tmp_path / "decay.json", {"embedding": "starspace", "decay": 0.7, "decay_time": "log_days"})
     connection = engines.connect()
-    for step in users.STEPS:
-        users.materialise(connection, tmp_path, step)
+    for step in relational.STEPS:
+        relational.materialise(connection, tmp_path, step)
     made = pd.read_parquet(tmp_path / "user_embeddings.parquet").set_index("user_id").vector
 
     seen = pd.read_parquet(tmp_path / "user_tables" / "histories.parquet")
     assert seen.groupby("user_id").size().to_dict() == {"a": 6, "b": 4, "c": 4, "d": 4}
-    one = users.relational(
-        users.histories(ibis.read_parquet(tmp_path / "sequences.parquet")),
+    one = relational.relational(
+        relational.histories(ibis.read_parquet(tmp_path / "sequences.parquet")),
         ibis.read_parquet(tmp_path / "product_embeddings" / "starspace.parquet"), 3, 0.7, "log_days",
     ).to_pandas().set_index("user_id").vector  # fmt: skip
     assert set(made.index) == set(one.index) == set("abcd")
     for user in one.index:
         np.testing.assert_allclose(made[user], one[user], rtol=1e-6)
     with pytest.raises(ValueError, match="step is 'means'; it must be one of histories, weights, sums, averages"):
-        users.materialise(connection, tmp_path, "means")
+        relational.materialise(connection, tmp_path, "means")
 
 
 def test_written_user_embeddings_are_fixed_size_lists(tmp_path):
@@ -131,7 +133,7 @@ def test_written_user_embeddings_are_fixed_size_lists(tmp_path):
     rows = pd.DataFrame({"user_id": ["u", "v"], "vector": [[1.0, 2.0], [3.0, 4.0]]})
     rows.to_parquet(tmp_path / "rows.parquet")
     query = engines.read(engines.connect(), tmp_path / "rows.parquet").order_by("user_id")
-    users.write(query, tmp_path / "out" / "user_embeddings.parquet", 2)
+    relational.write(query, tmp_path / "out" / "user_embeddings.parquet", 2)
     written = pq.read_table(tmp_path / "out" / "user_embeddings.parquet")
     assert str(written.schema.field("vector").type) == "fixed_size_list<element: float>[2]"
     assert written["vector"].to_pylist() == [[1, 2], [3, 4]]
@@ -155,7 +157,7 @@ def test_the_relational_sums_do_not_depend_on_the_order_of_the_rows():
     vectors = ibis.memtable(pd.DataFrame({"product_id": np.arange(400).astype(str), "vector": list(rng.normal(size=(400, 3)))}))
     found = []
     for order in (rows.index, rows.index[::-1], rng.permutation(400)):
-        table = users.sums(ibis.memtable(rows.loc[order]), vectors, 3).execute()
+        table = relational.sums(ibis.memtable(rows.loc[order]), vectors, 3).execute()
         found.append(table[["total", "d0", "d1", "d2"]].to_numpy())
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
     exact = np.array(

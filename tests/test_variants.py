@@ -7,22 +7,25 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from shelfspace import gains, metrics, searches, sequences, shop, truths, variants
-from shelfspace.baselines import nearest_to_user
-from shelfspace.features import of_products
-from shelfspace.sequences import Corpus
+from shelfspace.measure import evaluation
+from shelfspace.models.baselines import nearest_to_user
+from shelfspace.sequences import arrays, prepare
+from shelfspace.sequences.arrays import Corpus
+from shelfspace.shop import simulation
+from shelfspace.trials import gains, searches, truths, variants
+from shelfspace.vectors.features import of_products
 
 
 def log(users: int = 250, products: int = 90, seed: int = 0):
     """A small simulated shop as the pipeline would leave it: sequences, products, searches."""
     import ibis
 
-    made = shop.simulate(users, products, seed=seed)
+    made = simulation.simulate(users, products, seed=seed)
     frame = made.events.astype({name: object for name in ("user_id", "event", "product_id", "query")})
     events = ibis.memtable(frame.assign(row=range(len(frame))))
-    rows = sequences.sequences(events, min_products=3).to_pyarrow()
+    rows = prepare.sequences(events, min_products=3).to_pyarrow()
     coded = [rows[c].dictionary_encode() if rows[c].type == pa.string() else rows[c] for c in rows.column_names]
-    return pa.table(dict(zip(rows.column_names, coded))), made.products, searches.of_log(events), made.complements
+    return pa.table(dict(zip(rows.column_names, coded))), made.products, searches.of_log(events).to_pandas(), made.complements
 
 
 TABLE, PRODUCTS, ASKED, COMPLEMENTS = log()
@@ -56,7 +59,7 @@ def test_all_are_made_and_measured_on_the_same_targets(material, made):
     assert len(made) >= len(variants.VARIANTS) - 1  # all but the approximate search, where faiss is missing
     for one in made.values():
         assert len(one.test) == len(material.test)
-        rank = metrics.evaluate(one.model, one.test).ranks
+        rank = evaluation.evaluate(one.model, one.test).ranks
         first = one.answer(one.test)
         hits = (first == one.test.target[:, None]).any(axis=1)
         assert (hits[rank <= 19]).all() and not hits[rank > 21].any()
@@ -82,8 +85,16 @@ def test_a_switch_on_a_log_without_its_cause_is_the_default_to_the_bit(material,
 def test_the_given_weights_are_those_of_the_user_alone(made):
     assert made["word2vec_given"].vectors is made["word2vec"].vectors
     learned = made["word2vec_learned"].chosen
-    assert list(learned) == list(sequences.EVENT_LEVELS) and learned["view"] == 1.0
+    assert list(learned) == list(prepare.EVENT_LEVELS) and learned["view"] == 1.0
     assert all(learned[name] in variants.EVENT_GRID[name] for name in variants.EVENT_GRID)
+
+
+def test_the_learned_weights_are_the_best_that_were_tried(made):
+    one = made["word2vec_learned"]
+    best = one.tried.sort_values("mrr@20", ascending=False, kind="stable").iloc[0]
+    assert best[list(one.chosen)].to_dict() == one.chosen and len(one.tried) == 36
+    valid = evaluation.evaluate(one.model, one.valid).ranks
+    assert best["mrr@20"] == pytest.approx(evaluation.MEASURES["mrr@20"](valid, 20).mean())
 
 
 def test_queries_are_never_recommended(made, material):
@@ -95,7 +106,7 @@ def test_queries_are_never_recommended(made, material):
 def test_products_without_a_click_are_found_by_information_alone(material, made):
     """The targets of the train users are asked, which are many: the hidden ones among them were in no training here."""
     hidden = np.arange(0, len(PRODUCTS), 4)
-    asked = replace(material, test=sequences.examples(TABLE, material.product_ids, "train"))
+    asked = replace(material, test=arrays.examples(TABLE, material.product_ids, "train"))
     found = variants.cold(asked, SETTINGS, made, hidden)
     is_cold = np.isin(asked.test.target, hidden)
     n, last = is_cold.sum(), len(PRODUCTS) - len(hidden)
@@ -113,12 +124,12 @@ def test_hiding_products_moves_the_vectors_of_the_others(material, made):
     one, others = made["word2vec"], ~np.isin(material.test.target, hidden)
     known = one.known & ~np.isin(np.arange(len(PRODUCTS)), hidden)
     taken = nearest_to_user(np.where(known[:, None], one.vectors, np.float32(0)), known, **SETTINGS.decays["word2vec"])
-    masked = metrics.evaluate(taken, material.test).ranks
+    masked = evaluation.evaluate(taken, material.test).ranks
     assert (variants.cold(material, SETTINGS, {"word2vec": one}, hidden)["word2vec"][others] != masked[others]).any()
 
 
 def test_too_few_users_are_refused():
-    one = sequences.sample(TABLE, 1)
+    one = arrays.sample(TABLE, 1)
     with pytest.raises(ValueError, match="take more of them"):
         variants.gather(one, PRODUCTS)
 
@@ -157,12 +168,15 @@ def test_all_measures_of_all_models(made, material):
         assert name == "popular" or of["cold"]["n"] + of["others"]["n"] == len(material.test)
         assert 0 <= of["valid"] <= 1 and ("p_holm" in of["mrr@20"]) == (name == "popular" or bool(made[name].variant.base))
         assert of["mrr@20"]["gain"] == 0 or (name in ("popular",) or made[name].variant.base)
-    one, base = (metrics.evaluate(made[name].model, made[name].test).ranks for name in ("word2vec_goals", "word2vec"))
-    alone = metrics.difference(one, base, material.test.user_ids)  # the interval of one switch that is told by itself
+    one, base = (evaluation.evaluate(made[name].model, made[name].test).ranks for name in ("word2vec_goals", "word2vec"))
+    alone = evaluation.difference(one, base, material.test.user_ids)  # the interval of one switch that is told by itself
     assert np.ptp(found["word2vec_goals"]["mrr@20"]["ci95"]) > 1.3 * np.ptp(alone["ci95"])
     shown = gains.tabulate(made, {name: found[name] for name in made}, gains.MEASURES)
     assert list(shown.columns) == ["variant", *gains.MEASURES.values()] and len(shown) == len(made)
     assert "to" not in shown["HR@20"][0] and " to " in shown["HR@20"][1]
+    told = gains.overview(made, found)
+    assert list(told.columns) == ["variant", "HR@20", "MRR@20", "verdict"] and len(told) == len(made)
+    assert told.verdict[0] == "default" and told["MRR@20"][1] == gains.points(found[list(made)[1]]["mrr@20"])
 
 
 def test_known_pairs_are_ranked_among_all_products(made, material):

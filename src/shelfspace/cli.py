@@ -65,7 +65,8 @@ def report(
     An engine does the relational work: visits, sequences, splits and user embeddings, with the same rows as a result. The
     workers of a Spark cluster must share the run folder and TMPDIR with this machine. Training stays here.
     """
-    from shelfspace import pipeline, places
+    from shelfspace.files import places
+    from shelfspace.run import pipeline
 
     given = _given(parameter, file) | {name: value for name, value in (("engine", engine), ("engine_url", engine_url)) if value}
     made = pipeline.run(
@@ -90,7 +91,7 @@ def compare(
     - `shelfspace compare reports/default reports/mine`
     - `shelfspace compare reports/a reports/b reports/c --out reports/abc.html`
     """
-    from shelfspace import comparison
+    from shelfspace.page import comparison
 
     typer.echo(f"The comparison is {os.path.relpath(comparison.render(run, out))}")
 
@@ -124,7 +125,7 @@ def sweep(
     - `shelfspace sweep -p dim=25,50,100 -p decay=0.1 --data clicks.csv --out reports/dim`
     - `shelfspace sweep -p "hidden=128;256, 128"`
     """
-    from shelfspace import comparison
+    from shelfspace.run import sweep
 
     given = _given(parameter, None)
     lists = {name: re.split(";" if ";" in value else ",", value) for name, value in given.items() if re.search("[,;]", value)}
@@ -134,7 +135,7 @@ def sweep(
         )
     ((name, values),) = lists.items()
     shared = (_given([], file) if file else {}) | {key: value for key, value in given.items() if key != name}
-    page = comparison.sweep(
+    page = sweep.sweep(
         name, [value.strip() for value in values], out or Path(f"reports/sweep-{name}"), data=data, columns=columns, given=shared,
         command=lambda run, own: command(data, columns, run, own),
     )  # fmt: skip
@@ -214,9 +215,9 @@ def simulate(
 
     Example: `shelfspace simulate --users 5000 --products 800 --out data/shop.csv`
     """
-    from shelfspace import shop
+    from shelfspace.shop import write
 
-    events = shop.simulate_to(out, users, products, days, seed, visits, truth)
+    events = write.simulate(out, users, products, days, seed, visits, truth)
     typer.echo(f"{out}: {events:,} events of {users:,} users and {products:,} products")
 
 
@@ -240,7 +241,8 @@ def benchmark(
 
     Example: `shelfspace benchmark data/yoochoose1_64 --out yoochoose.json`
     """
-    from shelfspace import benchmark, runs
+    from shelfspace.files import run_files
+    from shelfspace.trials import benchmark
 
     if out and out.is_dir():
         raise ValueError(f"{out} is a folder; --out takes the name of a JSON file.")
@@ -248,7 +250,7 @@ def benchmark(
     result = benchmark.run(split, names, seed=seed, shortest=shortest, say=typer.echo)
     typer.echo("\n" + benchmark.table(result))
     if out:
-        runs.write_json(out, result)
+        run_files.write_json(out, result)
 
 
 @app.command()
@@ -260,7 +262,7 @@ def notebooks(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder
 
     Example: `shelfspace notebooks mine && shelfspace report --notebooks mine`
     """
-    from shelfspace import places
+    from shelfspace.files import places
 
     typer.echo(
         f"{len(places.copy_notebooks(folder))} files are in {folder}; run them with: shelfspace report --notebooks {shlex.quote(str(folder))}"
@@ -270,10 +272,10 @@ def notebooks(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder
 @app.command()
 def parameters() -> None:
     """List every parameter of the notebooks: name, default, which notebooks use it, what it means and what it may be."""
-    from shelfspace import pipeline
+    from shelfspace.files import stages
 
-    for parameter in pipeline.parameters():
-        if parameter.name not in pipeline.PLUMBING:
+    for parameter in stages.parameters():
+        if parameter.name not in stages.PLUMBING:
             numbers = ", ".join(name.split("_")[0] for name in parameter.notebooks)
             typer.echo(f"{parameter.name:<18} {parameter.default!r:<34} [{numbers}] {parameter.help} ({parameter.what})")
 
@@ -294,7 +296,7 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("SHELFSPACE_DEBUG"):
             raise
-        from shelfspace.pipeline import StageError
+        from shelfspace.run.execution import StageError
 
         text = str(error)
         if isinstance(error, OSError) and error.strerror:

@@ -1,0 +1,142 @@
+"""Two linear models of who takes what: EASE, and matrix factorisation by alternating least squares (iALS)."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
+
+from shelfspace.measure.ranking import Model
+from shelfspace.models import baselines, transitions, users
+from shelfspace.sequences.arrays import Corpus, Examples
+
+REGRESSED = 5_000  # products of a regression of each on all others: its table takes 100 MB
+
+
+def ease(corpus: Corpus, product_ids: np.ndarray, most: int = REGRESSED) -> Callable[..., Model]:
+    """Each product as a linear regression on all others (EASE, Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data").
+
+    X says who saw what. B = I - P diag(P) ** -1 with P = (X' X + regularisation) ** -1 predicts a column of X from the others; a
+    history is scored by its decayed weights w times B. What two products owe to a third that goes with both is told apart, which
+    co-occurrence cannot do.
+
+    The user's own sequence x is a row of X. To leave it out, P becomes P + P x x' P / (1 - x' P x) (Sherman & Morrison 1950): the
+    scores are those of a table fitted without it, at the price of one more product of vectors.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        What may train.
+    product_ids : ndarray of str, shape (n_products,)
+        The product table, sorted.
+    most : int
+        Only so many of the most visited products take part, as P is dense; the others come last.
+
+    Returns
+    -------
+    callable
+        From ``regularisation``, ``decay``, ``decay_time`` (see `shelfspace.models.users.history_weights`) and ``own`` (leave the user's
+        own sequence in) to a Model. The last P is kept.
+    """
+    counts = baselines.visit_counts(corpus, product_ids)
+    kept = np.sort(np.argsort(-counts, kind="stable")[:most])
+    seen = transitions.holds(corpus.places(product_ids), corpus.offsets, len(product_ids))[:, kept]
+    gram = (seen.T @ seen).toarray().astype(np.float64)
+    rest = baselines.tie_break(counts) - 1_000  # below any score
+
+    @lru_cache(maxsize=1)
+    def fitted(regularisation: float) -> np.ndarray:
+        with threadpool_limits(1, "blas"):  # the same bytes for any number of cores
+            return np.linalg.inv(gram + regularisation * np.eye(len(kept))).astype(np.float32)
+
+    def make(regularisation: float, decay: float, decay_time: str = "days", own: bool = False) -> Model:
+        table = fitted(regularisation)
+        diagonal = np.diag(table).copy()
+
+        def scores(examples: Examples) -> np.ndarray:
+            weights = users.history_weights(examples, len(counts), decay, decay_time)[:, kept].tocsr()
+            found, scale = weights @ table, np.broadcast_to(diagonal, (len(examples), len(kept)))
+            if not own:
+                theirs = replace(examples, end=examples.trained)
+                positions, offsets = theirs.flat()
+                mine = transitions.holds(theirs.items[positions], offsets, len(counts))[:, kept]
+                pulled = mine @ table
+                share = 1 / (1 - mine.multiply(pulled).sum(axis=1))  # a column
+                found += np.asarray(np.multiply(share, weights.multiply(pulled).sum(axis=1))) * pulled
+                scale = scale + np.asarray(share) * pulled**2
+            found = weights.toarray() - found / scale
+            products = np.tile(rest, (len(examples), 1))
+            products[:, kept] = found
+            return products
+
+        return scores
+
+    return make
+
+
+def matrix_factorisation(
+    corpus: Corpus,
+    product_ids: np.ndarray,
+    decay: float,
+    decay_time: str = "days",
+    *,
+    dim: int = 64,
+    alpha: float = 10.0,
+    regularisation: float = 0.1,
+    epochs: int = 15,
+    seed: int = 0,
+) -> Model:
+    """Users and products as factors of the table of who saw what (Hu, Koren & Volinsky 2008), with the library implicit.
+
+    A user to recommend to is folded in: given the products' factors, the best factors for the decayed history. The products'
+    factors come from all sequences, the user's own among them: to leave one out would be to fit all anew for each user.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The training sequences.
+    product_ids : ndarray of str, shape (n_products,)
+        The product table, sorted.
+    decay, decay_time
+        How visits fade in the history of a user to recommend to; see `shelfspace.models.users.history_weights`. 0: each
+        counts once, as in training.
+    dim : int
+        Factors of each user and product.
+    alpha : float
+        How much more certain a visit is than no visit.
+    regularisation : float
+        Of the alternating least squares.
+    epochs : int
+        Rounds of them.
+    seed : int
+        Of the factors' start.
+
+    Raises
+    ------
+    ValueError
+        If implicit is not installed.
+    """
+    if importlib.util.find_spec("implicit") is None:
+        raise ValueError("Matrix factorisation needs the library implicit; install it with: pip install 'shelfspace[mf]'.")
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    shape, places = (len(corpus), len(product_ids)), corpus.places(product_ids)
+    visits = sp.csr_matrix((np.ones(len(places), np.float32), places, corpus.offsets), shape=shape)
+    visits.sum_duplicates()
+    fitted = AlternatingLeastSquares(factors=dim, alpha=alpha, regularization=regularisation, iterations=epochs, random_state=seed)
+    with threadpool_limits(1, "blas"):  # its own threads are enough
+        fitted.fit(visits, show_progress=False)
+
+    def scores(examples: Examples) -> np.ndarray:
+        weights = users.history_weights(examples, len(product_ids), decay, decay_time)
+        weights.data *= np.repeat(examples.lengths, np.diff(weights.indptr))
+        with threadpool_limits(1, "blas"):
+            folded = fitted.recalculate_user(np.arange(len(examples)), weights)
+        return folded @ fitted.item_factors.T
+
+    return scores

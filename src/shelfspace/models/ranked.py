@@ -1,0 +1,260 @@
+"""Recommender `ranked`: candidates from several sources, put in order by a learned ranker.
+
+Retrieve, then rank, as large shops do (Covington et al. 2016). Every source, a `shelfspace.measure.ranking.Model` of its own, names its
+best products for a history; together they are a few hundred candidates. A ranker, gradient-boosted trees trained by LambdaRank
+(Burges 2010; Ke et al. 2017), then looks at what each source says of a candidate, at the candidate itself, at how it stands to
+the history, and at the customer. A ranker that holds the scores of its own sources has no excuse for losing to one of them.
+
+The ranker learns from targets that no source has learned from: a source that knew the answer would teach it to trust that
+source. What was counted is counted without the customer's own sequence (`shelfspace.sequences.arrays.Examples.trained`), in training as
+in use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before LightGBM is imported: its threads sleep while they wait for each other
+
+import lightgbm as lgb
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from shelfspace.files import run_files
+from shelfspace.measure.ranking import Model, in_blocks
+from shelfspace.models import factors, retrieval, tied, training
+from shelfspace.models.retrieval import DESCRIPTION, OWN, TOP, Facts
+from shelfspace.sequences.arrays import Corpus, Examples
+from shelfspace.vectors import embeddings
+
+ROWS = 5_000_000  # candidates to learn from at most, and as many to stop by, if nobody named one twice: about half a gigabyte
+TIE = 1e-4  # of the first source's score is added: candidates that fall into the same leaves stand in its order
+BELOW = 1e4  # by so much lies what is no candidate below the scores of its source
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Sources, what is known of the products, and the ranker.
+
+    Attributes
+    ----------
+    sources : mapping of name to Model
+        The first one puts in order what is no candidate.
+    facts : Facts
+    trees : lightgbm.Booster
+    top : int
+        Products that each source names.
+    """
+
+    sources: Mapping[str, Model]
+    facts: Facts
+    trees: lgb.Booster
+    top: int = TOP
+
+
+def features(sources: Sequence[str]) -> list[str]:
+    """Names of the ranker's features, in order, the group before the stroke."""
+    return [f"{name}/score" for name in sources] + [f"{name}/place" for name in sources] + list(DESCRIPTION)
+
+
+def look(
+    sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int = TOP, targets: bool = False, block: int = 64
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Candidates and where each history's begin (see `candidates`), and their `features`: float32, shape (k, n_features)."""
+
+    def one(part: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        product, offsets, table, _ = _look(sources, facts, part, top, targets)  # scores of all products are not kept
+        return product, np.diff(offsets), table
+
+    product, lengths, table = (np.concatenate(column) for column in zip(*in_blocks(one, examples, block)))
+    return product, np.append(0, np.cumsum(lengths)), table
+
+
+def _look(sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int, targets: bool = False):
+    """As `look`, of one block, and the scores of all products by the first source."""
+    product, offsets, said, rest = retrieval.candidates(sources, examples, top, targets)
+    return product, offsets, np.column_stack([said, retrieval.describe(facts, examples, product, offsets)]), rest
+
+
+def train(
+    sources: Mapping[str, Model],
+    facts: Facts,
+    examples: Examples,
+    valid: Examples,
+    *,
+    top: int = TOP,
+    trees: int = 300,
+    learning_rate: float = 0.05,
+    leaves: int = 15,
+    patience: int = 60,
+    seed: int = 0,
+) -> Ranked:
+    """Fit the ranker by LambdaRank; the number of trees is the one with the best NDCG@20 on the valid users.
+
+    Each example asks twice: for the target among all candidates and, where the target was new to the user, for the target among
+    the candidates that were new, too. So one ranker serves both lists. Where no source names any target, the targets join
+    the candidates, so that there is something to learn from.
+
+    Parameters
+    ----------
+    sources, facts
+        See `Ranked`.
+    examples : Examples
+        Their targets must be unknown to the sources.
+    valid : Examples
+        Of either, no more than `ROWS` allows, drawn at random.
+    top : int
+        Products that each source names.
+    trees, learning_rate, leaves, patience
+        Of LightGBM: trees at most, what each one counts, leaves of each, and trees without a gain before stopping.
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        If there is no example to learn from, or none to stop by.
+    """
+    if not len(examples) or not len(valid):
+        raise ValueError("No user has a target for the ranker to learn from; give a longer log.")
+    data = []
+    for part in (_few(examples, top * len(sources), seed), _few(valid, top * len(sources), seed)):
+        asked = (_questions(*look(sources, facts, part, top, targets), part) for targets in (False, True))
+        data.append(next(each for each in asked if len(each[0])))
+    names = features(list(sources))
+    learn, judge = (lgb.Dataset(table, label, group=group, feature_name=names) for table, label, group in data)
+    judge.set_reference(learn)
+    settings = {
+        "objective": "lambdarank", "metric": "ndcg", "eval_at": [20], "lambdarank_truncation_level": 40, "learning_rate": learning_rate,
+        "num_leaves": leaves, "min_data_in_leaf": 100, "feature_fraction": 0.4, "lambda_l2": 1.0, "deterministic": True,
+        "force_row_wise": True, "verbose": -1, "seed": seed,
+    }  # fmt: skip
+    stop = lgb.early_stopping(patience, verbose=False)
+    booster = lgb.train(settings, learn, trees, valid_sets=[judge], callbacks=[stop])
+    return Ranked(sources, facts, booster, top)
+
+
+def _few(examples: Examples, named: int, seed: int) -> Examples:
+    """As many of the examples, drawn at random, as have no more than `ROWS` candidates; `named` by the sources for each."""
+    drawn = np.random.default_rng(seed).permutation(len(examples))
+    most = np.cumsum(np.minimum(examples.lengths, OWN)[drawn] + named)
+    return examples[np.sort(drawn[most <= ROWS])]
+
+
+def _questions(product, offsets, table, examples: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, whether each candidate is the target, and the sizes of the groups in which exactly one is."""
+    row = np.repeat(np.arange(len(examples)), np.diff(offsets))
+    target = product == examples.target[row]
+    new = np.isnan(table[:, features([]).index("own/visits_ago") - len(DESCRIPTION)])
+    tables, labels, groups = [], [], []
+    for asked in (np.ones(len(row), bool), new):
+        answered = np.bincount(row, target & asked, minlength=len(examples)) > 0
+        kept = asked & answered[row]
+        tables.append(table[kept])
+        labels.append(target[kept])
+        groups.append(np.bincount(row[kept], minlength=len(examples))[answered])
+    return np.concatenate(tables), np.concatenate(labels).astype(np.int8), np.concatenate(groups)
+
+
+def recommend(ranked: Ranked) -> Model:
+    """The ranker as a `shelfspace.measure.ranking.Model`; what is no candidate follows in the order of the first source."""
+
+    def scores(examples: Examples) -> np.ndarray:
+        product, offsets, table, rest = _look(ranked.sources, ranked.facts, examples, ranked.top)
+        products = rest - np.float32(BELOW)
+        products[np.repeat(np.arange(len(examples)), np.diff(offsets)), product] = _scores(ranked.trees, table)
+        return products
+
+    return scores
+
+
+def _scores(trees: lgb.Booster, table: np.ndarray) -> np.ndarray:
+    """What the trees say of each candidate, float64, shape (k,), and `TIE`: a few trees alone leave most candidates equal."""
+    return trees.predict(table, num_threads=1) + TIE * table[:, 0]
+
+
+def explain(ranked: Ranked, examples: Examples, row: np.ndarray, product: np.ndarray) -> pd.DataFrame:
+    """What makes up the scores of some products for some histories.
+
+    Parameters
+    ----------
+    ranked : Ranked
+    examples : Examples
+    row, product : ndarray of int, shape (m,)
+        Which history asks for which product.
+
+    Returns
+    -------
+    DataFrame
+        m rows: score, and a column for each group of features with what it adds to the score (Lundberg et al. 2020, exact for trees);
+        `TIE` counts with the first source.
+        These, "base" and "no_candidate" among them, sum to the score. A product that no source named has nothing but the last.
+    """
+    candidate, offsets, table = look(ranked.sources, ranked.facts, examples, ranked.top)
+    n_products = len(ranked.facts.visits)
+    candidates = np.repeat(np.arange(len(examples)), np.diff(offsets)) * n_products + candidate  # in ascending order
+    asked = np.asarray(row) * n_products + product
+    at = np.minimum(np.searchsorted(candidates, asked), len(candidates) - 1)
+    named = candidates[at] == asked
+    groups = [name.partition("/")[0] for name in ranked.trees.feature_name()] + ["base"]
+    shares = ranked.trees.predict(table[at], pred_contrib=True, num_threads=1)
+    parts = pd.DataFrame(shares.T).groupby(groups, sort=False).sum().T
+    name, first = next(iter(ranked.sources.items()))
+    parts[name] += TIE * table[at, 0]
+    parts = parts.mul(named, axis=0)
+    parts["no_candidate"] = np.where(named, 0.0, first(examples)[row, product] - BELOW)
+    parts.insert(0, "score", np.where(named, _scores(ranked.trees, table[at]), parts.no_candidate))
+    return parts
+
+
+def save(ranked: Ranked, path: str | Path) -> None:
+    """Write the trees as LightGBM's text."""
+    ranked.trees.save_model(str(path))
+
+
+def load(path: str | Path, sources: Mapping[str, Model], facts: Facts, top: int = TOP) -> Ranked:
+    """A ranker with the sources that it was trained with.
+
+    Raises
+    ------
+    ValueError
+        If it was trained with other sources.
+    """
+    trees = lgb.Booster(model_file=str(path))
+    if features(list(sources)) != trees.feature_name():
+        raise ValueError(f"{path} was trained with other sources than {', '.join(sources)}; run 05_recommender again.")
+    return Ranked(sources, facts, trees, top)
+
+
+def reopen(
+    path: str | Path, corpus: Corpus, ease: Callable[..., Model] | None = None, pairs: tuple[sp.csr_matrix, np.ndarray] | None = None
+) -> Ranked:
+    """The ranker of a run, its sources and facts made anew from the files beside it; the first source is the tied recommender.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``RUN/recommender_ranked.txt``, as ``05_recommender`` left it.
+    corpus : Corpus
+        All of the run that may train (`shelfspace.sequences.arrays.corpus` with targets).
+    ease, pairs : optional
+        What `shelfspace.models.factors.ease` and `shelfspace.models.baselines.cooccurrence` give for this corpus, where it is there
+        already; made here otherwise.
+
+    Raises
+    ------
+    ValueError
+        If the ranker was trained with other sources.
+    """
+    run = Path(path).parent
+    products, choice = pd.read_parquet(run / "products.parquet"), run_files.read_json(run / "decay.json")
+    ids = products.product_id.to_numpy().astype(str)
+    files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
+    aligned = {name: embeddings.align(embeddings.load(file), ids) for name, file in files.items()}
+    learned = tied.recommend(training.keras.saving.load_model(run / "recommender_tied.keras"))
+    sources = retrieval.sources(learned, corpus, ids, aligned, choice["best"], ease or factors.ease(corpus, ids), pairs)
+    facts = retrieval.facts(corpus, products, aligned[choice["embedding"]][0])
+    return load(path, sources, facts, run_files.read_json(run / "recommender.json")["top"])

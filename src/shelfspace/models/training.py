@@ -1,0 +1,138 @@
+"""What the trainings of all networks share: TensorFlow set up, several machines, Adam on the rows that a step touches,
+negatives, early stopping."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # both must be set before TensorFlow is imported
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+import keras
+import tensorflow as tf
+
+from shelfspace.measure.ranking import ranks, reciprocal_rank
+
+STRATEGIES = ("", "mirrored", "workers")
+
+
+def strategy(distribute: str = "") -> tf.distribute.Strategy:
+    """Who shares the training; see `train`.
+
+    Parameters
+    ----------
+    distribute : {"", "mirrored", "workers"}
+        "": this process alone; "mirrored": all GPUs that this machine shows; "workers": the machines that the environment
+        variable TF_CONFIG lists, each of which must run the same program on the same data. TensorFlow wants to know of
+        workers before it makes anything, a network for example.
+
+    Raises
+    ------
+    ValueError
+        For another word, or when TF_CONFIG is missing.
+    """
+    if distribute not in STRATEGIES:
+        raise ValueError(f"distribute is {distribute!r}; it must be empty or one of {', '.join(STRATEGIES[1:])}.")
+    if distribute == "workers":
+        if not os.environ.get("TF_CONFIG"):
+            raise ValueError("distribute is workers, which takes the machines from the environment variable TF_CONFIG; it is not set.")
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.MirroredStrategy() if distribute else tf.distribute.get_strategy()
+
+
+class Rows:
+    """A table with Adam's two moments, of which a step takes, and moves, only the rows of the products it holds.
+
+    So a step costs what it holds and not what the catalogue is. The moments of a row stay as they are in the steps
+    between, and so does its count of steps: Adam's correction of young moments is by it, or a row that is first touched
+    late would set out at 3.2 times the rate.
+
+    Attributes
+    ----------
+    table : ndarray of float32, shape (n_products, columns)
+    steps : int
+        How often rows were put back.
+    steps_of : ndarray of float32, shape (n_products, 1)
+        How often each row was.
+    """
+
+    def __init__(self, table: np.ndarray):
+        self.parts = np.zeros((3, *table.shape), dtype=np.float32)
+        self.parts[0] = table
+        self.steps = 0
+        self.steps_of = np.zeros((len(table), 1), dtype=np.float32)
+
+    @property
+    def table(self) -> np.ndarray:
+        return self.parts[0]
+
+    def take(self, products: np.ndarray) -> np.ndarray:
+        """The rows of these products and their moments; float32, shape (3, m, columns)."""
+        return np.take(self.parts, products, axis=1)
+
+    def put(self, products: np.ndarray, moved) -> None:
+        """What `adam` made of them."""
+        for part, new in zip(self.parts, moved):
+            part[products] = new.numpy()
+        self.steps += 1
+        self.steps_of[products] += 1
+
+
+def adam(gradient, value, first, second, rate, t):
+    """Value and moments after step t of Adam (Kingma & Ba 2015, algorithm 1); t may differ from row to row."""
+    first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+    step = first / (1 - 0.9**t) / (tf.sqrt(second / (1 - 0.999**t)) + 1e-8)
+    return value - rate * step, first, second
+
+
+def sample(always: np.ndarray, n_products: int, negatives: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Products to train a step on, and what to add to their logits so that the softmax is that over all products.
+
+    The products in `always` are taken as they are; of the others, `negatives` are drawn uniformly without replacement,
+    and each stands for (others / drawn) of them: log of that is added to its logit. The sum of exp(logit) over the
+    sample is then an unbiased estimate of the sum over all products, and exact for all that matters most (targets,
+    histories and what followed them).
+
+    Returns
+    -------
+    products : ndarray of int64, shape (m,)
+        `always` first.
+    correction : ndarray of float32, shape (m,)
+    """
+    left = np.ones(n_products, dtype=bool)
+    left[always] = False
+    others = np.flatnonzero(left)
+    drawn = np.sort(rng.choice(others, min(negatives, len(others)), replace=False, shuffle=False))
+    correction = np.zeros(len(always) + len(drawn), dtype=np.float32)
+    correction[len(always) :] = np.log(max(1, len(others)) / max(1, len(drawn)))
+    return np.concatenate([always, drawn]), correction
+
+
+def validate(scores: Callable[[slice], np.ndarray], targets: np.ndarray, block: int = 512) -> tuple[float, float]:
+    """Mean cross-entropy and MRR@20, a block of users at a time.
+
+    Parameters
+    ----------
+    scores : callable
+        From a slice of the users to their logits, float32, shape (users of the slice, n_products).
+    targets : ndarray of int, shape (n,)
+    block : int
+        Users scored at once.
+    """
+    losses, found = [], []
+    for first in range(0, len(targets), block):
+        part = slice(first, first + block)
+        logits, target = scores(part), targets[part]
+        top = logits.max(axis=1)
+        losses.append(top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - logits[np.arange(len(target)), target])
+        found.append(reciprocal_rank(ranks(logits, target), 20))
+    return float(np.concatenate(losses).mean()), float(np.concatenate(found).mean())
+
+
+def deterministic(seed: int) -> None:
+    """Seed Python, numpy and TensorFlow, and ask TensorFlow for operations that give the same bits every time."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()

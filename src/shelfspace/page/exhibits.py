@@ -1,0 +1,198 @@
+"""What a notebook displays: figures with captions, tables, takeaways, notes. Text in them cannot become
+markup.
+
+`shelfspace.page.charts` hands these on, so notebooks write ``exhibits.show``; `shelfspace.page.report` carries their HTML
+into the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, display
+from matplotlib.figure import Figure
+
+SVG_LIMIT = 150_000  # bytes; a larger figure becomes a PNG
+
+
+def show(fig: Figure, caption: str, alt: str) -> None:
+    """Display a figure with a caption that states its finding and an alternative text that says what is seen.
+
+    A figure is an SVG when that takes less than `SVG_LIMIT` bytes, else a PNG of 150 dpi; the same figure
+    gives the same bytes.
+
+    Raises
+    ------
+    ValueError
+        If `caption` or `alt` is empty.
+    """
+    display(HTML(figure_html(fig, caption, alt)))
+
+
+def figure_html(fig: Figure, caption: str, alt: str) -> str:
+    """The HTML that `show` displays."""
+    for what, text in (("caption", caption), ("alt", alt)):
+        if not text or not text.strip():
+            raise ValueError(f"A figure needs a text for `{what}`: plots.show(fig, caption='…', alt='…').")
+    kind, data = _image(fig)
+    width, height = (round(inches * 96) for inches in fig.get_size_inches())
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return (
+        f'<figure class="shelf-figure"><img src="{source}" width="{width}" height="{height}" '
+        f'alt="{escape(clean(alt))}"><figcaption>{escape(clean(caption))}</figcaption></figure>'
+    )
+
+
+def table(
+    df: pd.DataFrame,
+    caption: str,
+    formats: Mapping[str, str | Callable] | None = None,
+    *,
+    best: Sequence[str] = (),
+    index: bool = False,
+) -> None:
+    """Display a table; every text in it is escaped, so a product's name can be anything.
+
+    Parameters
+    ----------
+    df : DataFrame
+    caption : str
+        States the finding.
+    formats : mapping of column name to format, optional
+        A format spec such as ".4f", ".1%" or ",d", or a function from a cell to text. Without: integers as
+        12,345, other numbers with four significant digits, missing cells as "–".
+    best : sequence of str
+        Columns whose largest number is set in bold.
+    index : bool
+        Show the index as first column.
+    """
+    display(HTML(table_html(df, caption, formats, best=best, index=index)))
+
+
+def table_html(
+    df: pd.DataFrame,
+    caption: str,
+    formats: Mapping[str, str | Callable] | None = None,
+    *,
+    best: Sequence[str] = (),
+    index: bool = False,
+) -> str:
+    """The HTML that `table` displays."""
+    formats = formats or {}
+    unknown = [column for column in [*formats, *best] if column not in df.columns]
+    if unknown:
+        raise ValueError(f"The table has no column {unknown[0]!r}; its columns are {', '.join(map(str, df.columns))}.")
+    df = df.reset_index() if index else df
+    numeric = {column: _is_numeric(df[column]) for column in df.columns}
+    top = {column: df[column].max() for column in best}
+    align = {column: ' class="number"' if numeric[column] else "" for column in df.columns}
+    head = "".join(f'<th scope="col"{align[column]}>{escape(clean(str(column)))}</th>' for column in df.columns)
+    rows = []
+    for record in df.itertuples(index=False, name=None):
+        cells = []
+        for column, value in zip(df.columns, record):
+            text = escape(_cell(value, formats.get(column)))
+            text = text if numeric[column] else f"<bdi>{text}</bdi>"
+            text = f"<strong>{text}</strong>" if column in top and value == top[column] else text
+            cells.append(f"<td{align[column]}>{text}</td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    label = escape(clean(caption))
+    return (
+        '<figure class="shelf-table"><div class="scroll"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<figcaption>{label}</figcaption></figure>"
+    )
+
+
+def takeaways(sentences: Sequence[str]) -> None:
+    """Display what a chapter found, one sentence per item."""
+    items = "".join(f"<li>{escape(clean(sentence))}</li>" for sentence in sentences)
+    display(HTML(f'<div class="takeaways"><ul>{items}</ul></div>'))
+
+
+def note(text: str) -> None:
+    """Display a remark that carries this run's numbers."""
+    display(HTML(f'<div class="note"><p>{escape(clean(text))}</p></div>'))
+
+
+def folded(summary: str, text: str) -> None:
+    """Display a text such as a query, as it is written, folded away behind its summary."""
+    lines = "\n".join(clean(line) for line in text.splitlines())
+    display(HTML(f"<details><summary>{escape(clean(summary))}</summary><pre><code>{escape(lines)}</code></pre></details>"))
+
+
+def with_interval(value: float, bounds: Sequence[float]) -> str:
+    """A share and its interval in percent: "12.3 (11.8–12.9)"."""
+    return f"{100 * value:.1f} ({100 * bounds[0]:.1f}–{100 * bounds[1]:.1f})"
+
+
+def clean(text: str) -> str:
+    """Text without characters that change how their surroundings look: controls and direction overrides are
+    removed.
+
+    Line ends and tabs become blanks. Emoji, joiners and right-to-left letters stay.
+    """
+    text = "".join(" " if char in "\t\n\r\x0b\x0c\x85\u2028\u2029" else char for char in str(text))
+    return "".join(char for char in text if char not in _BIDI and unicodedata.category(char) not in ("Cc", "Cs"))
+
+
+_BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def short(text: str, length: int = 32) -> str:
+    """`clean` text, cut to `length` characters with an ellipsis."""
+    text = clean(text)
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _is_numeric(column: pd.Series) -> bool:
+    """Numbers, and texts that are all numbers ("98.2%"), are set flush right."""
+    if pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column):
+        return not pd.api.types.is_bool_dtype(column)
+    return len(column) > 0 and all(isinstance(v, str) and re.fullmatch(r"[-+–]?[\d.,]+ ?%?", v) for v in column)
+
+
+def _cell(value: object, form: str | Callable | None) -> str:
+    if callable(form):
+        return short(form(value), 400)
+    if value is None or (np.isscalar(value) and pd.isna(value)) or value is pd.NaT:
+        return "–"
+    if form:
+        return format(value, form)
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return f"{value:,}"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, pd.Timestamp):
+        return value.strftime("%Y-%m-%d" if value == value.normalize() else "%Y-%m-%d %H:%M")
+    return short(str(value), 160)
+
+
+def _image(fig: Figure) -> tuple[str, bytes]:
+    """Subtype of image/… ("svg+xml" or "png") and the bytes."""
+    dpi = fig.dpi
+    fig.set_dpi(400)  # measures text as finely as an SVG draws it
+    for _ in range(3):  # the layout settles after a few draws; kept, it is the same each time
+        fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+    fig.set_dpi(dpi)
+    points = sum(len(c.get_offsets()) for axes in fig.axes for c in axes.collections)
+    if points < 2000:
+        buffer = io.BytesIO()
+        with mpl.rc_context({"svg.hashsalt": "shelfspace", "svg.fonttype": "path"}):
+            fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        if buffer.tell() < SVG_LIMIT:
+            return "svg+xml", buffer.getvalue()
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=150, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    return "png", buffer.getvalue()

@@ -1,0 +1,289 @@
+"""The figures of what was measured: models side by side, what they cost, where they fail. Data in, a matplotlib `Figure` out."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from shelfspace.page import drawing, exhibits, palette
+from shelfspace.page.palette import COLORS, INK, MUTED, PAPER
+
+
+def model_comparison(table: pd.DataFrame) -> Figure:
+    """Every model with its 95 % interval, a panel for each metric, sorted by the last one; baselines are
+    hollow.
+
+    Parameters
+    ----------
+    table : DataFrame
+        model (str), metric (str), value, lo, hi (0–1), kind ("baseline" | "embedding" | "recommender");
+        optionally label.
+    """
+    drawing.need(table, ("model", "metric", "value", "lo", "hi", "kind"), "model_comparison")
+    metrics = list(dict.fromkeys(table["metric"]))
+    order = table[table["metric"] == metrics[-1]].sort_values(["value", "model"], kind="stable")
+    order = order.assign(label=order["label"] if "label" in order else order["model"])
+    fig, panels = drawing.figure(1, len(metrics), height=1.1 + 0.36 * len(order), sharey=True)
+    for axes, metric in zip(panels, metrics):
+        part = table[table["metric"] == metric].set_index("model")
+        right = float(np.nanmax(part[["value", "hi"]].to_numpy()))
+        for y, (model, kind) in enumerate(zip(order["model"], order["kind"])):
+            if model not in part.index:
+                continue
+            row, color = part.loc[model], palette.color_of(model)
+            fill = PAPER if kind == "baseline" else color
+            drawing.interval(
+                axes,
+                [row["value"]],
+                [y],
+                [row["lo"]],
+                [row["hi"]],
+                color,
+                horizontal=True,
+                marker=palette.marker_of(model),
+                markersize=7,
+                markerfacecolor=fill,
+                markeredgewidth=1.6,
+            )
+            end = np.nanmax([row["value"], row["hi"]])
+            axes.annotate(
+                f"{row['value']:.1%}",
+                (end, y),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9.5,
+                fontweight="bold" if row["value"] == part["value"].max() else "normal",
+            )
+        axes.set_xlim(0, right * 1.32)
+        axes.set_yticks(range(len(order)), [textwrap.fill(exhibits.short(label, 60), 26) for label in order["label"]])
+        axes.set_title(palette.metric_label(metric))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        drawing.percent(axes.xaxis)
+        axes.grid(axis="y", visible=False)
+    fig.supxlabel("dot: mean, line: 95 % interval, hollow: baseline", fontsize=9.5, color=MUTED)
+    return fig
+
+
+def latency(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
+    """Quality against the time that a recommendation takes, on a logarithmic axis, a panel for each batch size.
+
+    Up and to the left is better: nothing beats a model that has nothing above and left of it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        model (str), batch (int, users at a time), seconds (per user), value (0–1), kind ("baseline" | …).
+    metric : str
+        Name of the quality, for the axis.
+    """
+    drawing.need(table, ("model", "batch", "seconds", "value", "kind"), "latency")
+    batches = sorted(table["batch"].unique())
+    fig, panels = drawing.figure(1, len(batches), height=4.6, sharex=True, sharey=True)
+    for axes, batch in zip(panels, batches):
+        part = table[table["batch"] == batch].sort_values("seconds", kind="stable")
+        for row in part.itertuples():
+            axes.plot(
+                1000 * row.seconds,
+                row.value,
+                linestyle="none",
+                color=palette.color_of(row.model),
+                marker=palette.marker_of(row.model),
+                markersize=9,
+                markerfacecolor=PAPER if row.kind == "baseline" else palette.color_of(row.model),
+                markeredgewidth=1.6,
+                label=palette.label_of(row.model),
+            )
+        best = part[part["value"] > part["value"].cummax().shift(fill_value=-1)]
+        axes.plot(1000 * best["seconds"], best["value"], color=MUTED, linewidth=1, zorder=0, drawstyle="steps-post")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(title=f"{batch:,} {'users' if batch > 1 else 'user'} at a time", xlabel="ms per user")
+        axes.margins(x=0.12, y=0.1)
+        drawing.thousands(axes.xaxis)
+    panels[0].set_ylabel(palette.metric_label(metric))
+    drawing.percent(panels[0].yaxis)
+    handles, labels = panels[0].get_legend_handles_labels()
+    order = np.argsort([-table.loc[table["model"].map(palette.label_of) == label, "value"].iloc[0] for label in labels], kind="stable")
+    fig.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", ncols=2)
+    return fig
+
+
+def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """How often the first product is the right one, against the probability that the model gave it; the diagonal is honest.
+
+    Parameters
+    ----------
+    tables : mapping of model name to DataFrame
+        probability, hits, lo, hi (0–1), a row for each bin (`shelfspace.measure.beyond_accuracy.calibration`).
+    """
+    fig, (axes,) = drawing.figure(height=3.4)
+    right = max(float(bins[["probability", "hi"]].to_numpy().max()) for bins in tables.values())
+    axes.plot([0, right], [0, right], color=MUTED, linewidth=1, linestyle="--", label="honest")
+    for name, bins in tables.items():
+        drawing.need(bins, ("probability", "hits", "lo", "hi"), "reliability")
+        drawing.interval(
+            axes, bins["probability"], bins["hits"], bins["lo"], bins["hi"], palette.color_of(name),
+            marker=palette.marker_of(name), linewidth=1.4, label=palette.label_of(name),
+        )  # fmt: skip
+    axes.set(xlabel="probability given to the first product", ylabel="share of users whose target it was")
+    drawing.percent(axes.xaxis)
+    drawing.percent(axes.yaxis)
+    axes.legend(loc="upper left")
+    return fig
+
+
+def slices(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
+    """One metric in parts of the test set, a panel for each way to cut it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        slice (str, the way to cut), group (str, in the order to draw), model (str), value, lo, hi (0–1; lo
+        and hi may be missing in a row); optionally n (users in the group) and label (readable name of the
+        model).
+    metric : str
+        Name of the metric, for the axis.
+    """
+    drawing.need(table, ("slice", "group", "model", "value", "lo", "hi"), "slices")
+    names = list(dict.fromkeys(table["slice"]))
+    models = list(dict.fromkeys(table["model"]))
+    labels = dict(zip(table["model"], table["label" if "label" in table else "model"]))
+    fig, panels = drawing.figure(len(names), height=0.7 + 2.3 * len(names) + 0.25 * ((len(models) + 1) // 2))
+    for axes, name in zip(panels, names):
+        cut = table[table["slice"] == name]
+        groups = list(dict.fromkeys(cut["group"]))
+        for place, model in enumerate(models):
+            part = cut[cut["model"] == model]
+            x = part["group"].map(groups.index).to_numpy(dtype=float) + (place - (len(models) - 1) / 2) * min(0.16, 0.8 / len(models))
+            drawing.interval(
+                axes,
+                x,
+                part["value"],
+                part["lo"],
+                part["hi"],
+                palette.color_of(model),
+                marker=palette.marker_of(model),
+                linestyle="none",
+                label=exhibits.short(labels[model], 34),
+            )
+        size = cut.groupby("group")["n"].first() if "n" in cut else {}
+        ticks = [exhibits.short(str(group), 16) + (f"\nn = {int(size[group]):,}" if group in size else "") for group in groups]
+        axes.set_xticks(range(len(groups)), ticks)
+        axes.set_xlim(-0.55, len(groups) - 0.45)
+        axes.set_ylim(bottom=0)
+        axes.set(title=exhibits.short(name, 60), ylabel=palette.metric_label(metric))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        drawing.percent(axes.yaxis)
+        axes.grid(axis="x", visible=False)
+    fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, columnspacing=1.2)
+    return fig
+
+
+def learning_curve(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Training and validation loss of each epoch, and MRR@20 of the valid users; the epoch marked where it is highest.
+
+    Parameters
+    ----------
+    history : sequence of mapping
+        Per epoch loss, valid_loss and valid_mrr@20, as the recommenders' `train` gives it.
+    """
+    history = pd.DataFrame(history)
+    drawing.need(history, ("loss", "valid_loss", "valid_mrr@20"), "learning_curve")
+    epochs, kept = np.arange(1, len(history) + 1), int(np.argmax(history["valid_mrr@20"])) + 1
+    fig, panels = drawing.figure(1, 2, height=3.0)
+    for column, name, label, line in (("loss", "train", "training", "--"), ("valid_loss", "valid", "validation", "-")):
+        panels[0].plot(epochs, history[column], color=COLORS[name], linestyle=line, marker="o", markersize=4, label=label)
+    panels[0].set(title="Loss", ylabel="cross-entropy")
+    panels[0].legend(loc="best")
+    panels[1].plot(epochs, history["valid_mrr@20"], color=COLORS["valid"], marker="o", markersize=4)
+    panels[1].set(title="MRR@20, validation")
+    drawing.percent(panels[1].yaxis)
+    for axes in panels:
+        axes.axvline(kept, color=INK, linewidth=1, linestyle=(0, (1, 2)))
+        axes.set_xlabel(f"epoch (dotted: {kept} is kept)")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.grid(axis="x", visible=False)
+    return fig
+
+
+COUNT_GROUPS = (1, 2, 3, 5, 10, 20, 50, 100)
+
+
+def coverage_by_count(df: pd.DataFrame) -> Figure:
+    """Share of products that have an embedding, by how often they were visited, with 95 % Wilson intervals.
+
+    Parameters
+    ----------
+    df : DataFrame
+        One row per product (and embedding): count (int ≥ 0, visits), known (bool, has an embedding);
+        optionally embedding (str, a line for each).
+    """
+    drawing.need(df, ("count", "known"), "coverage_by_count")
+    df = df if "embedding" in df else df.assign(embedding="word2vec")
+    starts = [0, *COUNT_GROUPS]
+    ends = [*(start - 1 for start in starts[1:]), None]
+    names = [f"{a}+" if b is None else str(a) if a == b else f"{a}–{b}" for a, b in zip(starts, ends)]
+    df = df.assign(group=np.searchsorted(starts, df["count"], side="right") - 1)
+    used = sorted(df["group"].unique())
+    embeddings = list(dict.fromkeys(df["embedding"]))
+    fig, (axes,) = drawing.figure(height=3.2)
+    for place, name in enumerate(embeddings):
+        counts = df[df["embedding"] == name].groupby("group")["known"].agg(["sum", "count"])
+        share, n = counts["sum"] / counts["count"], counts["count"]
+        middle, half = (
+            (share + 1.92 / n) / (1 + 3.84 / n),
+            1.96 * np.sqrt(share * (1 - share) / n + 0.96 / n**2) / (1 + 3.84 / n),
+        )
+        x = np.searchsorted(used, counts.index) + (place - (len(embeddings) - 1) / 2) * 0.18
+        drawing.interval(
+            axes,
+            x,
+            share,
+            middle - half,
+            middle + half,
+            palette.color_of(name),
+            marker="os^D"[place % 4],
+            linestyle="none",
+            label=palette.label_of(name),
+        )
+    n = df[df["embedding"] == embeddings[0]].groupby("group").size().reindex(used, fill_value=0)
+    axes.set_xticks(range(len(used)), [f"{names[group]}\n{n[group]:,}" for group in used])
+    axes.set(xlabel="visits of the product, and number of such products", ylabel="with an embedding")
+    axes.set_ylim(-0.03, 1.05)
+    drawing.percent(axes.yaxis)
+    axes.grid(axis="x", visible=False)
+    if len(embeddings) > 1:
+        axes.legend(loc="lower right")
+    return fig
+
+
+def columns_table(
+    results: Mapping[str, Mapping[str, Mapping | None]], metric: str, order: Sequence[str], heads: Mapping[str, str]
+) -> pd.DataFrame:
+    """A table of models with one metric and its interval, in percent, in three columns: "12.3 (11.8–12.9)"; "–" without a target.
+
+    Parameters
+    ----------
+    results : mapping of model name to mapping of column to results
+        As `shelfspace.measure.evaluation.columns` gives them.
+    metric : str
+    order : sequence of str
+        Names of the models, the first row first.
+    heads : mapping of column to str
+        `shelfspace.measure.evaluation.COLUMNS`.
+    """
+    rows = {
+        palette.label_of(name): {
+            heads[key]: exhibits.with_interval(found[metric], found["ci95"][metric]) if found else "–"
+            for key, found in results[name].items()
+        }
+        for name in order
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model").reset_index()

@@ -1,0 +1,387 @@
+"""The pipeline: the notebooks, in order, through papermill, into one run folder and one report.
+
+A stage is a notebook. Its record, RUN/.stages/NAME.json, is written last and holds a key over all that the stage depends on
+(its cells, its parameters, the modules it imports, the files of earlier stages, the input) and the hashes of the files
+it wrote and of the executed notebook. A stage whose key and files are unchanged is reused; one whose record or files were
+damaged is run again. Whatever interrupts a run, the next call picks up. Files that are not on the folder's list of what
+Shelfspace wrote there (see `shelfspace.files.run_files`) are neither replaced nor removed.
+
+A scheduler runs each stage as a task of its own (`run` with `only`), and what is long in a stage as tasks side by side
+(`part`). What a part makes, it makes with `run_files.once`; the whole notebook then finds it there. The part of a notebook named X
+is its cells tagged `parameters`, `setup` or X.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from shelfspace.files import imports, run_files, stages
+from shelfspace.files.places import CHECKOUT, NOTEBOOKS, PACKAGE
+from shelfspace.files.stages import PLUMBING, Stage
+from shelfspace.run import execution, hold, keys
+from shelfspace.run.hold import REPORT
+from shelfspace.run.keys import Keys
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a disk that takes no more
+VERSIONS = ("duckdb", "faiss-cpu", "gensim", "ibis-framework", "keras", "numba", "numpy", "openTSNE", "pandas", "papermill", "scikit-learn", "scipy", "seaborn", "tensorflow-cpu", "tensorflow")  # fmt: skip
+QUIET = {
+    "OMP_NUM_THREADS": str(min(2, os.cpu_count() or 1)),  # more threads than cores to spare make BLAS slower, not faster
+    "OMP_WAIT_POLICY": "passive",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONHASHSEED": "0",
+    "TQDM_NCOLS": "54",  # progress bars fit behind the stage's name, and look the same in every terminal
+    "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one that the user registered by the same name
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
+
+
+def run(
+    data: str = "shop",
+    out: str | Path = "reports/default",
+    *,
+    columns: str = "",
+    given: Mapping[str, object] | None = None,
+    start: str | None = None,
+    only: str | None = None,
+    command: str = "",
+    folder: Path = NOTEBOOKS,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Run all stages that are not up to date, and render the report.
+
+    Parameters
+    ----------
+    data : str
+        "shop" for the simulated shop, or a file, folder or pattern.
+    out : str or Path
+        The run folder.
+    columns : str
+        The log's own column names, as "user_id=visitorid,product_id=itemid".
+    given : mapping of name to value, optional
+        Parameters of the notebooks; see `resolve`.
+    start : str, optional
+        Number or name of a stage that is run again with all after it, also when unchanged.
+    only : str, optional
+        Number or name of the one stage to run, "report" for the page alone, or a part of a stage, as "02:word2vec". All
+        stages before it must be up to date. Parts of one stage may run at the same time.
+    command : str
+        How to get the same report again, for the reader.
+    folder : Path
+        The notebooks.
+    say : callable, optional
+        Takes each piece of progress text; prints by default.
+
+    Returns
+    -------
+    Path
+        The report; with `only` a stage, the executed notebook.
+
+    Raises
+    ------
+    ValueError
+        If the input, a parameter or the run folder will not do. Nothing has been changed then.
+    StageError
+        If a notebook failed. It is kept as executed; there is no report.
+    """
+    say = say or (lambda text: print(text, end="", flush=True))
+    opening = {"columns": columns, "given": given, "command": command, "folder": folder}
+    if only and ":" in only:
+        return _run_part(only, data, out, opening, say)
+    todo = stages.stages(folder)
+    forced = _place(start, todo, "--from")
+    last = len(todo) if only == "report" else _place(only, todo, "--only")
+    with _opened(data, out, **opening) as (out, values, about):
+        for place, (stage, own, found, stale) in enumerate(_walk(todo[: last + 1], values, about, out)):
+            if only and place < last:
+                _refuse_if(stale, stage, only, out)
+                continue
+            say(f"{stage.name:<24}")
+            if place < forced and stale is None:
+                say("   reused\n")
+                continue
+            if place >= forced:
+                run_files.forget(out, found.made)
+            seconds = _execute(stage, own, found, out)["seconds"]
+            say(f"{seconds:7.1f} s{_rebuilt(stale)}\n")
+        if last < len(todo):
+            return out / "notebooks" / f"{todo[last].name}.ipynb"
+        _add_timings(out / "metrics.json", {stage.name: run_files.read_record(out, stage.name)["seconds"] for stage in todo})
+        return _report(out, about, say)
+
+
+@contextmanager
+def part(
+    of: str,
+    data: str = "shop",
+    out: str | Path = "reports/default",
+    *,
+    columns: str = "",
+    given: Mapping[str, object] | None = None,
+    command: str = "",
+    folder: Path = NOTEBOOKS,
+) -> Iterator[tuple[Path, Stage, dict[str, object], bool]]:
+    """Hold a run folder while something of a stage is made, with `run_files.once`, that the stage will find made.
+
+    Parameters
+    ----------
+    of : str
+        Number or name of the stage. All stages before it must be up to date.
+    data, out, columns, given, command, folder
+        See `run`.
+
+    Yields
+    ------
+    out : Path
+        The run folder. Other parts of the stage may be at work in it; a whole stage may not.
+    stage : Stage
+    values : dict
+        Its parameters.
+    fresh : bool
+        Whether the stage is up to date, so that there is nothing to make.
+    """
+    todo = stages.stages(folder)
+    todo = todo[: _place(of, todo, "--only") + 1]
+    with _opened(data, out, columns=columns, given=given, command=command, folder=folder, shared=True) as (out, values, about):
+        for stage, own, found, stale in _walk(todo, values, about, out):
+            if stage is not todo[-1]:
+                _refuse_if(stale, stage, of, out)
+        with run_files.under(found.made):
+            yield out, stage, own, stale is None
+
+
+def _run_part(only: str, data: str, out: str | Path, opening: Mapping, say: Callable[[str], None]) -> Path:
+    """Run those cells of a notebook that make one of its parts."""
+    of, _, name = only.partition(":")
+    with part(of, data, out, **opening) as (out, stage, own, fresh):
+        tags = {"parameters", "setup", name}
+        cells = [cell for cell in stage.notebook.cells if tags & set(cell.metadata.get("tags", ()))]
+        known = sorted({tag for cell in stage.notebook.cells for tag in cell.metadata.get("tags", ())} - {"parameters", "setup"})
+        if name not in known:
+            raise ValueError(f"{stage.name} has no part {name!r}; it has {', '.join(known) or 'none'}.")
+        say(f"{f'{stage.name[:2]}:{name}':<24}")
+        final = out / ".stages" / f"{stage.name}.{name}.ipynb"
+        if fresh:
+            say("   reused\n")
+            return final
+        started = time.perf_counter()
+        notebook = type(stage.notebook)(stage.notebook | {"cells": cells})
+        execution.run(Stage(stage.name, notebook, stage.parameters), own, final)
+        say(f"{time.perf_counter() - started:7.1f} s\n")
+        return final
+
+
+@contextmanager
+def _opened(
+    data: str, out: str | Path, *, columns: str, given: Mapping | None, command: str, folder: Path, shared: bool = False
+) -> Iterator[tuple[Path, dict, dict]]:
+    """Check what was asked for, hold the run folder, and give it with the value of each parameter and ``params.json``."""
+    values = stages.resolve(dict(given or {}) | {"data": data, "columns": columns}, folder)
+    if "engine" in values:
+        from shelfspace.logs import engines
+
+        engines.check(values["engine"], values["engine_url"])
+    if values.get("images") and not Path(values["images"]).is_dir():
+        raise ValueError(
+            f"images is {values['images']!r}, which is no folder; it must name one with a picture for each product, named by its id."
+        )
+    out = Path(out).absolute()
+    hold.check_folder(out, folder)
+    source = _source(data)
+    with _environment(), _named(out), hold.lock(run_files.run_folder(out), shared):
+        hold.take_folder(out, folder)
+        if not shared:
+            run_files.remove_unfinished(out)
+        values |= {"data": source["path"], "run_dir": str(out)}
+        about = _about(values, source, command)
+        if run_files.read_object(out / "params.json") != about:
+            run_files.write_json(out / "params.json", about)
+        yield out, values, about
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Set what the kernels need where the caller has not, and take it back at the end."""
+    new = {name: value for name, value in QUIET.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _named(out: Path) -> Iterator[None]:
+    """Name the run folder where an error of the disk names no file, as that of a full one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in FULL:
+            raise OSError(error.errno, error.strerror, str(out)) from error
+        raise
+
+
+def _walk(todo: list[Stage], values: Mapping, about: Mapping, out: Path) -> Iterator[tuple[Stage, dict, Keys, str | None]]:
+    """Each stage with its own parameters, its keys, and what `keys.stale` says of it; it must be up to date when the next is asked for."""
+    earlier: dict[str, str] = {"input": about["input"]["fingerprint"]}
+    for stage in todo:
+        own = {name: values[name] for name in stage.parameters}
+        given = {n: v for n, v in own.items() if n not in ("run_dir", "data")}
+        if own.get("images"):
+            given["images"] = [own["images"], _pictures(Path(own["images"]))]
+        found = keys.of(stage, given, earlier, about["versions"])
+        yield stage, own, found, keys.stale(stage.name, found.stage, out)
+        earlier |= (run_files.read_record(out, stage.name) or {}).get("outputs", {})
+
+
+def _refuse_if(stale: str | None, stage: Stage, wanted: str, out: Path) -> None:
+    if stale is not None:
+        why = f" ({stale})" if stale else ""
+        raise ValueError(f"{stage.name} is not up to date in {out}{why}, and {wanted} builds on it; run {stage.name} first.")
+
+
+def _rebuilt(stale: str | None) -> str:
+    """What the line of a stage says of damage."""
+    return f"   rebuilt: {stale}" if stale else ""
+
+
+def _place(wanted: str | None, todo: list[Stage], option: str) -> int:
+    """Place of a stage by its number or name; beyond the last where none is named."""
+    if wanted is None:
+        return len(todo)
+    for place, stage in enumerate(todo):
+        if stage.name == wanted or stage.name.split("_")[0] == wanted.zfill(2):
+            return place
+    raise ValueError(f"There is no stage {wanted!r}; {option} takes one of {', '.join(stage.name for stage in todo)}.")
+
+
+def _source(data: str) -> dict:
+    """Where the input is and what is in it: its absolute path, and a hash that changes when the input does."""
+    if not data.strip():
+        raise ValueError("--data is empty; it takes shop, or a file, folder or pattern of CSV, Parquet or JSON Lines.")
+    if data == "shop":
+        return {"path": "shop", "fingerprint": "the simulated shop"}
+    from shelfspace.logs import sources
+
+    return {"path": str(Path(data).absolute()), "fingerprint": sources.fingerprint(data)}
+
+
+def _pictures(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of each file: another picture, and the stage that reads them is out of date."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()] if folder.is_dir() else []
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
+def _about(values: Mapping[str, object], source: Mapping, command: str) -> dict:
+    """What ``params.json`` says: all that is needed to get the same run again."""
+    versions = {"python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "command": command,
+        "data": source["path"],
+        "input": {"fingerprint": source["fingerprint"]},
+        "parameters": {name: value for name, value in values.items() if name not in PLUMBING} | {"columns": values["columns"]},
+        "seed": values.get("seed"),
+        "versions": versions,
+        "git_commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the code, and whether it was changed since; None outside a repository."""
+    if CHECKOUT is None:
+        return None
+    git = ["git", "-C", str(CHECKOUT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run([*git, "status", "--porcelain", "src", "notebooks"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit} with uncommitted changes" if changes.stdout.strip() else commit
+
+
+def _execute(stage: Stage, values: Mapping[str, object], found: Keys, out: Path) -> dict:
+    """Run one notebook and, on success, write its record."""
+    record_path = out / ".stages" / f"{stage.name}.json"
+    record_path.unlink(missing_ok=True)
+    if "report.html" in run_files.listed(out):
+        for name in ("report.html", REPORT):
+            (out / name).unlink(missing_ok=True)
+    before = _files(out)
+    started = time.perf_counter()
+    with run_files.under(found.made):
+        execution.run(stage, values, out / "notebooks" / f"{stage.name}.ipynb")
+    ours = run_files.listed(out)
+    outputs = {name: keys.fingerprint(out / name) for name, state in _files(out).items() if name in ours and before.get(name) != state}
+    record = {
+        "stage": stage.name, "key": found.stage, "seconds": round(time.perf_counter() - started, 2),
+        "outputs": dict(sorted(outputs.items())), "notebook": run_files.sha256_file(out / "notebooks" / f"{stage.name}.ipynb"),
+    }  # fmt: skip
+    if latency := keys.latency(outputs, out):
+        record["latency"] = latency
+    run_files.write_json(record_path, record)
+    return record
+
+
+def _files(out: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file that a stage may have written."""
+    found = {}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        own = name.split("/")[0] in ("notebooks", ".stages", ".lock", "report.html", "params.json")
+        if path.is_file() and not own and not path.name.startswith(run_files.TEMPORARY):
+            found[name] = (path.stat().st_size, path.stat().st_mtime_ns)
+    return found
+
+
+def _add_timings(path: Path, seconds: Mapping[str, float]) -> None:
+    """Put the seconds of each stage beside the latencies that 06_evaluate measured."""
+    metrics = run_files.read_object(path)
+    if metrics is None:
+        return
+    known = metrics.get("timings")
+    timings = dict(seconds) | ({"latency": known["latency"]} if isinstance(known, dict) and "latency" in known else {})
+    if known != timings:
+        run_files.write_json(path, metrics | {"timings": timings})
+
+
+def _report(out: Path, about: Mapping, say: Callable[[str], None]) -> Path:
+    """Render the report, unless it is there and nothing it shows has changed."""
+    say(f"{'report':<24}")
+    shown = [*sorted((PACKAGE / "page" / "templates").iterdir()), *run_files.notebooks(out), out / "metrics.json", NOTEBOOKS / "README.md"]
+    sources = imports.hashes([*imports.imported("from shelfspace.page import report"), *shown])
+    key = hashlib.sha256(json.dumps([sources, dict(about)], sort_keys=True, default=str).encode()).hexdigest()
+    page, record = out / "report.html", hold.report_record(out)
+    damage = ""
+    if record is None and os.path.lexists(out / REPORT):
+        damage = "its record was damaged"
+    elif record and record["key"] == key and not page.is_file():
+        damage = "report.html was missing"
+    elif record and record["key"] == key and run_files.sha256_file(page) != record.get("sha256"):
+        damage = "report.html was changed"
+    elif record and record["key"] == key:
+        say("   reused\n")
+        return page
+    from shelfspace.page import report
+
+    started = time.perf_counter()
+    page = report.render(out)
+    run_files.write_json(out / REPORT, {"key": key, "sha256": run_files.sha256_file(page)})
+    say(f"{time.perf_counter() - started:7.1f} s{_rebuilt(damage)}\n")
+    return page

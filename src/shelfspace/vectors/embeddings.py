@@ -1,0 +1,139 @@
+"""Product embeddings as a table of vectors: kept in Parquet, compared by cosine, validated and drawn.
+
+Both trainers (`shelfspace.vectors.word2vec`, `shelfspace.vectors.starspace`) return `Embeddings`; all that follows works on these.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shelfspace.files import run_files
+from shelfspace.vectors.features import Features, select
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """One vector per product.
+
+    Attributes
+    ----------
+    product_ids : ndarray of str, shape (n_products,)
+        Sorted.
+    vectors : ndarray of float32, shape (n_products, dim)
+    losses : tuple of float
+        Mean training loss of each epoch, where the trainer reports one.
+    scores : tuple of float
+        What `validate` gave after each epoch, where training was given one.
+    features : Embeddings, optional
+        The vectors of the features, their names in place of the product ids, where the trainer was given features.
+    """
+
+    product_ids: np.ndarray
+    vectors: np.ndarray
+    losses: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
+    features: Embeddings | None = None
+
+    def embed_products(self, features: Features) -> np.ndarray:
+        """Vectors of products, or of queries, by their features alone.
+
+        Parameters
+        ----------
+        features : Features
+            Those that training did not see are passed over.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_products, dim)
+            The sum of the features' vectors; zero where none is known.
+
+        Raises
+        ------
+        ValueError
+            If these embeddings were trained without features.
+        """
+        if self.features is None:
+            raise ValueError("These embeddings have no features; train StarSpace with features to embed by them.")
+        return select(features, self.features.product_ids).matrix @ self.features.vectors
+
+    def save(self, path: str | Path) -> None:
+        """Write product_id and vector (fixed-size list of float32) to a Parquet file, atomically; losses and scores beside."""
+        count, dim = self.vectors.shape
+        flat = pa.array(np.ascontiguousarray(self.vectors, dtype=np.float32).reshape(-1))
+        table = pa.table(
+            {
+                "product_id": pa.array(self.product_ids.astype(object)),
+                "vector": pa.FixedSizeListArray.from_arrays(flat, dim),
+            }
+        )
+        told = {"losses": [float(x) for x in self.losses], "scores": [float(x) for x in self.scores]}
+        with run_files.atomic(path) as temporary:
+            pq.write_table(table.replace_schema_metadata({"training": json.dumps(told)}), temporary)
+
+
+def load(path: str | Path, key: str = "product_id", first: int | None = None) -> Embeddings:
+    """Read what `Embeddings.save` wrote, or a table of user embeddings with ``key="user_id"``; sorted by key.
+
+    With `first`, only so many rows from the start of the file, however large it is.
+    """
+    table = pq.read_table(path) if first is None else pa.table(next(pq.ParquetFile(path).iter_batches(first)))
+    table = table.sort_by(key)
+    vectors = table["vector"].combine_chunks()
+    flat = vectors.flatten().to_numpy().reshape(-1, vectors.type.list_size)
+    told = json.loads((table.schema.metadata or {}).get(b"training", b"{}"))
+    told = {name: tuple(values) for name, values in told.items()}
+    return Embeddings(table[key].to_numpy().astype(str), flat.astype(np.float32), **told)
+
+
+def align(embeddings: Embeddings, product_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors in the order of a product table.
+
+    Returns
+    -------
+    vectors : ndarray of float32, shape (len(product_ids), dim)
+        Zero where the product has no embedding.
+    known : ndarray of bool, shape (len(product_ids),)
+        Whether the product has an embedding: its mean is the coverage.
+    """
+    place = np.searchsorted(embeddings.product_ids, product_ids).clip(max=len(embeddings.product_ids) - 1)
+    known = embeddings.product_ids[place] == product_ids
+    return np.where(known[:, None], embeddings.vectors[place], np.float32(0)), known
+
+
+def normalise(vectors: np.ndarray) -> np.ndarray:
+    """Scale rows to length 1, so that a dot product is a cosine; rows of zeros stay zeros."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+
+
+def nearest(vectors: np.ndarray, query: np.ndarray, k: int = 10, exclude: np.ndarray | None = None):
+    """The k rows of `vectors` with the highest cosine to each query.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (n_products, dim)
+        Rows of zeros (products without an embedding) are never returned unless nothing else is left.
+    query : ndarray, shape (dim,) or (n_queries, dim)
+    k : int
+    exclude : ndarray of int, shape (n_queries,), optional
+        A row that must not be an answer for that query: the product itself.
+
+    Returns
+    -------
+    index : ndarray of int64, shape (n_queries, k)
+        Nearest first; ties by row number.
+    cosine : ndarray of float32, shape (n_queries, k)
+    """
+    query = np.atleast_2d(query)
+    cosines = normalise(query) @ normalise(vectors).T
+    cosines[:, ~vectors.any(axis=1)] = -2.0
+    if exclude is not None:
+        cosines[np.arange(len(query)), np.atleast_1d(exclude)] = -3.0
+    index = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    return index, np.take_along_axis(cosines, index, axis=1)
