@@ -11,7 +11,7 @@ import pytest
 
 from shelfspace import cli
 from shelfspace.measure import evaluation
-from shelfspace.models import baselines, dense, peers, session_knn, transitions
+from shelfspace.models import baselines, dense, peers, session_knn, training, transitions
 from shelfspace.trials import benchmark, published
 from shelfspace.vectors import skipgram
 
@@ -88,7 +88,7 @@ def test_settings_are_chosen_on_sessions_that_nothing_saw(split, monkeypatch):
     for module, name in ((skipgram, "train"), (baselines, "visit_counts"), (baselines, "cooccurrence"),
                          (baselines, "markov"), (session_knn, "session_knn"), (dense, "dense")):  # fmt: skip
         spy(module, name)
-    evaluate, validate = evaluation.evaluate, dense.validate
+    evaluate, validate = evaluation.evaluate, training.validate
 
     def watch(model, examples, *args, **kwargs):
         (measured if len(examples) == len(read.test) else tried).update(seen)
@@ -99,7 +99,7 @@ def test_settings_are_chosen_on_sessions_that_nothing_saw(split, monkeypatch):
         return validate(scores, targets, *args, **kwargs)
 
     monkeypatch.setattr(evaluation, "evaluate", watch)
-    monkeypatch.setattr(dense, "validate", judge)
+    monkeypatch.setattr(training, "validate", judge)
     for model in ("own_products", "cooccurrence", "markov", "session_knn", "dense"):
         make = benchmark.makers(read, progress=False)[model]
         for record in (seen, tried, measured):

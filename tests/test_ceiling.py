@@ -38,7 +38,7 @@ def test_chances_by_taste_are_those_of_many_draws():
     traits = simulation._traits(catalogue, 3, rng)
     truth = tables.truth(catalogue, traits)
     found = ceiling._taste(truth["products"], truth["users"])(np.arange(3))
-    place = write._by_id(catalogue)[1]
+    place = tables._by_id(catalogue)[1]
     assert np.allclose(found.sum(axis=1), 1, atol=2e-3)
     for user in range(3):
         drawn = place[simulation._by_taste(catalogue, traits, np.full(200_000, user), rng)]

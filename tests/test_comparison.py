@@ -335,7 +335,7 @@ def test_sweep_on_the_command_line(monkeypatch, tmp_path, capsys):
 
 def test_stages_handed_on_are_the_first_runs(small_run, tmp_path):
     copy = tmp_path / "copy"
-    sweep._hand_on(small_run.folder, copy, ["01_prepare", "02_train_embeddings"])
+    sweeps._hand_on(small_run.folder, copy, ["01_prepare", "02_train_embeddings"])
     assert {p.name for p in (copy / ".stages").iterdir()} == {"01_prepare.json", "02_train_embeddings.json"}
     for stage in ("01_prepare", "02_train_embeddings"):
         record = run_files.read_json(copy / ".stages" / f"{stage}.json")

@@ -35,8 +35,10 @@ def shelfspace(installed: Path, where: Path, *words: object) -> subprocess.Compl
 
 
 def test_the_wheel_holds_the_notebooks_their_start_page_the_page_and_the_dag(installed):
-    for path in [*places.NOTEBOOKS.iterdir(), *(places.PACKAGE / "page").iterdir()]:
-        assert (installed / "shelfspace" / path.parent.name / path.name).read_bytes() == path.read_bytes(), path
+    for path in places.NOTEBOOKS.iterdir():
+        assert (installed / "shelfspace" / "notebooks" / path.name).read_bytes() == path.read_bytes(), path
+    for path in (path for path in places.PACKAGE.rglob("*") if path.suffix in (".py", ".j2", ".css", ".js")):
+        assert (installed / "shelfspace" / path.relative_to(places.PACKAGE)).read_bytes() == path.read_bytes(), path
     assert (installed / "shelfspace" / "dags" / "product_embeddings.py").is_file()
     assert not list(installed.rglob("*.parquet")) and not list(installed.rglob("*.html"))
 

@@ -14,5 +14,5 @@ def test_every_kernel_stays_within_its_arrays(tmp_path):
     own = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(SOURCE.parent)}
     done = subprocess.run([sys.executable, Path(__file__).with_name("bounds.py")], env=os.environ | own, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    written = sum(len(re.findall(r"^\s*@n(?:um)?ba?\.njit", path.read_text(), re.M)) for path in SOURCE.glob("*.py"))
+    written = sum(len(re.findall(r"^\s*@n(?:um)?ba?\.njit", path.read_text(), re.M)) for path in SOURCE.rglob("*.py"))
     assert len(done.stdout.split()) == written > 15
