@@ -384,12 +384,14 @@ exhibits.table(
 # A product that nobody clicked in the training histories has no embedding. Rare products are the ones to lose.
 
 # %%
-by_count = pd.DataFrame({"count": products["count"], "known": coverage["word2vec"]})
-exhibits.show(
-    result_charts.coverage_by_count(by_count),
-    caption=f"{coverage['word2vec'].mean():.1%} of the {len(products):,} products have an embedding; those without one have few events.",
-    alt="Dots with intervals: the share of products with an embedding, by the number of events of the product.",
-)
+if coverage["word2vec"].all():
+    exhibits.note(f"Here all {len(products):,} products have an embedding.")
+else:
+    exhibits.show(
+        result_charts.coverage_by_count(pd.DataFrame({"count": products["count"], "known": coverage["word2vec"]})),
+        caption=f"{coverage['word2vec'].mean():.1%} of the {len(products):,} products have an embedding; those without one have few events.",
+        alt="Dots with intervals: the share of products with an embedding, by the number of events of the product.",
+    )
 
 # %% [markdown]
 # ## Features: products that nobody clicked, and queries

@@ -172,7 +172,8 @@ if "word2vec_learned" in made:
     )  # fmt: skip
 
 # %% [markdown]
-# On the test users the chosen factors are tried once. The gain is a paired difference on the same targets.
+# On the test users the chosen factors are tried once. The gain is a paired difference on the same targets. (The tied recommender
+# has factors of its own, which share their work with attention and the bonus for products seen before; so they differ.)
 
 # %%
 if "word2vec_learned" in made:

@@ -16,6 +16,7 @@ from conftest import violations
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from shelfspace.files import places, stages
+from shelfspace.logs import layouts
 from shelfspace.page import chapters, charts, exhibits, first_screen, report, result_charts
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202edesrever\x07\u0000 سماعة 🎧"
@@ -386,6 +387,7 @@ def test_chapters_sections_and_ids(soup):
     assert [s.h2.get_text(strip=True).rstrip("#").strip() for s in soup.select("section.chapter")] == [
         "Prepare shopping sequences",
         "Train product embeddings",
+        "On your own log",
         "Glossary",
     ]
     ids = [tag["id"] for tag in soup.find_all(id=True)]
@@ -560,6 +562,23 @@ def test_alerts():
         "Close race",
         "Many rows dropped",
     ]
+
+
+def test_the_first_use_of_a_term_leads_to_the_glossary():
+    html = "<h3>Decay</h3><p>Targets, a <em>target</em>, t-SNE.</p><pre>decay</pre><li><a href='#x'>decay</a> of pre-decay: decays</li>"
+    page, terms = BeautifulSoup(html, "html.parser"), {name: f"glossary--{name}" for name in ("target", "decay", "t-SNE", "EASE")}
+    chapters._explain(page, terms)
+    links = page.select("a.term")
+    assert [(link.get_text(), link["href"][11:], link.parent.name) for link in links] == [
+        ("Targets", "target", "p"), ("t-SNE", "t-SNE", "p"), ("decays", "decay", "li"),
+    ]  # fmt: skip
+    assert page.get_text() == BeautifulSoup(html, "html.parser").get_text() and list(terms) == ["EASE"]
+
+
+def test_the_page_says_what_a_log_needs(soup):
+    rows = {row.th.get_text(): [cell.get_text() for cell in row.find_all("td")] for row in soup.select("#own-log tbody tr")}
+    assert list(rows) == list(layouts.NAMES) and [name for name, (needed, _) in rows.items() if needed == "yes"] == list(layouts.REQUIRED)
+    assert "visitorid" in rows["user_id"][1] and "shelfspace report --data" in soup.select_one("#own-log pre").get_text()
 
 
 def test_formula_that_cannot_be_read_stays_as_text():

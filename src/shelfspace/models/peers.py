@@ -182,7 +182,7 @@ def train(
 
 
 def maker(kind: str, *given, **settings) -> Callable[[float], Model]:
-    """Trains a peer for a dropout, once for each, as `shelfspace.metrics.sweep` asks for it; the rest is as for `train`."""
+    """Trains a peer for a dropout, once for each, as `shelfspace.measure.evaluation.sweep` asks for it; the rest is as for `train`."""
     return cache(lambda dropout: train(kind, *given, dropout=dropout, **settings)[0])
 
 

@@ -97,7 +97,7 @@ class Chapter:
     figures: list[tuple[int, str]]
 
 
-def read(path: str | Path, others: Collection[str] = ()) -> Chapter:
+def read(path: str | Path, others: Collection[str] = (), terms: dict[str, str] | None = None) -> Chapter:
     """Turn an executed notebook into a chapter.
 
     Parameters
@@ -105,6 +105,9 @@ def read(path: str | Path, others: Collection[str] = ()) -> Chapter:
     path : path to an .ipynb
     others : collection of str
         Stems of all notebooks of the report, so that links between them become links within the page.
+    terms : dict, optional
+        Terms of the glossary that no chapter explained yet, and their ids in the page. Their first use here leads there, and
+        takes them out.
 
     Raises
     ------
@@ -130,6 +133,7 @@ def read(path: str | Path, others: Collection[str] = ()) -> Chapter:
     identity = _slug(path.stem)
     title, sections = _headings(page, identity, path.stem)
     _links(page, identity, {_slug(stem) for stem in [*others, path.stem]})
+    _explain(page, {} if terms is None else terms)
     for tag in page.find_all("th"):
         if not tag.get_text(strip=True):  # the corner of a pandas table heads nothing
             tag.name = "td"
@@ -311,6 +315,23 @@ def _links(page: BeautifulSoup, prefix: str, chapters: Collection[str]) -> None:
             tag["rel"] = "noopener noreferrer"
         else:
             tag.unwrap()
+
+
+def _explain(page: BeautifulSoup, terms: dict[str, str]) -> None:
+    """Lead the first use of each term in the running text to the glossary, and take it out of `terms`."""
+    for text in page.find_all(string=True):
+        if not text.find_parent(["p", "li"]) or text.find_parent(["a", "code", "pre", "math", "details", "figure"]):
+            continue
+        while terms:
+            names = "|".join(map(re.escape, sorted(terms, key=len, reverse=True)))
+            use = re.search(rf"(?<![\w-])({names})s?(?![\w-])", text, re.IGNORECASE)
+            if not use:
+                break
+            name = next(name for name in terms if name.lower() == use[1].lower())
+            link = page.new_tag("a", attrs={"class": "term", "href": f"#{terms.pop(name)}"}, string=use[0])
+            before, after = NavigableString(text[: use.start()]), NavigableString(text[use.end() :])
+            text.replace_with(before, link, after)
+            text = after
 
 
 def _parameters(notebook: nbformat.NotebookNode) -> list[Parameter]:

@@ -19,6 +19,7 @@ import nbformat
 
 from shelfspace.files import imports, run_files
 from shelfspace.files.places import NOTEBOOKS
+from shelfspace.logs.layouts import NAMES, REQUIRED
 from shelfspace.page import chapters, dataflow, first_screen, playground
 from shelfspace.page.exhibits import clean, short
 from shelfspace.page.palette import color_of
@@ -26,6 +27,8 @@ from shelfspace.page.palette import color_of
 PAGE = Path(__file__).parent / "templates"
 START = NOTEBOOKS / "README.md"
 """The start page of the notebooks, which holds the glossary."""
+EVERYDAY = ("all", "level", "point", "source")
+"""Terms of the glossary that are everyday words as well, so that their first use is seldom the term."""
 BUDGETS, MANY_PRODUCTS = (5_000_000, 8_000_000), 10_000
 """Bytes that the page may take: with at most, and with more than, so many products."""
 PAGE_ITSELF = 200_000
@@ -61,14 +64,16 @@ def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
     if not paths:
         raise ValueError(f"{run_dir / 'notebooks'} holds no executed notebook; run the pipeline first.")
     stems = [path.stem for path in paths]
-    told = [chapters.read(path, stems) for path in paths]
+    terms = glossary()
+    unexplained = {term: identity for identity, term, _ in terms if term not in EVERYDAY}
+    told = [chapters.read(path, stems, unexplained) for path in paths]
     if max_bytes is None:
         max_bytes = BUDGETS[metrics.get("data", {}).get("products", 0) > MANY_PRODUCTS]
     room = max_bytes - sum(len(chapter.html.encode()) for chapter in told) - PAGE_ITSELF
     play = playground.read(run_dir, room)
     html = page(
         "page.html.j2", scripts=("page.js", "play.js"), **first_screen.summary(metrics, params, told, _left(run_dir)), chapters=told, play=play,
-        play_json=playground.to_json(play) if play else "", flow=_flow(run_dir, params, told), glossary=glossary(),
+        play_json=playground.to_json(play) if play else "", flow=_flow(run_dir, params, told), glossary=terms, columns=log_columns(),
         made_of=made_of({path.stem: nbformat.read(path, as_version=4) for path in paths}),
     )  # fmt: skip
     size = len(html.encode())
@@ -82,6 +87,12 @@ def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
     with run_files.atomic(path) as temporary:
         Path(temporary).write_text(html, encoding="utf-8", newline="\n")
     return path
+
+
+def log_columns() -> list[tuple[str, bool, list[str]]]:
+    """The columns that a log may have: name, whether it is needed, and the other names that it is known by."""
+    plain = {name: name.replace("_", "") for name in NAMES}
+    return [(name, name in REQUIRED, [other for other in names.split() if other != plain[name]]) for name, names in NAMES.items()]
 
 
 def _left(run_dir: Path) -> str:
