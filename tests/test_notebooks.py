@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+import statistics
 
 import jupytext
 import nbformat
@@ -53,6 +54,12 @@ def test_a_notebook_says_what_it_will_do_and_what_it_found(stage):
 def test_no_code_comes_without_a_sentence(stage):
     cells = stage.notebook.cells
     assert not [cell.source for before, cell in zip(cells, cells[1:]) if before.cell_type == cell.cell_type == "code"]
+
+
+@each_stage
+def test_half_of_the_cells_have_six_lines_at_most(stage):
+    code = [cell.source for cell in stage.notebook.cells if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", ())]
+    assert statistics.median(sum(bool(line.strip()) for line in source.splitlines()) for source in code) <= 6
 
 
 @each_stage
