@@ -22,7 +22,7 @@ import pytest
 from conftest import make_run
 
 from shelfspace.files import imports, places, run_files, stages
-from shelfspace.run import execution, hold, pipeline
+from shelfspace.run import execution, hold, keys, pipeline
 from shelfspace.sequences import arrays
 from shelfspace.trials import variants
 from shelfspace.vectors import embeddings
@@ -103,6 +103,17 @@ def reused(lines: list[str]) -> list[bool]:
 
 
 # --- what is run and what is reused ---
+
+
+def test_a_change_of_a_figure_runs_the_stage_and_trains_nothing(monkeypatch):
+    stage, files = stages.stages()[1], {"page/charts.py": "a", "vectors/skipgram.py": "b"}
+    monkeypatch.setattr(imports, "hashes", lambda paths: files)
+    before = keys.of(stage, {}, {}, {})
+    files["page/charts.py"] = "c"
+    coloured = keys.of(stage, {}, {}, {})
+    assert coloured.stage != before.stage and coloured.made == before.made
+    files["vectors/skipgram.py"] = "d"
+    assert keys.of(stage, {}, {}, {}).made != before.made
 
 
 def test_stages_run_in_order_then_are_reused_until_something_they_depend_on_changes(notebooks, tmp_path):

@@ -43,7 +43,7 @@ def clean(raw: ibis.Table, layout: Mapping | None = None) -> ibis.Table:
     Parameters
     ----------
     raw : table with user_id, product_id, timestamp and any other canonical columns.
-    layout : an entry of `LAYOUTS`. Flags: `event` (what every row is), `event_codes` (number → event),
+    layout : an entry of `layouts.LAYOUTS`. Flags: `event` (what every row is), `event_codes` (number → event),
         `invoices` (drop cancellations, returns, free lines and what is no product; read American dates),
         `no_category` (the value for none). A column `offset` holds milliseconds to add to the timestamp.
     """

@@ -21,7 +21,7 @@ from shelfspace.logs import check, clean, engines, refuse
 from shelfspace.logs.check import FEW
 from shelfspace.logs.clean import WHOLE_FLOAT
 from shelfspace.logs.layouts import CANONICAL, LAYOUTS, NAMES
-from shelfspace.logs.sources import Source, explain, files, fingerprint, opened, raw_rows
+from shelfspace.logs.sources import Source, explain, files, fingerprint, forget_raw_rows, opened, raw_rows
 
 FAR = "timestamp years away from the rest of the log"
 UNREAD_PRICE = "price that cannot be read"
@@ -104,7 +104,7 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
         connection.raw_sql(f"DROP TABLE IF EXISTS {name}")
         raise
     finally:
-        _forget(connection)
+        forget_raw_rows(connection)
     dropped = check.rows_by_reason(stats)
     kept = dropped.pop(None)
     table = connection.table(name)
@@ -139,9 +139,6 @@ def _state(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
     return [(found.st_ino, found.st_size, found.st_mtime_ns) for found in map(os.stat, paths)]
 
 
-# At the edge: DuckDB
-
-
 def _load(connection, paths: Sequence[Path], kind: str, columns: Mapping, name: str) -> list[Source]:
     """Clean all files into the table `name`, in their order, with `reason` and `file` (the path)."""
     encodings = {}
@@ -173,12 +170,6 @@ def _load(connection, paths: Sequence[Path], kind: str, columns: Mapping, name: 
             if "not utf-8 encoded" not in message or path in encodings:
                 raise explain(message, path, kind) from None
             encodings[path] = "latin-1"
-
-
-def _forget(connection) -> None:
-    found = "SELECT view_name FROM duckdb_views() WHERE starts_with(view_name, 'shelfspace_raw_')"
-    for (view,) in connection.con.execute(found).fetchall():
-        connection.raw_sql(f"DROP VIEW {view}")
 
 
 def _leave_out_far(connection, name: str) -> int:
@@ -231,9 +222,6 @@ def _once(connection, table: ibis.Table, overlap: list[tuple], name: str) -> ibi
     connection.raw_sql(f"CREATE TABLE {name}_once AS {connection.compile(kept)}")
     connection.raw_sql(f"DROP TABLE {name}")
     return connection.table(f"{name}_once")
-
-
-# Checks
 
 
 def _stats(table: ibis.Table) -> list[dict]:

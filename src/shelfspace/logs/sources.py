@@ -30,9 +30,6 @@ def fingerprint(data: str | Path | Sequence) -> str:
     return digest.hexdigest()
 
 
-# At the edge: the files and their columns
-
-
 @dataclass(frozen=True)
 class Source:
     """One file: how DuckDB reads it, and which of its columns (`names`) is which canonical one."""
@@ -129,6 +126,7 @@ def opened(connection, path: Path, kind: str, columns: Mapping[str, str], encodi
     return Source(path, kind, tuple(names), tuple(types), delimiter, encoding or "", header, layout, tuple(mapping.items()))
 
 
+_RAW = "shelfspace_raw_"  # how the names of the views of raw rows begin
 _NUMBERS = r'U?(TINY|SMALL|BIG|HUGE)?INT|DOUBLE|FLOAT|DECIMAL|VARCHAR|"?NULL'
 _FIT = {
     "id": (f"{_NUMBERS}|UUID|ENUM", "a number or text"),
@@ -204,7 +202,7 @@ def _decode(path: Path, start: bytes, encoding: str | None) -> tuple[str, str]:
 
 
 def raw_rows(connection, sources: Sequence[Source]) -> ibis.Table:
-    """Files of the same columns as a view, which `_forget` drops, of canonical names (text for CSV and JSON).
+    """Files of the same columns as a view, which `forget_raw_rows` drops, of canonical names (text for CSV and JSON).
 
     `file` is the path. Names from files and paths occur in the SQL only quoted.
     """
@@ -228,12 +226,16 @@ def raw_rows(connection, sources: Sequence[Source]) -> ibis.Table:
         types = "session: 'VARCHAR', events: 'STRUCT(aid VARCHAR, ts VARCHAR, \"type\" VARCHAR)[]'"
         table = f"(SELECT session, unnest(events, recursive := true), shelfspace_file FROM read_ndjson({files}, columns={{{types}}}))"
     selected = ", ".join(f'{ids[i]} AS "{c}"' for c, i in first.mapping)
-    view = f"shelfspace_raw_{uuid.uuid4().hex[:12]}"
+    view = f"{_RAW}{uuid.uuid4().hex[:12]}"
     connection.raw_sql(f"CREATE TEMP VIEW {view} AS SELECT {selected}, shelfspace_file AS file FROM {table}")
     return connection.table(view)
 
 
-# Sentences
+def forget_raw_rows(connection) -> None:
+    """Drop the views that `raw_rows` made."""
+    found = f"SELECT view_name FROM duckdb_views() WHERE starts_with(view_name, {engines.quoted(_RAW)})"
+    for (view,) in connection.con.execute(found).fetchall():
+        connection.raw_sql(f"DROP VIEW {view}")
 
 
 def explain(error: str, path: Path, kind: str) -> ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -108,10 +109,15 @@ def latency(model: Model, examples: Examples, batch: int, repeats: int = 7) -> f
     Depends on the machine and on what else it does, so it is no figure that two runs share. Batches go round the
     examples; the first, untimed, lets the model warm up.
     """
+    return seconds_per_user(lambda part: ranking.top_k(model(part), max(CUTOFFS)), examples, batch, repeats)
+
+
+def seconds_per_user(answer: Callable[[Examples], object], examples: Examples, batch: int, repeats: int) -> float:
+    """Seconds per user that an answer to `batch` users takes; see `latency`."""
     seconds = []
     for repeat in range(repeats + 1):
         part = examples[np.arange(repeat * batch, (repeat + 1) * batch) % len(examples)]
         started = time.perf_counter()
-        ranking.top_k(model(part), max(CUTOFFS))
+        answer(part)
         seconds.append((time.perf_counter() - started) / batch)
     return float(np.median(seconds[1:]))

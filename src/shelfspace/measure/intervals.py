@@ -84,18 +84,18 @@ def holm(p: Sequence[float]) -> np.ndarray:
 
 
 def clear(found: Mapping) -> bool:
-    """Whether a `difference` is beyond chance: its interval leaves out 0. Otherwise no difference is shown, which is not
+    """Whether a paired difference (`evaluation.difference`) is beyond chance: its interval leaves out 0. Otherwise no difference is shown, which is not
     that there is none."""
     return found["ci95"][0] > 0 or found["ci95"][1] < 0
 
 
 def p_text(found: Mapping, key: str = "p_holm") -> str:
-    """The p of a `difference` as a table shows it: "0.031", or "≤ 0.0066" where the draws could not show a smaller one."""
+    """The p of a paired difference as a table shows it: "0.031", or "≤ 0.0066" where the draws could not show a smaller one."""
     return f"≤ {found[key]:.2g}" if found["p_is_bound"] else f"{found[key]:.3f}"
 
 
 def correct(tests: Sequence[dict]) -> None:
-    """Give each `difference` of those told at once its "p_holm"."""
+    """Give each paired difference of those told at once its "p_holm"."""
     for test, p in zip(tests, holm([test["p"] for test in tests])):
         test["p_holm"] = float(p)
 

@@ -58,7 +58,7 @@ def _nothing_seen(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read(scores: np.ndarray, targets: np.ndarray, seen: np.ndarray, offsets: np.ndarray, k: int):
-    """Ranks, ranks without seen products, best products and their scores of a block; see `_pass` and `Evaluation`."""
+    """Ranks, ranks without seen products, best products and their scores of a block; see `_pass` and `shelfspace.measure.evaluation.Evaluation`."""
     kind = np.float32 if scores.dtype == np.float32 else np.float64
     scores = np.require(scores, kind, ("C", "W"))
     targets = targets.astype(np.int32, copy=False)

@@ -28,7 +28,7 @@ def relational(history: ibis.Table, embeddings: ibis.Table, dim: int, decay: flo
     dim : int
         Length of the vectors.
     decay, decay_time
-        See `history_weights`.
+        See `shelfspace.models.users.history_weights`.
 
     Returns
     -------

@@ -20,7 +20,7 @@ STRATEGIES = ("", "mirrored", "workers")
 
 
 def strategy(distribute: str = "") -> tf.distribute.Strategy:
-    """Who shares the training; see `train`.
+    """Who shares the training; see `shelfspace.models.dense.train`.
 
     Parameters
     ----------

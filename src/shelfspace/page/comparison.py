@@ -1,8 +1,4 @@
-"""Several runs side by side, as a page: metrics with intervals, what differed, and a curve where one parameter was swept.
-
-A sweep makes one run for each value of a parameter. Stages before the first one that has the parameter are made once and
-handed on, so each further value costs only what it touches.
-"""
+"""Several runs side by side, as a page: metrics with intervals, what differed, and a curve where one parameter was swept."""
 
 from __future__ import annotations
 

@@ -320,7 +320,7 @@ def difference(metrics: Mapping, other: str) -> dict | None:
 
 
 def _standing_to(metrics: Mapping, row: Mapping) -> str:
-    """`_standing` of the chosen model to that of a row of `ranking`: by the paired difference, else by the two intervals."""
+    """`standing` of the chosen model to that of a row of `ranking`: by the paired difference, else by the two intervals."""
     found, mine = difference(metrics, row["name"]), next(one for one in ranking(metrics) if one["best"])
     if found:
         return standing(found)

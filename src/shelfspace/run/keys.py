@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shelfspace.files import imports, run_files
-from shelfspace.files.places import PACKAGE
 from shelfspace.files.stages import Stage
 
 
@@ -25,10 +24,10 @@ class Keys(NamedTuple):
 def of(stage: Stage, values: Mapping[str, object], earlier: Mapping[str, str], versions: Mapping[str, str]) -> Keys:
     """The keys of a stage, from its cells, its parameters, the hashes of the files before it, and the versions of libraries."""
     cells = [(cell.cell_type, cell.source) for cell in stage.notebook.cells]
-    files = imports.imported("\n".join(source for kind, source in cells if kind == "code"))
-    parts = (files, [file for file in files if not file.is_relative_to(PACKAGE / "page")])
+    files = imports.hashes(imports.imported("\n".join(source for kind, source in cells if kind == "code")))
+    without_figures = {name: digest for name, digest in files.items() if not name.startswith("page/")}
     return Keys(*(
-        _digest([cells, dict(values), imports.hashes(part), dict(earlier), dict(versions), platform.machine()]) for part in parts
+        _digest([cells, dict(values), part, dict(earlier), dict(versions), platform.machine()]) for part in (files, without_figures)
     ))  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""A sweep: one run for each value of a parameter, what comes before that parameter made once, and the page that compares them."""
+"""A sweep: one run for each value of a parameter, and the page that compares them.
+
+Stages before the first one that has the parameter are made once and handed on, so each further value costs only what it touches.
+"""
 
 from __future__ import annotations
 

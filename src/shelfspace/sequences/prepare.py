@@ -172,7 +172,7 @@ def sequences(
     ibis.Table
         user_id, position (int, the visit's place among the user's), product_id, timestamp, event, session, role
         ("history" | "target"), split ("train" | "valid" | "test"), ordered by user and position. The rows of split train may
-        train, and no others (`corpus`). A target's history is all rows of the same user above it.
+        train, and no others (`shelfspace.sequences.arrays.corpus`). A target's history is all rows of the same user above it.
 
     Raises
     ------

@@ -87,7 +87,7 @@ def simulate(users: int = 30_000, products: int = 3_000, days: int = 28, seed: i
     products : int
         Number of products, at least one for each category of `CATALOGUE`.
     days : int
-        Length of the log, from `START` on.
+        Length of the log, from `tables.START` on.
     seed : int
         One seed gives the same shop to the byte, in every process.
     visits : float
@@ -216,7 +216,7 @@ def _by_taste(shop: Catalogue, traits: dict[str, np.ndarray], who: np.ndarray, r
 
 
 def _times(visits: np.ndarray, days: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """When the visits are: which open a session, and seconds since `START`, both (steps, users).
+    """When the visits are: which open a session, and seconds since `tables.START`, both (steps, users).
 
     Gaps within and between sessions are log-normal. Starts of sessions are drawn on a clock that runs as the
     shop's traffic does and then read on the real one, which gives nights and weekends.

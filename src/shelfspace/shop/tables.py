@@ -13,7 +13,7 @@ EVENTS = ("search", "view", "add_to_cart", "purchase")
 
 
 def truth(shop: Catalogue, traits: dict[str, np.ndarray]) -> dict[str, pd.DataFrame]:
-    """The ground truth by name, as in `Shop`: products, users, complements and substitutes, in order of id."""
+    """The ground truth by name, as in `shelfspace.shop.simulation.Shop`: products, users, complements and substitutes, in order of id."""
     by_id, place = _by_id(shop)
     columns = "product_id name category brand price description department line tier pull".split()
     products = shop.frame.assign(tier=shop.tier)[columns].iloc[by_id].reset_index(drop=True)
@@ -59,13 +59,13 @@ def _by_id(shop: Catalogue) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ids(shop: Catalogue, users: int) -> tuple[pd.Index, pd.Index, np.ndarray]:
-    """What `_columns` needs of all users and products: their ids, in order, and the place of each product among these."""
+    """What `columns` needs of all users and products: their ids, in order, and the place of each product among these."""
     by_id, place = _by_id(shop)
     return pd.Index(_user_ids(users)), pd.Index(shop.frame["product_id"].iloc[by_id]), place
 
 
 def columns(shop: Catalogue, log: dict[str, np.ndarray], ids: tuple[pd.Index, pd.Index, np.ndarray]) -> pd.DataFrame:
-    """Events as columns of `Shop.events`; `number` is that of the session, `ids` are from `_ids`."""
+    """Events as columns of `shelfspace.shop.simulation.Shop.events`; `number` is that of the session."""
     user_ids, product_ids, place = ids
     return pd.DataFrame({
         "user_id": pd.Categorical.from_codes(log["user"], user_ids),

@@ -109,11 +109,8 @@ def simulate(
         "(SELECT session, min(time::HUGEINT * 1099511627776 + row) AS least FROM log GROUP BY session)"
     )
     batches = con.sql("SELECT log.*, number FROM log JOIN numbers USING (session) ORDER BY time, row").to_arrow_reader(BATCH)
-    frames = (
-        {"user": b["user"].to_numpy(), "time": b["time"].to_numpy(), "event": b["event"].to_numpy(), "number": b["number"].to_numpy(),
-         "product": b["product"].to_numpy(), "query": b["query"].to_numpy()}
-        for b in batches
-    )  # fmt: skip
+    needed = ("user", "time", "event", "number", "product", "query")
+    frames = ({name: batch[name].to_numpy() for name in needed} for batch in batches)
     truths = tables.truth(catalogue, {name: np.concatenate([t[name] for t in traits]) for name in traits[0]})
     ids = tables.ids(catalogue, users)
     _write(path, _joined((tables.columns(catalogue, log, ids) for log in frames), truths["products"]))

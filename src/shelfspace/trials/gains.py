@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from shelfspace.measure import evaluation, intervals, ranking
+from shelfspace.measure import beyond_accuracy, evaluation, intervals, ranking
 from shelfspace.sequences.prepare import EVENT_LEVELS
 from shelfspace.trials.variants import Made
 
@@ -165,14 +165,8 @@ def latency(made: Made, batch: int = 1, repeats: int = 50) -> float:
 
     With one thread of BLAS, as the approximate search has one.
     """
-    seconds = []
     with threadpool_limits(1, "blas"):
-        for repeat in range(repeats + 1):
-            part = made.test[np.arange(repeat * batch, (repeat + 1) * batch) % len(made.test)]
-            started = time.perf_counter()
-            made.answer(part)
-            seconds.append((time.perf_counter() - started) / batch)
-    return float(np.median(seconds[1:]))  # the first lets it warm up
+        return beyond_accuracy.seconds_per_user(made.answer, made.test, batch, repeats)
 
 
 def newcomer(made: Made, products: pd.DataFrame, repeats: int = 20) -> float:

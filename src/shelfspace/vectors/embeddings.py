@@ -1,4 +1,4 @@
-"""Product embeddings as a table of vectors: kept in Parquet, compared by cosine, validated and drawn.
+"""Product embeddings as a table of vectors: kept in Parquet, brought into the order of a product table, compared by cosine.
 
 Both trainers (`shelfspace.vectors.word2vec`, `shelfspace.vectors.starspace`) return `Embeddings`; all that follows works on these.
 """

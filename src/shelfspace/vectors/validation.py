@@ -59,7 +59,7 @@ def triplet_check(vectors: np.ndarray, pairs: np.ndarray, others: np.ndarray, se
 def triplet_checks(
     aligned: Mapping[str, tuple[np.ndarray, np.ndarray]], pairs: np.ndarray, others: np.ndarray, seed: int = 0
 ) -> dict[str, TripletCheck]:
-    """`triplet_check` of several embeddings, as `align` gives them, on the same triplets; none where there is no triplet."""
+    """`triplet_check` of several embeddings, as `embeddings.align` gives them, on the same triplets; none where there is no triplet."""
     return {name: triplet_check(vectors, pairs, others, seed) for name, (vectors, _) in aligned.items() if len(pairs)}
 
 
