@@ -16,7 +16,7 @@ import nbformat
 
 from shelfspace.files import run_files
 
-REPORT = ("report", "playground")  # the modules that make the page
+REPORT = ("report", "playground", "player")  # the modules that make the page
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ import nbformat
 from shelfspace.files import imports, run_files
 from shelfspace.files.places import NOTEBOOKS
 from shelfspace.logs.layouts import NAMES, REQUIRED
-from shelfspace.page import chapters, dataflow, first_screen, playground
+from shelfspace.page import chapters, dataflow, first_screen, player, playground
 from shelfspace.page.exhibits import clean, short
 from shelfspace.page.palette import color_of
 
 PAGE = Path(__file__).parent / "templates"
+STYLES = ("style.css", "player.css")
 START = NOTEBOOKS / "README.md"
 """The start page of the notebooks, which holds the glossary."""
 EVERYDAY = ("all", "level", "point", "source")
@@ -69,10 +70,10 @@ def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
     told = [chapters.read(path, stems, unexplained) for path in paths]
     if max_bytes is None:
         max_bytes = BUDGETS[metrics.get("data", {}).get("products", 0) > MANY_PRODUCTS]
-    room = max_bytes - sum(len(chapter.html.encode()) for chapter in told) - PAGE_ITSELF
+    room = max_bytes - sum(len(chapter.html.encode()) for chapter in told) - PAGE_ITSELF - player.BYTES
     play = playground.read(run_dir, room)
     html = page(
-        "page.html.j2", scripts=("page.js", "play.js"), **first_screen.summary(metrics, params, told, _left(run_dir)), chapters=told, play=play,
+        "page.html.j2", scripts=("page.js", "play.js", "player.js"), **first_screen.summary(metrics, params, told, _left(run_dir)), chapters=told, play=play,
         play_json=playground.to_json(play) if play else "", flow=_flow(run_dir, params, told), glossary=terms, columns=log_columns(),
         made_of=made_of({path.stem: nbformat.read(path, as_version=4) for path in paths}),
     )  # fmt: skip
@@ -134,7 +135,7 @@ def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
     }
     script = "".join((PAGE / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    style = (PAGE / "style.css").read_text(encoding="utf-8")
+    style = "".join((PAGE / name).read_text(encoding="utf-8") for name in STYLES)
     return environment.get_template(template).render(style=style, script=script, script_digest=digest, **values)
 
 
