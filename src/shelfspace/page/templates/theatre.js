@@ -12,17 +12,18 @@
     return element;
   };
   const at = ([x, y]) => [100 * x, -100 * y].map((value) => value.toFixed(1));
+  const labels = { 0: { y: 30, "text-anchor": "middle" }, 2: { x: -10, y: 5, "text-anchor": "end" } };  // others to the right of their dots
   let step = 0, timer = 0;
   const show = () => {
     for (const name of names) {
       const { from, to, noise, loss, vectors } = data[name][step], side = box.querySelector(`[data-side=${name}]`), svg = side.querySelector("svg");
       const drawn = new Set([...from, to]), word = (i) => data.names[i];
-      svg.replaceChildren(draw("path", { class: "axes", d: "M-195 0H260M0 -220V185" }),
+      svg.replaceChildren(draw("path", { class: "axes", d: "M-200 0H275M0 -225V190" }),
         ...data.names.map((_, i) => draw("polyline", { class: "way", points: data[name].slice(0, step + 1).map((each) => at(each.vectors[i])).join(" ") })),
         ...from.map((i) => { const [[x1, y1], [x2, y2]] = [at(vectors[i]), at(vectors[to])]; return draw("line", { class: "pull", x1, y1, x2, y2 }); }),
         ...vectors.map((vector, i) => {
           const [x, y] = at(vector), group = draw("g", { class: drawn.has(i) ? "drawn" : noise.includes(i) ? "noise" : "", transform: `translate(${x} ${y})` });
-          group.append(draw("circle", { r: 6 }), draw("text", i === 2 ? { x: -10, y: 5, "text-anchor": "end" } : { x: 10, y: 5 }, word(i)));
+          group.append(draw("circle", { r: 6 }), draw("text", labels[i] ?? { x: 10, y: 5 }, word(i)));
           return group;
         }));
       side.querySelector(".now").textContent = step ? `${from.map(word).join(" + ")} → ${word(to)}, away from ${noise.map(word).join(", ")}: loss ${loss.toFixed(3)}` : "At the start, both have the same vectors.";
