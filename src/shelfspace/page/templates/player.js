@@ -175,7 +175,7 @@
   };
   const fromOwn = (items, share, before) => {
     const query = shelf.embed(main, items, share), scores = shelf.cosines(main, query), length = Math.hypot(...query) || 1;
-    ranked.replaceChildren(...shelf.best(scores, SHOWN).map((item) => {
+    ranked.replaceChildren(...(items.length ? shelf.best(scores, SHOWN) : []).map((item) => {
       const explain = () => {
         const of = new Map();
         items.forEach((visited, i) => {
