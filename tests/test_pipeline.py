@@ -644,6 +644,7 @@ def test_the_same_run_again_gives_the_same_bytes(small_run, second_run):
     for name in (
         *("product_embeddings/word2vec.parquet", "product_embeddings/starspace.parquet", "user_embeddings.parquet"),
         *("sequences.parquet", "products.parquet", "recommendations.parquet", "explanations.parquet", "tsne.parquet"),
+        *("test_ranks.parquet", "journeys.parquet"),
     ):
         assert run_files.sha256_file(again / name) == run_files.sha256_file(small_run.folder / name), name
 

@@ -162,7 +162,7 @@
         ends[sign] += code;
         bar.push(make("i", { style: `--c: ${parts[j].color}; left: ${(Math.min(start, ends[sign]) * scale).toFixed(2)}%; width: ${(Math.abs(code) * scale).toFixed(2)}%` }));
       });
-      bar.push(make("b", { style: `left: ${(below * scale).toFixed(2)}%` }));
+      bar.push(make("i", { class: "zero", style: `left: ${(below * scale).toFixed(2)}%` }));
       const explain = () => {
         const most = Math.max(1, ...own.slice(0, -1).map(Math.abs));
         return parts.map((each, j) => part(make("span", { text: state.off.has(each.name) ? `${each.label}, off` : each.label }), state.off.has(each.name) ? 0 : own[j], shown(own[j]), each.color, j < width - 1 ? 50 / most : 0));

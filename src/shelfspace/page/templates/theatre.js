@@ -5,8 +5,9 @@
   const data = JSON.parse(document.getElementById("theatre-data").textContent), names = ["word2vec", "starspace"];
   const still = window.matchMedia("(prefers-reduced-motion: reduce)"), last = data.word2vec.length - 1;
   const slider = box.querySelector("input"), player = box.querySelector("[data-play]"), moves = [...box.querySelectorAll("[data-move]")];
+  const space = box.querySelector("svg").namespaceURI;
   const draw = (tag, attributes, text = "") => {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    const element = document.createElementNS(space, tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     element.textContent = text;
     return element;
