@@ -196,7 +196,8 @@
     const share = k ? weigh(...so) : [], before = new Set(so[0]), step = journey()?.steps.get(k);
     const most = Math.max(1e-9, ...share);
     all("span", visits).forEach((column, i) => {
-      column.className = i < k ? (i === k - 1 ? "newest" : "") : "ahead";
+      column.classList.toggle("newest", i === k - 1);
+      column.classList.toggle("ahead", i >= k);
       column.style.setProperty("--h", `${i < k ? (100 * share[i]) / most : 0}%`);
       column.dataset.weight = share[i] ?? "";
     });
@@ -222,14 +223,14 @@
   };
   // Everything anew: another customer, or other visits.
   const rebuild = () => {
-    const { items } = line(), [least, most] = bounds();
+    const { items, times } = line(), [least, most] = bounds();
     state.visit = Math.min(most, Math.max(least, state.visit));
     picker.value = String(state.customer);
     slider.min = String(least);
     slider.max = String(Math.max(least, most));
     slider.disabled = most <= least;
     visits.style.setProperty("--n", Math.max(1, items.length));
-    visits.replaceChildren(...items.map((item, i) => make("span", { title: nameOf(item), onclick: () => { state.visit = Math.max(least, i + 1); update(); } })));
+    visits.replaceChildren(...items.map((item, i) => make("span", { title: nameOf(item), class: i && times[i] - times[i - 1] > 0.5 ? "pause" : "", onclick: () => { state.visit = Math.max(least, i + 1); update(); } })));
     slider.style.marginLeft = `calc(${Math.max(0, least - 1)} / ${Math.max(1, items.length)} * 100%)`;
     slider.style.width = `calc(${most - least + 1} / ${Math.max(1, items.length)} * 100%)`;
     box.querySelector(".added").replaceChildren(...state.own.map(([item, later], i) => make("li", {}, name(item), make("span", { class: "quiet", text: ` +${later} d ` }),
