@@ -110,10 +110,16 @@ def test_dots_are_the_targets_and_at_most_so_many(small_run, data, run, monkeypa
 def test_products_that_the_page_does_not_hold_go_along_by_name(small_run, data):
     few = playground.read(small_run.folder, 30_000)
     assert few["player"]["extra"] and len(few["names"]) < len(data["names"])
-    for column in ("products",):
-        shown = [[name_of(of, i) for i in numbers(of["player"][column], "<u4")] for of in (few, data)]
-        assert shown[0] == shown[1]
+    listed = [[name_of(of, i) for i in numbers(of["player"]["products"], "<u4")] for of in (few, data)]
+    assert listed[0] == listed[1]
     assert all(max(j["items"]) < len(few["names"]) for j in few["player"]["journeys"])  # their vectors are there
+
+
+def test_long_names_that_go_along_are_cut():
+    names = ["x" * 80, "é" * 80, "short"]
+    assert player._within(names, 1000) == names
+    cut = player._within(names * 100, 10_000)
+    assert sum(len(name.encode()) for name in cut) <= 10_000 and cut[2] == "short" and cut[0].startswith("xxxxxxxx")
 
 
 def test_a_run_without_the_files_has_no_player_and_other_files_are_refused(small_run, tmp_path):

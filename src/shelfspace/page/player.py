@@ -15,12 +15,14 @@ import numpy as np
 import pandas as pd
 
 from shelfspace.files import run_files
+from shelfspace.page.exhibits import short
 from shelfspace.page.palette import PALETTE, label_of
 from shelfspace.sequences.arrays import Examples
 from shelfspace.sequences.prepare import EVENT_LEVELS
 
 BYTES = 700_000
 """All that `data` gives takes no more as JSON, for at most `shelfspace.models.journeys.CUSTOMERS` of them."""
+EXTRA = 250_000  # bytes of it for names of products that the page does not hold otherwise
 DOTS = 4_000  # test targets that are drawn
 PARTS = {
     "network": ("the network's score", ("tied", "score")),
@@ -136,7 +138,7 @@ def data(stored: Stored, product_ids: np.ndarray, place: np.ndarray, names: Sequ
         "digits": digits,
         "products": _pack(place[of_table].astype("<u4")),
         "codes": _pack(codes.astype("<i2")),
-        "extra": [names[i] for i in extra],
+        "extra": _within([names[i] for i in extra], EXTRA),
         "journeys": [_journey(stored.examples, row, steps[steps["row"] == row], place, dots) for row in rows],
         "dots": {
             "total": len(stored.ranks),
@@ -216,6 +218,12 @@ def _kinds(ranks: pd.DataFrame) -> np.ndarray:
         for name, levels in (("event", EVENT_LEVELS), ("target", TARGETS), ("history", HISTORIES))
     )
     return (ranks.seen.to_numpy() + 2 * event + 8 * target + 32 * history).astype(np.uint8)
+
+
+def _within(names: list[str], room: int) -> list[str]:
+    """The names, cut where all of them would take more than so many bytes."""
+    total = sum(len(name.encode()) + 3 for name in names)
+    return names if total <= room else [short(name, max(8, int(max(map(len, names)) * room / total))) for name in names]
 
 
 def _pack(array: np.ndarray) -> str:
