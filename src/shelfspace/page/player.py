@@ -223,7 +223,7 @@ def _kinds(ranks: pd.DataFrame) -> np.ndarray:
 def _within(names: list[str], room: int) -> list[str]:
     """The names, cut where all of them would take more than so many bytes."""
     total = sum(len(name.encode()) + 3 for name in names)
-    return names if total <= room else [short(name, max(8, int(max(map(len, names)) * room / total))) for name in names]
+    return names if total <= room else [short(name, max(8, int(0.9 * max(map(len, names)) * room / total))) for name in names]
 
 
 def _pack(array: np.ndarray) -> str:
