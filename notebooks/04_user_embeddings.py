@@ -241,7 +241,8 @@ connection = engines.connect(engine, engine_url)
 history_rows = relational.histories(engines.read(connection, run / "sequences.parquet"))
 dim = aligned[chosen][0].shape[1]
 query = relational.relational(history_rows, engines.read(connection, files[chosen]), dim, user_decay, clock).order_by("user_id")
-_ = run_files.once(run, "user_embeddings.parquet", lambda path: relational.write(query, path, dim))
+made_of = relational.inputs(run, run_files.read_json(run / "decay.json"))
+_ = run_files.once(run, "user_embeddings.parquet", lambda path, **_: relational.write(query, path, dim), **made_of)
 
 # %% [markdown]
 # One formula in two forms must give one result.

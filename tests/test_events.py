@@ -895,7 +895,7 @@ def test_a_log_that_is_another_than_the_pipeline_saw_is_refused(tmp_path, monkey
     path = write(tmp_path, "log.csv", GOOD)
     run_files.write_json(tmp_path / "params.json", {"input": {"fingerprint": sources.fingerprint(path)}})
     assert events.announced(tmp_path, str(path)) == ""  # a notebook by hand
-    monkeypatch.setenv(run_files.KEY, "key")
+    monkeypatch.setenv(run_files.CODE, "key")
     assert events.announced(tmp_path, "shop") == ""
     expected = events.announced(tmp_path, str(path))
     assert events.read(path, expected=expected).rows == 3

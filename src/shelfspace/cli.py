@@ -47,6 +47,7 @@ def report(
             help="Spark: its master, as spark://host:7077 or yarn; this machine by default. BigQuery: PROJECT or PROJECT/DATASET."
         ),
     ] = "",
+    jobs: Annotated[int | None, typer.Option(help="Notebooks that run side by side at most; by default 2, and 1 on a single core.")] = None,
     notebooks: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run the notebooks of this folder, as `shelfspace notebooks` writes them.")
     ] = None,
@@ -70,7 +71,7 @@ def report(
 
     given = _given(parameter, file) | {name: value for name, value in (("engine", engine), ("engine_url", engine_url)) if value}
     made = pipeline.run(
-        data, out, columns=columns, given=given, start=start, only=only, command=command(data, columns, out, given, notebooks),
+        data, out, columns=columns, given=given, start=start, only=only, jobs=jobs, command=command(data, columns, out, given, notebooks),
         folder=notebooks or places.NOTEBOOKS,
     )  # fmt: skip
     typer.echo(f"\nThe {'report' if made.suffix == '.html' else 'notebook'} is {os.path.relpath(made)}")

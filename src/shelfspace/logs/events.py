@@ -129,7 +129,7 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
 def announced(run_dir: str | Path, data: str) -> str:
     """The fingerprint that the pipeline took of the log before it started the notebook; "" for a notebook run by
     hand, and for the simulated shop."""
-    if data == "shop" or run_files.KEY not in os.environ:
+    if data == "shop" or run_files.CODE not in os.environ:
         return ""
     return run_files.read_json(Path(run_dir) / "params.json")["input"]["fingerprint"]
 
