@@ -60,6 +60,8 @@ seed = 0  # of everything random; from 0 to 4294967295
 # Only the sequences and the product table of the chapter before are needed.
 
 # %% tags=["setup"]
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -146,12 +148,12 @@ else:
     trainer = skipgram
 
 # %% [markdown]
-# `run_files.once` trains, unless a scheduler had a task of its own do so in this run; then the file is there.
+# `run_files.once` trains, unless the same code made the file from the same before: a task of its own in this run, or an earlier run.
 
 # %% tags=["word2vec"]
 seconds["word2vec"] = run_files.once(
-    run, files["word2vec"], lambda path: trainer.train(corpus, dim=dim, seed=seed, **w2v_settings).save(path)
-)
+    run, files["word2vec"], embeddings.fit, train=trainer.train, corpus=corpus, dim=dim, seed=seed, **w2v_settings
+).seconds
 
 # %% [markdown]
 # ## StarSpace: predict one product from the rest
@@ -242,12 +244,11 @@ ss_settings = {
 # With `ss_patience`, the training stops when these users stop gaining; by default it makes all its passes, as most logs want them.
 
 # %% tags=["starspace"]
-seconds["starspace"] = run_files.once(run, files["starspace"], lambda path: starspace.train(
-    corpus, dim=dim, seed=seed, patience=ss_patience, **ss_settings,
-    validate=lambda made: ranking.hit_rate(
-        evaluation.evaluate(baselines.nearest_to_user(*embeddings.align(made, product_ids), decay=0.0), few).ranks, 20
-    ).mean(),
-).save(path))  # fmt: skip
+validate = partial(baselines.hit_rate_of_mean, examples=few, product_ids=product_ids)
+seconds["starspace"] = run_files.once(
+    run, files["starspace"], embeddings.fit, train=starspace.train, corpus=corpus, dim=dim, seed=seed, patience=ss_patience,
+    validate=validate, **ss_settings,
+).seconds  # fmt: skip
 
 # %% [markdown]
 # ## What training did

@@ -48,6 +48,7 @@ def report(
         ),
     ] = "",
     jobs: Annotated[int | None, typer.Option(help="Notebooks that run side by side at most; by default 2, and 1 on a single core.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Say at the end where time and memory went, by notebook and by cell.")] = False,
     notebooks: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run the notebooks of this folder, as `shelfspace notebooks` writes them.")
     ] = None,
@@ -74,6 +75,10 @@ def report(
         data, out, columns=columns, given=given, start=start, only=only, jobs=jobs, command=command(data, columns, out, given, notebooks),
         folder=notebooks or places.NOTEBOOKS,
     )  # fmt: skip
+    if profile:
+        from shelfspace.run import profile as profiles
+
+        typer.echo("\n" + profiles.read(out))
     typer.echo(f"\nThe {'report' if made.suffix == '.html' else 'notebook'} is {os.path.relpath(made)}")
 
 
