@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -42,15 +43,18 @@ SHAPES = (
 )  # fmt: skip
 
 
-def in_process(stage, values, final) -> None:
+def in_process(work, line) -> execution.Executed:
     """Run a notebook here, which takes no time, instead of in a kernel."""
     space: dict = {}
-    with run_files.atomic(final) as temporary:
-        for cell in stage.notebook.cells:
+    with run_files.atomic(work.final) as temporary, tempfile.NamedTemporaryFile() as ledger, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(run_files.LEDGER, ledger.name)
+        patch.setenv(run_files.CODE, work.kernel.environment[run_files.CODE])
+        for cell in work.stage.notebook.cells:
             if cell.cell_type == "code":
                 exec(cell.source, space)
-                space |= values if "parameters" in cell.metadata.get("tags", ()) else {}
-        nbformat.write(stage.notebook, temporary)
+                space |= work.values if "parameters" in cell.metadata.get("tags", ()) else {}
+        nbformat.write(work.stage.notebook, temporary)
+        return execution.Executed(0.0, tuple(Path(json.loads(line)) for line in Path(ledger.name).read_text().splitlines()))
 
 
 def page(out: Path) -> Path:
@@ -68,12 +72,12 @@ def whole(tmp_path_factory):
     notebooks.mkdir()
     (notebooks / "01_first.py").write_text(HEADER + FIRST_STAGE.replace(
         'run_files.write_json(run / "first.json", {"size": size, "data": data})',
-        'run_files.once(run, "first.json", lambda path: path.write_text(f\'{{"size": {size}}}\'))',
+        'run_files.once(run, "first.json", lambda path, size: path.write_text(f\'{{"size": {size}}}\') and None, size=size)',
     ))  # fmt: skip
     (notebooks / "02_second.py").write_text(HEADER + SECOND_STAGE)
     known = stages.stages(notebooks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execution, "run", in_process)
+        patch.setattr(execution.Work, "run", in_process)
         patch.setattr(pipeline, "_commit", lambda: None)
         patch.setattr(stages, "stages", lambda folder: known)
         patch.setattr(report, "render", page)

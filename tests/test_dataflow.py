@@ -21,12 +21,12 @@ def paths(code: str) -> set[str]:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and node not in inner:
             parts, left = [], node
             while isinstance(left, ast.BinOp) and isinstance(left.op, ast.Div):
-                inner.add(left)
+                inner |= {left, left.right}
                 parts.append(text(left.right))
                 left = left.left
             path = "/".join(reversed(parts))
             found.add(path if "." in path else f"{path}/*")
-        elif isinstance(node, ast.Constant | ast.JoinedStr) and text(node).endswith((".json", ".parquet", ".keras")):
+        elif isinstance(node, ast.Constant | ast.JoinedStr) and node not in inner and text(node).endswith((".json", ".parquet", ".keras")):
             found.add(text(node))
     return {path for path in found if not path.startswith(("*", "."))}
 
