@@ -39,6 +39,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
 
 from shelfspace.measure.ranking import Model
 from shelfspace.models.transitions import Links
@@ -157,7 +158,8 @@ class Learned:
         """A v, B v and the right half of W1 times v, of each product; float32, each of shape (n_products, dim)."""
         dim = self.vectors.shape[1]
         matrices = (self.of_visit, self.of_last, self.inner[dim:])
-        return tuple(None if matrix is None else self.vectors @ matrix for matrix in matrices)
+        with threadpool_limits(1, "blas"):  # whoever asks first, the bits are the same
+            return tuple(None if matrix is None else self.vectors @ matrix for matrix in matrices)
 
     def findings(self) -> dict:
         """What it learned that can be read: decay, half_life, event_weights, repeat, repeat_odds, link_weight.
@@ -187,7 +189,7 @@ def load(path: str | Path) -> Learned:
     """
     with zipfile.ZipFile(path) as kept:
         settings = json.loads(kept.read("config.json"))["config"]
-        with h5py.File(io.BytesIO(kept.read("model.weights.h5")), "r") as file:
+        with h5py.File(io.BytesIO(kept.read("model.weights.h5")), "r") as file:  # within the zip, each seek reads it anew
             weights = {name: value[()] for name, value in file["vars"].items()} if "vars" in file else {}
     if "table" not in weights:
         raise ValueError(f"{path} holds no tied recommender of this version; run 05_recommender again.")
@@ -303,6 +305,9 @@ def repeat_bonus(learned: Learned, h: Histories) -> np.ndarray:
 
 def recommend(learned: Learned, without: Collection[str] = ()) -> Model:
     """What was learned as a `shelfspace.measure.ranking.Model`: from histories to scores of all products.
+
+    The same block of histories has the same scores to the bit; in a block of another size a score may differ in its last digits,
+    as BLAS sums in another order.
 
     Parameters
     ----------
