@@ -13,6 +13,9 @@
 #     language: python
 #     name: python3
 #   shelfspace:
+#     parts:
+#     - dense
+#     - tied
 #     reads:
 #     - products.parquet
 #     - product_embeddings/*
@@ -62,14 +65,17 @@ seed = 0  # of everything random; from 0 to 4294967295
 # %% [markdown]
 # The embedding and the decay are those that the chapter before chose.
 
-# %%
+# %% tags=["setup"]
+import shutil
+
+import keras
 import numpy as np
 import pandas as pd
 from scipy.special import expit, softmax
 
 from shelfspace.files import run_files
 from shelfspace.measure import evaluation, intervals, ranking
-from shelfspace.models import baselines, dense, factors, newcomers, ranked, recommendations, retrieval, tied, tied_training, training, users
+from shelfspace.models import baselines, dense, factors, newcomers, ranked, recommendations, retrieval, tied, tied_training, users
 from shelfspace.models.transitions import STEPS
 from shelfspace.page import charts, exhibits, palette, result_charts
 from shelfspace.sequences import arrays, prepare
@@ -106,14 +112,14 @@ exhibits.table(by_hand, caption="Three examples from phone A, phone B, case A, d
 # %% [markdown]
 # The same of all train users; the valid users are asked for their targets alone, as a recommender would be.
 
-# %%
+# %% tags=["setup"]
 train = arrays.examples(table, product_ids, "train", prefixes=prefixes)
 valid = arrays.examples(table, product_ids, "valid")
 
 # %% [markdown]
 # Each history becomes the user embedding of chapter 4.
 
-# %%
+# %% tags=["dense"]
 settings = (choice["decay"], choice["decay_time"], known)
 train_users, valid_users = (users.user_embeddings(part, vectors, *settings) for part in (train, valid))
 exhibits.note(
@@ -132,16 +138,21 @@ exhibits.note(
 # each step, with the sum over the rest estimated from those drawn. With `distribute`, several GPUs or machines each take
 # a share of every batch.
 
-# %%
-training.deterministic(seed)
-shared = training.strategy(distribute)
-units = [int(size) for size in str(hidden).split(",")]
-network = dense.dense(train_users, len(product_ids), hidden=units, dropout=dropout)
+# After each pass the valid users judge. When they stop gaining, the training stops, and the weights of the best pass are kept. As
+# in chapter 2, `run_files.once` trains what was not trained before.
+
+# %% tags=["dense"]
+history = run_files.once(
+    run, "recommender_dense.keras", dense.fit, users=train_users, targets=train.target, valid_users=valid_users,
+    valid_targets=valid.target, n_products=len(product_ids), hidden=[int(size) for size in str(hidden).split(",")], dropout=dropout,
+    distribute=distribute, epochs=epochs, batch=batch, learning_rate=learning_rate, patience=patience, examples=examples, seed=seed,
+).returned  # fmt: skip
 
 # %% [markdown]
 # Where do its weights sit?
 
 # %%
+network = keras.saving.load_model(run / "recommender_dense.keras")
 layers = pd.DataFrame(
     [
         {"layer": type(layer).__name__, "output": str(tuple(layer.output.shape[1:])), "weights": layer.count_params()}
@@ -153,17 +164,6 @@ exhibits.table(
     caption=f"The article's network with {network.count_params():,} weights, most of them in the softmax over "
     f"{len(product_ids):,} products.",
 )
-
-# %% [markdown]
-# After each pass the valid users judge. When they stop gaining, the training stops, and the weights of the best pass are kept.
-
-# %%
-history = dense.train(
-    network, train_users, train.target, valid_users, valid.target, epochs=epochs, batch=batch, learning_rate=learning_rate,
-    patience=patience, examples=examples, seed=seed, shared=shared,
-)  # fmt: skip
-with run_files.atomic(run / "recommender_dense.keras") as temporary:
-    network.save(temporary)
 
 # %% [markdown]
 # The loss of the users it trains on can always be pushed down; look at where that of the valid users turns.
@@ -304,7 +304,7 @@ exhibits.table(
 # Now the real one. Some of the train users' targets are kept back: a ranker further down learns from them when to believe this
 # recommender, and would believe it too much if it had seen them.
 
-# %%
+# %% tags=["tied"]
 asked = arrays.examples(table, product_ids, "train")  # the train users' targets
 asked = asked if len(asked) else arrays.examples(table, product_ids, "train", prefixes=1)  # of a tiny log
 owner = np.unique(asked.user_ids, return_inverse=True)[1]
@@ -315,16 +315,12 @@ rest = train[~np.isin(train.end, asked.end)]
 # %% [markdown]
 # It starts from the embeddings, and from what was counted in all that may train.
 
-# %%
-training.deterministic(seed)
+# %% tags=["tied"]
 corpus = arrays.corpus(table, targets=True)
-tied_network = tied_training.start(vectors, known, corpus, product_ids, decay_time="days", seed=seed)
-tied_history = tied_training.train(
-    tied_network, rest, valid, epochs=tied_epochs, dropout=tied_dropout, chances=tied_training.recency(rest, tied_recency),
-    limit=examples, seed=seed,
-)  # fmt: skip
-with run_files.atomic(run / "recommender_tied.keras") as temporary:
-    tied_network.save(temporary)
+tied_history = run_files.once(
+    run, "recommender_tied.keras", tied_training.fit, vectors=vectors, known=known, corpus=corpus, product_ids=product_ids, examples=rest,
+    valid=valid, epochs=tied_epochs, dropout=tied_dropout, strength=tied_recency, limit=examples, seed=seed,
+).returned  # fmt: skip
 
 # %% [markdown]
 # Its curve beside that of the dense network; what both can be compared by is the MRR@20 of the valid users.
@@ -356,8 +352,8 @@ rows |= {f"α of {k} visit{'s' * (k > 1)} later": a for k, a in zip(STEPS, found
 exhibits.table(
     pd.DataFrame({"learned": rows.keys(), "value": rows.values()}),
     formats={"value": ".3g"},
-    caption=f"Read from the tied recommender's {tied_network.count_params():,} weights. A view weighs 1, and odds are relative to "
-    "those of a product seen as long ago that was only viewed.",
+    caption="Read from the tied recommender's weights. A view weighs 1, and odds are relative to those of a product seen as long ago "
+    "that was only viewed.",
 )
 
 # %% [markdown]
@@ -504,9 +500,12 @@ exhibits.table(
 # after a few trees, which leave many candidates equal; these stand in the order of the first source, the tied recommender.
 
 # %%
-ranker = ranked.train(sources, facts, asked, valid, top=rank_top, seed=seed)
-with run_files.atomic(run / "recommender_ranked.txt") as temporary:
-    ranked.save(ranker, temporary)
+learned_from = {"tied": run_files.sha256_file(run / "recommender_tied.keras"), "vectors": aligned, "best": choice["best"]}
+_ = run_files.once(
+    run, "recommender_ranked.txt", lambda path, made_of, **given: ranked.save(ranked.train(sources, facts, **given), path),
+    made_of=[learned_from, corpus, products, vectors], examples=asked, valid=valid, top=rank_top, seed=seed,
+)  # fmt: skip
+ranker = ranked.load(run / "recommender_ranked.txt", sources, facts, rank_top)
 
 # %% [markdown]
 # What did it find worth looking at? Each split of a tree improves the order by something, which is put to what it looked at:
@@ -547,7 +546,7 @@ unclicked = newcomers.model(products, *aligned["word2vec"], clicked, **choice["b
 scores_of = newcomers.keep_places(final[leaves], unclicked, new_places)
 recommendations.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet", seen=seen)
 with run_files.atomic(run / "recommender.keras") as temporary:
-    (network if leaves == "dense" else tied_network).save(temporary)
+    shutil.copyfile(run / f"recommender_{'dense' if leaves == 'dense' else 'tied'}.keras", temporary)
 run_files.write_json(
     run / "recommender.json",
     {"model": leaves, "top": rank_top, "new_places": new_places, "valid_mrr@20": {name: float(each) for name, each in mrr.items()}},

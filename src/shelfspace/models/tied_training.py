@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -221,6 +222,47 @@ def start(
     bias = 0.3 * np.log1p(np.bincount(corpus.places(product_ids), minlength=n_products))
     model.table.assign(np.column_stack([np.where(known[:, None], normalise(vectors), noise), bias]))
     return model
+
+
+def fit(
+    path: str | Path,
+    vectors: np.ndarray,
+    known: np.ndarray,
+    corpus: Corpus,
+    product_ids: np.ndarray,
+    examples: Examples,
+    valid: Examples,
+    *,
+    strength: float,
+    seed: int,
+    **settings,
+) -> list[dict[str, float]]:
+    """Start from embeddings and counts, train and write to a file: for `shelfspace.files.run_files.once`.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of a ``.keras`` file.
+    vectors, known, corpus, product_ids
+        See `start`.
+    examples, valid
+        See `train`.
+    strength : float
+        Of recency; see `recency`.
+    seed : int
+    settings
+        What else `train` takes.
+
+    Returns
+    -------
+    list of dict
+        As `train`.
+    """
+    training.deterministic(seed)
+    network = start(vectors, known, corpus, product_ids, decay_time="days", seed=seed)
+    history = train(network, examples, valid, chances=recency(examples, strength), seed=seed, **settings)
+    network.save(path)
+    return history
 
 
 def train(
