@@ -245,7 +245,7 @@ exhibits.show(
     alt="A panel per event type with the number of events per day.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
 # - **Leakage.** A target that trains an embedding makes every later figure too good.
@@ -253,7 +253,7 @@ exhibits.show(
 # - **Coarse clocks and changing ids.** One time for a whole day makes the order arbitrary; a product with a new id on every relaunch is
 #   many rare products.
 
-# %% [markdown] tags=["exercises"]
+# %% [markdown] tags=["folded"]
 # ## Exercises
 #
 # 1. Count Ada's sessions when a session ends after 2, 5, 30 and 1500 minutes of silence. Which way must the count go?

@@ -408,14 +408,14 @@ if by_features is not None and "category" in products:
     same = float((category[neighbours] == category[named][:, None]).mean()) if len(named) else None
     exhibits.note(f"Of the ten products nearest to each of {len(named):,} hidden ones, {same or 0:.1%} are of its category.")
 
-# %% [markdown]
+# %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
 # - **Settings made for text.** A window or noise that suits sentences may hide what a shop's sequences say.
 # - **Collapse.** When all cosines are near 1, the step size is too large, or there are too few negatives.
 # - **Comparing losses.** Two trainers measure different quantities: compare what they find.
 
-# %% [markdown] tags=["exercises"]
+# %% [markdown] tags=["folded"]
 # ## Exercises
 #
 # 1. How many pairs does Ada's sequence of four products give under a window of two?

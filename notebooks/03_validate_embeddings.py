@@ -214,14 +214,14 @@ if truth.exists():
 else:
     exhibits.note("This log comes without a truth to compare with; the simulated shop (`data=shop`) has one.")
 
-# %% [markdown]
+# %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
 # - **Too easy a question.** Products of another category are far away in any sensible embedding.
 # - **Rare products and hubs.** A product with a handful of visits stands where few steps left it; a few are near to very many.
 # - **Judging by one's own taste.** Everybody finds nice examples. Write down the ten products before you look.
 
-# %% [markdown] tags=["exercises"]
+# %% [markdown] tags=["folded"]
 # ## Exercises
 #
 # 1. Is the AUC of the triplets truly 0.5 for an embedding that has learned nothing? Deal the vectors out to the

@@ -83,7 +83,9 @@ arrays.release()
 #
 # A user embedding is not trained but computed. User $u$ made visits $i$, each with an age $t_i$ counted from the user's newest visit:
 #
-# $$w_i = \frac{e^{-d\,t_i}}{\sum_j e^{-d\,t_j}} \qquad \mathrm{embedding}(u) = \sum_i w_i\, v(p_i)$$
+# $$w_i = \frac{e^{-d\,t_i}}{\sum_j e^{-d\,t_j}}$$
+#
+# $$\mathrm{embedding}(u) = \sum_i w_i\, v(p_i)$$
 #
 # The decay $d$ sets how much recency counts. At $d = 0$ every visit weighs the same; a large $d$ leaves only the newest. Age is counted
 # in `days`, where $\ln 2 / d$ is the half-life of an interest; in `log_days`, $\ln(1 + \mathrm{days})$, which fades quickly at first and
@@ -276,14 +278,14 @@ if truth.exists():
 else:
     exhibits.note("This log comes without a truth to compare with; the simulated shop (`data=shop`) has one.")
 
-# %% [markdown]
+# %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
 # - **Ages from the target.** They would tell how long the customer stayed away, which nobody knows in advance.
 # - **A decay that the log cannot tell.** On a log of a few hours, every decay per day looks the same.
 # - **One decay, one vector.** Some hunt for weeks and some for minutes, and the mean of a phone and a chair is near neither.
 
-# %% [markdown] tags=["exercises"]
+# %% [markdown] tags=["folded"]
 # ## Exercises
 #
 # 1. With which decay per day does a visit of three days ago weigh half as much as one of today?

@@ -249,7 +249,9 @@ exhibits.table(two, caption="Only what other users did can help to predict a use
 # **What goes together.** Rare products are known better by what they were seen with than by a vector. With $n(a, b)$ sequences that
 # hold both, and weights $\tilde w$ of a plain decay, this is the co-occurrence baseline:
 #
-# $$\log(1 + 30\, m_j) \qquad m_j = \sum_i \tilde w_i\, n(p_i, j) / \sqrt{n(p_i)\, n(j)}$$
+# $$\log(1 + 30\, m_j)$$
+#
+# $$m_j = \sum_i \tilde w_i\, n(p_i, j) / \sqrt{n(p_i)\, n(j)}$$
 
 # %% [markdown] tags=["aside"]
 # Its weight is fixed: if trained, it would grow too large, as counts fit the sequences they were counted in better than later ones.
@@ -550,14 +552,14 @@ if leaves != "dense" and explained:
     with run_files.atomic(run / "explanations.parquet") as temporary:
         listed[["user_id", "rank", "product_id"]].join(parts).to_parquet(temporary, index=False)
 
-# %% [markdown]
+# %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
 # - **Targets in the input.** If a target were part of its own history, the network would repeat its input and look brilliant.
 # - **A network that has learned popularity.** If all customers get much the same twenty products, that is all it has learned.
 # - **Stale input.** Train the embeddings anew, and the network must be trained anew as well.
 
-# %% [markdown] tags=["exercises"]
+# %% [markdown] tags=["folded"]
 # ## Exercises
 #
 # 1. Which share of the dense network's weights sits in its last layer, and how does it grow with the number of products?

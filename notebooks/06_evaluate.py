@@ -75,7 +75,9 @@ valid, test = (arrays.examples(table, product_ids, split) for split in ("valid",
 # Each model scores **all** products for each test user. The target's rank is one plus the number of products with a higher score;
 # products with the same score share the places they take. Then
 #
-# $$\mathrm{HR@}K = \frac{1}{n} \sum_u [\mathrm{rank}_u \le K] \qquad \mathrm{MRR@}K = \frac{1}{n} \sum_u \frac{[\mathrm{rank}_u \le K]}{\mathrm{rank}_u}$$
+# $$\mathrm{HR@}K = \frac{1}{n} \sum_u [\mathrm{rank}_u \le K]$$
+#
+# $$\mathrm{MRR@}K = \frac{1}{n} \sum_u \frac{[\mathrm{rank}_u \le K]}{\mathrm{rank}_u}$$
 #
 # By hand, for a few valid users, to whom what they saw themselves is recommended:
 
@@ -416,17 +418,29 @@ seconds = {
 # A row for each model and way to ask, with its MRR@20 beside its time:
 
 # %%
-cost = pd.DataFrame([
-    {"model": name, "batch": int(batch), "seconds": each, "value": results[name]["mrr@20"], "kind": kinds[name]}
-    for name, found in seconds.items() for batch, each in found.items()
-])  # fmt: skip
-exhibits.show(
-    result_charts.latency(cost),
-    caption=f"MRR@20 against milliseconds per user on this machine, medians; the line joins the models that nothing beats "
-    f"in both. {palette.label_of(first)} takes {1000 * seconds[first]['1']:.2g} ms for one user and "
-    f"{1000 * seconds[first]['1024']:.2g} ms for each of 1,024.",
-    alt="Two panels of models as dots, time per user on a logarithmic axis and MRR@20: one user at a time, and 1,024.",
+cost = {
+    f"{short} {column}": pd.DataFrame([
+        {"model": name, "batch": int(batch), "seconds": each, "value": three[name][column][metric], "kind": kinds[name]}
+        for name, found in seconds.items() for batch, each in found.items()
+    ])
+    for short, metric in (("hr", "hit_rate@20"), ("mrr", "mrr@20")) for column, of in three[first].items() if of
+}  # fmt: skip
+
+# %% [markdown] tags=["aside"]
+# On the page, the choice of metric and targets is the reader's.
+
+# %%
+told = (
+    f"{palette.label_of(first)} takes {1000 * seconds[first]['1']:.2g} ms for one user, {1000 * seconds[first]['1024']:.2g} ms in batches"
 )
+exhibits.show_by(
+    {key: result_charts.latency(rows, {"hr": "hit_rate@20", "mrr": "mrr@20"}[key.split()[0]]) for key, rows in cost.items()},
+    {
+        key: f"Targets: {evaluation.COLUMNS[key.split()[1]]}. Milliseconds per user on this machine, medians; nothing beats the models on "
+        f"the line. {told}." for key in cost
+    },
+    alt="Two panels of models as dots, time per user on a logarithmic axis and quality: one user at a time, and 1,024.",
+)  # fmt: skip
 
 # %% [markdown]
 # ## Can its probabilities be believed?
@@ -460,12 +474,15 @@ cuts = evaluation.slices(evaluations, groups, test.user_ids)
 
 # %%
 shown = list(dict.fromkeys([first, second, by_column["all"]["baseline"], "popular"]))
-rows = pd.concat([
-    evaluation.tidy({n: cut["models"][n] for n in shown}, ["mrr@20"]).assign(
-        slice=cut["cut"], group=cut["group"], n=cut["n"], label=lambda rows: rows.model.map(palette.label_of)
-    )
-    for cut in cuts.values()
-] or [evaluation.tidy({})])  # fmt: skip
+rows = {
+    short: pd.concat([
+        evaluation.tidy({n: cut["models"][n] for n in shown}, [metric]).assign(
+            slice=cut["cut"], group=cut["group"], n=cut["n"], label=lambda rows: rows.model.map(palette.label_of)
+        )
+        for cut in cuts.values()
+    ] or [evaluation.tidy({})])
+    for short, metric in (("hr", "hit_rate@20"), ("mrr", "mrr@20"))
+}  # fmt: skip
 
 # %% [markdown] tags=["aside"]
 # Where the lines cross, another model serves that part of the customers better.
@@ -474,11 +491,11 @@ rows = pd.concat([
 if cuts:
     easiest = max(cuts, key=lambda name: cuts[name]["models"][first]["mrr@20"])
     hardest = min(cuts, key=lambda name: cuts[name]["models"][first]["mrr@20"])
-    exhibits.show(
-        result_charts.slices(rows),
-        caption=f"MRR@20 in parts of the test set, with 95 % intervals over customers, each by itself. {palette.label_of(first)} "
-        f"finds it easiest for “{easiest}” and hardest for “{hardest}”.",
-        alt="Four panels with MRR@20 by history length, popularity of the target, event of the target, and whether it was seen before.",
+    told = f"In MRR@20, {palette.label_of(first)} finds it easiest for “{easiest}” and hardest for “{hardest}”."
+    exhibits.show_by(
+        {short: result_charts.slices(of, {"hr": "hit_rate@20", "mrr": "mrr@20"}[short]) for short, of in rows.items()},
+        dict.fromkeys(rows, f"Parts of the test set, with 95 % intervals over customers, each by itself. {told}"),
+        alt="Four panels: by history length, popularity of the target, event of the target, and whether it was seen before.",
     )
 else:
     exhibits.note(f"No part of the {len(test):,} test targets is large enough to be measured by itself.")
@@ -496,7 +513,7 @@ if cuts:
         caption="MRR@20 of every baseline beside the two best models, in the same parts.",
     )  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
 # - **Sampled candidates.** Ranking the target among a hundred random products flatters every model. Here every product is a candidate.
@@ -504,7 +521,7 @@ if cuts:
 # - **One draw.** A run is one split and one seed, and its intervals know of the customers alone.
 # - **Offline is not online.** People click on what they are shown; a log that an old recommender shaped favours its likes.
 
-# %% [markdown] tags=["exercises"]
+# %% [markdown] tags=["folded"]
 # ## Exercises
 #
 # 1. A model gives all of 101 products the same score. Which rank does the target get, and why neither 1 nor 101?
@@ -563,6 +580,10 @@ best = {
     "embedding": choice["embedding"],
     "decay": float(f"{chosen['decay']:.3g}"),
     "decay_time": chosen["decay_time"],
+    "user_decay": {name: choice[name] for name in ("decay", "decay_time")},
+    "over_popular": evaluation.difference(
+        evaluations[first].ranks, evaluations["popular"].ranks, test.user_ids, seed=seed, measure=ranking.hit_rate
+    ),
     "gain": margin,
     "test_best": best_on_test,
     "regret": regret,

@@ -2,7 +2,7 @@
 
 nbconvert's "basic" template makes the HTML; here outputs are cut down to what may stand in the page, formulas
 become MathML, figures take the page's colours, and headings get ids of their own. Code is folded, together with the text of
-cells tagged "aside" beside it and all that a code cell with this tag shows; so are the cells tagged "exercises".
+cells tagged "aside" beside it and all that a code cell with this tag shows; a cell tagged "folded" is folded behind its heading.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ def read(path: str | Path, others: Collection[str] = (), terms: dict[str, str] |
         classes = cell.get("class", [])
         if "celltag_parameters" in classes and parameters:
             page.append(_fragment(_parameter_table(parameters)))
-        elif "celltag_exercises" in classes:
-            page.append(_exercises(cell))
+        elif "celltag_folded" in classes:
+            page.append(_folded(cell))
         elif not any(f"celltag_{tag}" in classes for tag in PARAMETER_TAGS):
             for part, folded in _cell(cell, "celltag_aside" in classes):
                 _add(page, part, folded)
@@ -297,13 +297,13 @@ def _sum_up(details: Tag) -> None:
     details.insert(0, _fragment(f"<summary>{' and '.join([', '.join(what[:-1]), what[-1]] if what[1:] else what)}{size}</summary>"))
 
 
-def _exercises(cell: Tag) -> Tag:
-    """A cell of exercises, folded."""
+def _folded(cell: Tag) -> Tag:
+    """A cell of text, folded behind its heading; says how many solutions it holds."""
     text = cell.find("div", class_="text_cell_render")
-    for heading in text.find_all(re.compile(r"h[1-6]\Z")):
-        heading.decompose()
+    heading = text.find(re.compile(r"h[1-6]\Z")).extract()
     number = len(text.find_all("details"))
-    details = _fragment(f'<details class="exercises"><summary>Exercises<span> · {number}, with solutions</span></summary></details>').details
+    size = f"<span> · {number}, with solutions</span>" if number else ""
+    details = _fragment(f'<details class="folded"><summary>{escape(heading.get_text())}{size}</summary></details>').details
     for child in list(text.children):
         details.append(child.extract())
     return details

@@ -37,6 +37,30 @@ def show(fig: Figure, caption: str, alt: str) -> None:
     display(HTML(figure_html(fig, caption, alt)))
 
 
+def show_by(figures: Mapping[str, Figure], captions: Mapping[str, str], alt: str) -> None:
+    """Display one of several figures: the first here, and on the page the one of the metric and column that its reader chose.
+
+    Parameters
+    ----------
+    figures : mapping of key to Figure
+        A key names a metric, and maybe a column: "hr seen", "mrr discovery", "mrr".
+    captions : mapping of key to str
+    alt : str
+        Of all of them.
+
+    Raises
+    ------
+    ValueError
+        If a caption or `alt` is empty.
+    """
+    parts = []
+    for key, fig in figures.items():
+        classes = " ".join(f"by-{name}" for name in key.split())
+        part = figure_html(fig, captions[key], alt).replace('<figure class="', f'<figure{" hidden" * bool(parts)} class="{classes} ', 1)
+        parts.append(part)
+    display(HTML(f'<div class="chosen-figure">{"".join(parts)}</div>'))
+
+
 def figure_html(fig: Figure, caption: str, alt: str) -> str:
     """The HTML that `show` displays."""
     for what, text in (("caption", caption), ("alt", alt)):
