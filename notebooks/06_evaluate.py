@@ -436,8 +436,8 @@ told = (
 exhibits.show_by(
     {key: result_charts.latency(rows, {"hr": "hit_rate@20", "mrr": "mrr@20"}[key.split()[0]]) for key, rows in cost.items()},
     {
-        key: f"Targets: {evaluation.COLUMNS[key.split()[1]]}. Milliseconds per user on this machine, medians; nothing beats the models on "
-        f"the line. {told}." for key in cost
+        key: f"Targets: {evaluation.COLUMNS[key.split()[1]]}. Milliseconds per user on this machine, medians. Hollow: a simple method; "
+        f"nothing beats the models on the line. {told}." for key in cost
     },
     alt="Two panels of models as dots, time per user on a logarithmic axis and quality: one user at a time, and 1,024.",
 )  # fmt: skip

@@ -137,6 +137,9 @@ def read(path: str | Path, others: Collection[str] = (), terms: dict[str, str] |
                 _add(page, part, folded)
     for details in page.find_all("details", class_="code", recursive=False):
         _sum_up(details)
+    for text in page.find_all("p", string=re.compile("^In this notebook you will")):  # which the page's contents say
+        text.find_next_sibling("ul").decompose()
+        text.decompose()
     identity = _slug(path.stem)
     title, sections = _headings(page, identity, path.stem)
     _links(page, identity, {_slug(stem) for stem in [*others, path.stem]})

@@ -195,10 +195,10 @@ def answer(metrics: Mapping, model: str = "", simulated: bool = False) -> dict:
     finds = f"find what they {verb} next" if one_each else f"that customers {verb} stand"
     lead = [f"Of 100 {whom}, {_of_100(value['value'], digits)} {finds} among twenty recommendations{_sure(value)}."]
     if others:
-        against = " and ".join(f"{_of_100(models[name]['hit_rate@20'], digits)} with {what}" for what, name in others)
         over = best.get("over_popular")
-        sure = f"; against the most popular, the difference is {points(over)}" if over and others[0][1] == "popular" else ""
-        lead.append(f"It would be {against}{sure}.")
+        more = {"popular": f" (a difference of {points(over)})"} if over else {}
+        against = (f"{_of_100(models[name]['hit_rate@20'], digits)} with {what}{more.get(name, '')}" for what, name in others)
+        lead.append(f"It would be {' and '.join(against)}.")
     parts = []
     for key, (_, what) in COLUMNS.items():
         column = told.get(key)
@@ -248,10 +248,10 @@ def _verdict(metrics: Mapping, column: str, label: str, chosen: str) -> str:
     if not found:
         return ""
     hits, rank = found["hit_rate@20"], found["mrr@20"]
-    many, high = f"in how many are found ({points(hits)})", f"in how high they stand (MRR@20, {points(rank)})"
+    told = f"{label} is {standing(hits)} {other} in how many are found ({points(hits)})"
     if standing(hits) == standing(rank):
-        return f"{label} is {standing(hits)} {other} {many} and {high}."
-    return f"{label} is {standing(hits)} {other} {many}, and {standing(rank)} it {high}."
+        return f"{told}, and in how high they stand."
+    return f"{told}; in how high they stand (MRR@20), it is {standing(rank)} it ({points(rank)})."
 
 
 def standing(found: Mapping) -> str:
@@ -277,7 +277,7 @@ def _of_100(share: float, digits: int) -> str:
 
 
 def _sure(value: Mapping) -> str:
-    return "" if value["low"] is None else f" (with 95 % confidence {100 * value['low']:.1f} to {100 * value['high']:.1f})"
+    return "" if value["low"] is None else f" (95 % confidence: {100 * value['low']:.1f} to {100 * value['high']:.1f})"
 
 
 def _product(metrics: Mapping, model: str) -> str:

@@ -14,6 +14,7 @@
   };
   toggle.addEventListener("click", () => {
     const open = toggle.getAttribute("aria-pressed") !== "true";
+    document.documentElement.classList.toggle("with-code", open);  // a phone shows no folds of code until then
     for (const details of code) details.open = open;
     label();
   });
