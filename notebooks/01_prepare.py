@@ -139,8 +139,7 @@ tiny = pd.DataFrame({
 tiny_visits = prepare.visits(ibis.memtable(tiny), session_gap).order_by("position").to_pandas()
 exhibits.table(
     tiny_visits[["position", "product_id", "timestamp", "event", "session"]],
-    caption="Eight clicks are six visits in two sessions. Ada's purchase of the case is one visit with its view; that she comes "
-    "back to it the next day is another.",
+    caption="Eight clicks are six visits in two sessions. The purchase of the case is one visit with its view.",
 )
 
 # %% [markdown]
@@ -152,13 +151,13 @@ exhibits.table(
 #
 # Customers with fewer than five products are left out, as in the article: with fewer, too little is left to tell a taste by.
 #
-# Whose target tests is told by a hash of the user's id, so it is the same on every engine and stays when the log grows. For Ada:
+# Whose target tests is told by a hash of the user's id, so it stays when the log grows. For Ada:
 
 # %%
 digest = hashlib.md5(f"Ada#{seed}".encode()).hexdigest()[:8]
 place = int(digest, 16) / 16**8
 group = "test" if place < test_share else "valid" if place < test_share + valid_share else "train"
-exhibits.note(f"The MD5 hash of “Ada#{seed}” begins with {digest}, which lies at {place:.3f} between 0 and 1: Ada's target would {group}.")
+exhibits.note(f"The hash of “Ada#{seed}” begins with {digest}, which is {place:.3f} between 0 and 1: her target would {group}.")
 
 # %% [markdown] tags=["aside"]
 # Two protocols are built in. `last-product` is the article's: every user has one target, their most recent product.
@@ -186,10 +185,10 @@ engines.write(expression, run / "sequences.parquet")
 rows = engines.read(connection, run / "sequences.parquet")
 prepare.check(rows, clicks, min_products, target_event)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # What is *train* may train, and nothing else. The embeddings take those of these rows that are *history*.
 
-# %%
+# %% tags=["aside"]
 uses = rows.group_by("role", "split").agg(visits=rows.count(), users=rows.user_id.nunique()).order_by("role", "split").to_pandas()
 exhibits.table(
     uses,
@@ -213,9 +212,7 @@ with run_files.atomic(run / "products.parquet") as temporary:
 # %%
 engines.write(searches.of_log(clicks), run / "searches.parquet")
 
-# %% [markdown]
-# ## What the sequences look like
-#
+# %% [markdown] tags=["aside"]
 # Embeddings learn from what stands together, so long sequences teach more than short ones.
 
 # %%
@@ -227,7 +224,7 @@ repeats = float(1 - rows.select("user_id", "product_id").distinct().count().exec
 # %% [markdown] tags=["aside"]
 # The axis is logarithmic, as a few users have many times the visits of most others.
 
-# %%
+# %% tags=["aside"]
 exhibits.show(
     charts.sequence_lengths(lengths),
     caption=f"Half of the users kept have at most {np.median(lengths):.0f} visits; the longest sequence has {lengths.max():,}.",
@@ -325,10 +322,8 @@ run_files.write_json(run / "data.json", facts)
 
 # %%
 exhibits.takeaways([
-    f"{facts['users_kept']:,} of {facts['users']:,} users have at least {min_products} products and stay; the shop "
-    f"shows {len(products):,} products.",
-    f"In {repeats:.0%} of the visits the user had seen the product before: returning is normal, and a model may "
-    "recommend a seen product.",
-    f"{facts['test']:,} targets test, {facts['valid']:,} choose settings, and no target is among what the embeddings "
-    "learn from.",
+    f"{facts['users_kept']:,} of {facts['users']:,} users have at least {min_products} products and stay; half of them have at most "
+    f"{np.median(lengths):.0f} visits, and the longest sequence has {lengths.max():,}.",
+    f"In {repeats:.0%} of the visits the user had seen the product before, so a model may recommend a seen product.",
+    f"{facts['test']:,} targets test, and {facts['valid']:,} choose settings.",
 ])  # fmt: skip

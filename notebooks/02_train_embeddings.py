@@ -205,9 +205,7 @@ moved = pd.DataFrame({
 })  # fmt: skip
 exhibits.table(
     moved,
-    caption=f"One update at a learning rate of 0.1. The loss is {terms.mean():.4f} by hand and {loss:.4f} by the "
-    "trainer (the mean over the negatives); the vectors differ by at most "
-    f"{np.abs(by_hand - by_module).max():.0e}.",
+    caption=f"One update at a learning rate of 0.1, with a loss of {terms.mean():.4f} by hand and {loss:.4f} by the trainer.",
 )
 
 # %% [markdown] tags=["aside"]
@@ -233,10 +231,8 @@ seconds["starspace"] = run_files.once(run, files["starspace"], lambda path: star
     ).mean(),
 ).save(path))  # fmt: skip
 
-# %% [markdown]
-# ## What training did
-#
-# The two losses are different quantities, so only the shapes can be compared.
+# %% [markdown] tags=["aside"]
+# What training did: the two losses are different quantities, so only the shapes can be compared.
 
 # %%
 trained = {name: embeddings.load(run / file) for name, file in files.items()}
@@ -247,7 +243,7 @@ scores = trained["starspace"].scores
 # %% [markdown] tags=["aside"]
 # For StarSpace the hit rate on the valid users, pass by pass, says more than its loss.
 
-# %%
+# %% tags=["aside"]
 exhibits.show(
     charts.training_loss(losses),
     caption=f"From the first to the last pass the loss changed by {changed['word2vec']:+.0%} (word2vec) and "
@@ -259,8 +255,7 @@ exhibits.show(
 # %% [markdown]
 # ## What each is better at
 #
-# Both are given the same task: the products nearest to a valid user's history, and the rank of the product that came next. The history
-# is its plain mean, decayed by rank, or its last product alone.
+# Which finds what a valid user looked at next? Asked with the mean of the history, decayed or not, or with its last product alone:
 
 # %%
 aligned = {name: embeddings.align(made, product_ids) for name, made in trained.items()}
@@ -356,7 +351,7 @@ coverage = {name: known.mean() for name, (_, known) in aligned.items()}
 passes = {name: len(made.losses) for name, made in trained.items()}
 speed = {name: len(corpus.items) * passes[name] / seconds[name] for name in trained}
 told = "; ".join(f"{palette.label_of(n)} took {seconds[n]:.1f} s for {passes[n]} passes, {speed[n]:,.0f} visits a second" for n in trained)
-exhibits.note(f"On one thread, {told}. {coverage['word2vec']:.1%} of the products have an embedding; the article asked for 98 %.")
+exhibits.note(f"{told}. {coverage['word2vec']:.1%} of the products have an embedding; the article asked for 98 %.")
 
 # %% [markdown]
 # ## Features: products that nobody clicked

@@ -220,8 +220,8 @@ with run_files.atomic(run / "decay_sweep.parquet") as temporary:
 # %% [markdown]
 # ## All users, as one query
 #
-# The article computed this in a warehouse. Ours is one Ibis expression, which runs on DuckDB here, and on Spark or BigQuery where the log
-# lives there. It joins histories with product embeddings, weighs, and sums up one column per dimension.
+# One Ibis expression runs on DuckDB here, and on Spark or BigQuery, as in the article, where the log lives there. It joins histories with
+# product embeddings, weighs, and sums up one column per dimension.
 
 # %%
 connection = engines.connect(engine, engine_url)
@@ -244,8 +244,8 @@ from_kernel = users.user_embeddings(sample, aligned[chosen][0], user_decay, cloc
 # %%
 gap = float(np.abs(from_kernel - from_query)[found].max())
 exhibits.note(
-    f"The query gave {pq.read_metadata(run / 'user_embeddings.parquet').num_rows:,} user embeddings. From the array kernel, which the "
-    f"recommender uses, they differ by at most {gap:.1e}: both add the same numbers, in another order."
+    f"The query gave {pq.read_metadata(run / 'user_embeddings.parquet').num_rows:,} user embeddings, which differ from those of the array "
+    f"kernel by at most {gap:.1e}: both add the same numbers, in another order."
 )
 
 # %% [markdown] tags=["aside"]

@@ -71,9 +71,8 @@ vectors, known = embeddings.align(embeddings.load(run / "product_embeddings" / f
 # %% [markdown]
 # ## What it learns from
 #
-# An example is a user embedding and the product that came next. The article takes one per user. A history holds more of the same kind:
-# what came after its first five visits, after its first six, … With `prefixes`, the network learns from those too; the valid and test
-# targets are in none of them. From *phone A, phone B, case A, desk* and the target *chair*, two prefixes give three examples:
+# An example is a user embedding and the product that came next. The article takes one per user; with `prefixes`, the network also learns
+# what came earlier in a history. From *phone A, phone B, case A, desk* and the target *chair*, two prefixes give three examples:
 
 # %%
 by_hand = ["phone A, phone B → case A", "phone A, phone B, case A → desk", "phone A, phone B, case A, desk → chair"]
@@ -99,9 +98,8 @@ exhibits.note(f"{len(train):,} examples train and {len(valid):,} validate.")
 #
 # $$\mathrm{scores} = W\,\mathrm{BatchNorm}(\mathrm{Dropout}(\mathrm{ReLU}(A\,u + a))) + b$$
 #
-# where $u$ is the user embedding, freed of its mean and scale, and a softmax over the $M$ products turns scores into
-# probabilities. The loss is the cross-entropy of the product that came. The bias $b$ learns popularity, the rest what follows from a
-# taste. The valid users judge after each pass; when they stop gaining, training stops.
+# where $u$ is the user embedding, freed of its mean and scale. A softmax over all products makes the scores probabilities, and the loss is
+# the cross-entropy of the product that came. Training stops when the valid users stop gaining.
 
 # %% [markdown] tags=["aside"]
 # A catalogue of more than four thousand products is trained on a sample of it at
@@ -147,9 +145,8 @@ with run_files.atomic(run / "recommender_dense.keras") as temporary:
 # %%
 kept = max(history, key=lambda epoch: epoch["valid_mrr@20"])
 exhibits.note(
-    f"The weights of pass {history.index(kept) + 1} of {len(history)} are kept, where MRR@20 of the valid users is highest, "
-    f"{kept['valid_mrr@20']:.1%}. {network.layers[-1].count_params() / network.count_params():.0%} of its {network.count_params():,} "
-    "weights sit in the softmax, so its cost grows with the number of products."
+    f"The weights of pass {history.index(kept) + 1} of {len(history)} are kept. Of all {network.count_params():,}, "
+    f"{network.layers[-1].count_params() / network.count_params():.0%} sit in the softmax: its cost grows with the products."
 )
 
 # %% [markdown]
@@ -303,7 +300,7 @@ with run_files.atomic(run / "recommender_tied.keras") as temporary:
 # %% [markdown] tags=["aside"]
 # Its curve beside that of the dense network; what both can be compared by is the MRR@20 of the valid users.
 
-# %%
+# %% tags=["aside"]
 tied_kept = max(tied_history, key=lambda epoch: epoch["valid_mrr@20"])
 exhibits.show(
     result_charts.learning_curve(tied_history),
@@ -315,16 +312,18 @@ exhibits.show(
 # %% [markdown]
 # ## What it learned
 #
-# Some of its reasons can be read. Attention weighs visits too, so this is the fading that is left when it had its say.
+# Some of its reasons can be read. Attention weighs visits too, so this half-life is what is left when it had its say.
 
 # %%
 found = learned.findings()
 events = [prepare.EVENT_LEVELS[code] for code in np.unique(train.events)]
 weigh, again = ("; ".join(f"{name} {found[key][name]:.2g}" for name in events) for key in ("event_weights", "repeat_odds"))
 steps = ", ".join(f"{weight:.2g}" for weight in found["link_weight"])
+rising = "in the last: more may help" if tied_kept is tied_history[-1] else "before the last"
 exhibits.note(
-    f"The half-life of a visit is {found['half_life']:.1f} days. By event, a visit weighs: {weigh}. The odds that the next product is one "
-    f"seen with this event are: {again}. What follows what has the weights α: {steps}."
+    f"The half-life of a visit is {found['half_life']:.1f} days. By event, a visit weighs: {weigh}; the odds that the next product is one "
+    f"seen with it are: {again}. The weights α are {steps}. It was best on the valid users after {tied_history.index(tied_kept) + 1} "
+    f"passes, {rising}."
 )
 
 # %% [markdown] tags=["aside"]
@@ -335,8 +334,8 @@ truth = run / "shop" / "truth_users.parquet"
 if truth.exists():
     true = np.log(2) / pd.read_parquet(truth).decay
     exhibits.note(
-        f"The simulated users truly forget with half-lives between {true.quantile(0.1):.1f} and {true.quantile(0.9):.1f} days "
-        f"(10th and 90th percentile), {true.median():.1f} in the middle."
+        f"Truly, the simulated users' half-lives lie between {true.quantile(0.1):.1f} and {true.quantile(0.9):.1f} days (10th and 90th "
+        f"percentile), {true.median():.1f} in the middle."
     )
 
 # %% [markdown] tags=["aside"]
@@ -382,8 +381,7 @@ exhibits.table(
 # %% [markdown]
 # ## What each term is worth
 #
-# Leave one term out of the trained model's score, and ask the valid users again. A model trained without it could make up for part of
-# the loss, so this is what the model leans on.
+# Leave one term out of the trained model's score, and ask the valid users again: this is what the model leans on.
 
 # %%
 few = valid.sample(5000, seed)
@@ -423,9 +421,9 @@ exhibits.table(
 # %% [markdown]
 # ## Retrieve, then rank
 #
-# Each model knows something that the others do not. So large shops *retrieve* and *rank*: every source names its first products, and a
-# ranker looks closely at each of these candidates $j$: at what the sources say of it, how it stands to the history in category, brand and
-# price, what became of it in the cart, and what kind of customer asks. It adds up many small decision trees,
+# Each model knows something that the others do not. So every source names its first products, and a *ranker* looks closely at each of
+# these candidates $j$: at what the sources say, how it stands to the history in category, brand and price, and who asks. It adds up
+# many small decision trees,
 #
 # $$\mathrm{score}(u, j) = \sum_{m} \mathrm{tree}_m(\mathrm{features}(u, j))$$
 #
@@ -492,8 +490,8 @@ leaves = max(("ranked", "tied"), key=mrr.get) if model == "best" else model
 # %% [markdown]
 # ## Twenty products for everybody
 #
-# What leaves the pipeline is a table for every user: rank, product, score. New products, which nobody clicked, are known to none of these
-# models; with `new_places`, the last places of each list are kept for those nearest to the user.
+# What leaves the pipeline is a table for every user: rank, product, score. New products, which nobody clicked, are known to no model here;
+# with `new_places`, the last places of each list are kept for those nearest to the user.
 
 # %% [markdown] tags=["aside"]
 # That costs what would have stood there: how often to show what nobody knows yet is for the shop to decide, not for clicks to tell.
@@ -516,11 +514,11 @@ run_files.write_json(
 
 # %%
 example = valid[np.flatnonzero(valid.lengths <= 8)[:1]] if (valid.lengths <= 8).any() else valid[:1]
-top, scores = ranking.top_k(scores_of(example), 5)
-saw = [labels[i] for i in example.items[example.start[0] : example.end[0]][-5:]]
+top, scores = ranking.top_k(scores_of(example), 3)
+saw = [labels[i] for i in example.items[example.start[0] : example.end[0]][-3:]]
 came = "which is among them" if example.target[0] in top[0] else "which is not among them: most lists miss"
 exhibits.note(
-    f"A valid user saw, newest last: {', '.join(saw)}. The first five recommended: {', '.join(labels[i] for i in top[0])}. "
+    f"A valid user saw, newest last: {', '.join(saw)}. The first recommended: {', '.join(labels[i] for i in top[0])}. "
     f"What came next was {labels[example.target[0]]}, {came}."
 )
 
