@@ -319,11 +319,11 @@ found = learned.findings()
 events = [prepare.EVENT_LEVELS[code] for code in np.unique(train.events)]
 weigh, again = ("; ".join(f"{name} {found[key][name]:.2g}" for name in events) for key in ("event_weights", "repeat_odds"))
 steps = ", ".join(f"{weight:.2g}" for weight in found["link_weight"])
-rising = "in the last: more may help" if tied_kept is tied_history[-1] else "before the last"
+rising = ", so more passes may help" if tied_kept is tied_history[-1] else ""
 exhibits.note(
     f"The half-life of a visit is {found['half_life']:.1f} days. By event, a visit weighs: {weigh}; the odds that the next product is one "
-    f"seen with it are: {again}. The weights α are {steps}. It was best on the valid users after {tied_history.index(tied_kept) + 1} "
-    f"passes, {rising}."
+    f"seen with it are: {again}. The weights α are {steps}. Pass {tied_history.index(tied_kept) + 1} of "
+    f"{len(tied_history)} was best on the valid users{rising}."
 )
 
 # %% [markdown] tags=["aside"]

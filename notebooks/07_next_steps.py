@@ -295,6 +295,17 @@ if pairs:
 else:
     exhibits.note("No purchase is a target, and there is no known truth (`data=shop` has one), so nothing can be recovered.")
 
+# %% [markdown] tags=["aside"]
+# In short:
+
+# %%
+for kind in pairs:
+    most = max(trained, key=lambda name: recovered[name][kind]["value"])
+    exhibits.note(
+        f"{kind.capitalize()}: the default finds {recovered['word2vec'][kind]['value']:.1%}; most finds “{label[most]}”, "
+        f"{recovered[most][kind]['value']:.1%}."
+    )
+
 # %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
