@@ -76,7 +76,7 @@ def test_a_stage_waits_for_those_whose_files_it_reads():
         for number, stage in by_number.items()
     }
     assert waits["03"] == {"01", "02"} and waits["04"] == {"01", "02"}
-    assert "03" not in waits["05"] and {"03", "05"} <= waits["06"]
+    assert "03" not in waits["05"] and {"03", "05"} <= waits["06"] and not {"05", "06"} & waits["07"]
 
 
 def test_who_wrote_and_who_reads(tmp_path):
