@@ -21,8 +21,8 @@ def rows_by_reason(stats: list[dict]) -> dict[str, int]:
     return rows
 
 
-def check(connection, sources: Sequence[Source], stats: list[dict]) -> None:
-    """Refuse a log that was read but cannot be used."""
+def check(connection, sources: Sequence[Source], stats: list[dict], learn: bool = True) -> None:
+    """Refuse a log that was read but cannot be used; one of a single product only where it is to `learn` from."""
     count, rows = rows_by_reason(stats), sum(s["n"] for s in stats)
     where = str(sources[0].path) + (f" and {len(sources) - 1} other files" if len(sources) > 1 else "")
     if not rows:
@@ -89,7 +89,7 @@ def check(connection, sources: Sequence[Source], stats: list[dict]) -> None:
         reasons = ", ".join(f"{reason}: {n:,}" for reason, n in count.items())
         raise refuse.error(f"none of the {rows:,} rows of {where} can be used ({reasons})")
     found = {s[c] for s in kept for c in ("low", "high")} - {None}
-    if len(found) < 2:
+    if learn and len(found) < 2:
         what = f"one single product, {refuse.show(next(iter(found)))}" if found else "no product, only searches"
         raise refuse.error(
             f"the {sum(s['n'] for s in kept):,} events of {where} hold {what}; a log of many "

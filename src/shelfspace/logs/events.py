@@ -56,7 +56,9 @@ class Events:
     noted: dict[str, int] = field(default_factory=dict)
 
 
-def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, connection=None, expected: str = "") -> Events:
+def read(
+    data: str | Path | Sequence, columns: Mapping[str, str] | None = None, connection=None, expected: str = "", learn: bool = True
+) -> Events:
     """Read a log, clean it and check that it fits.
 
     Parameters
@@ -67,6 +69,7 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
     columns : canonical name → column in the file; wins over what is recognised. An empty text leaves it out.
     connection : an Ibis DuckDB connection to put the table into instead of a database in a temporary folder.
     expected : the fingerprint that the files must have; see `announced`. Empty: any.
+    learn : whether something is to be learned from the log, which takes more than a single product.
 
     Raises
     ------
@@ -93,7 +96,7 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
         sources = _load(connection, paths, kind, columns, name)
         far = _leave_out_far(connection, name)
         stats = _stats(connection.table(name))
-        check.check(connection, sources, stats)
+        check.check(connection, sources, stats, learn)
         found = fingerprint(data)
         if files(data)[0] != paths or _state(paths) != before or expected not in ("", found):
             raise refuse.error(
