@@ -58,7 +58,8 @@ from scipy.special import expit, softmax
 
 from shelfspace.files import run_files
 from shelfspace.measure import evaluation, intervals, ranking
-from shelfspace.models import baselines, dense, factors, newcomers, ranked, recommendations, retrieval, tied, training, transitions, users
+from shelfspace.models import baselines, dense, factors, newcomers, ranked, recommendations, retrieval, tied, tied_training, training, users
+from shelfspace.models.transitions import STEPS
 from shelfspace.page import charts, exhibits, palette, result_charts
 from shelfspace.sequences import arrays, prepare
 from shelfspace.vectors import embeddings
@@ -306,13 +307,13 @@ rest = train[~np.isin(train.end, asked.end)]
 # %%
 training.deterministic(seed)
 corpus = arrays.corpus(table, targets=True)
-learned = tied.start(vectors, known, corpus, product_ids, decay_time="days", seed=seed)
-tied_history = tied.train(
-    learned, rest, valid, epochs=tied_epochs, dropout=tied_dropout, chances=tied.recency(rest, tied_recency), limit=examples,
-    seed=seed,
+tied_network = tied_training.start(vectors, known, corpus, product_ids, decay_time="days", seed=seed)
+tied_history = tied_training.train(
+    tied_network, rest, valid, epochs=tied_epochs, dropout=tied_dropout, chances=tied_training.recency(rest, tied_recency),
+    limit=examples, seed=seed,
 )  # fmt: skip
 with run_files.atomic(run / "recommender_tied.keras") as temporary:
-    learned.save(temporary)
+    tied_network.save(temporary)
 
 # %% [markdown]
 # Its curve beside that of the dense network; what both can be compared by is the MRR@20 of the valid users.
@@ -331,19 +332,20 @@ exhibits.show(
 #
 # A dense network keeps its reasons to itself. Here some can be read: how fast interest fades, and what a visit that led
 # to the cart weighs beside one that did not. (The attention weighs visits too, so this is the fading that is left when
-# it had its say.)
+# it had its say.) From here on it answers from its file, without TensorFlow, as in use.
 
 # %%
+learned = tied.load(run / "recommender_tied.keras")
 found = learned.findings()
 events = [prepare.EVENT_LEVELS[code] for code in np.unique(train.events)]
 rows = {"half-life of a visit, in days": found["half_life"]}
 rows |= {f"weight of a visit with {name}": found["event_weights"][name] for name in events}
 rows |= {f"odds that the next product is one with {name}": found["repeat_odds"][name] for name in events}
-rows |= {f"α of {k} visit{'s' * (k > 1)} later": a for k, a in zip(transitions.STEPS, found["link_weight"])}
+rows |= {f"α of {k} visit{'s' * (k > 1)} later": a for k, a in zip(STEPS, found["link_weight"])}
 exhibits.table(
     pd.DataFrame({"learned": rows.keys(), "value": rows.values()}),
     formats={"value": ".3g"},
-    caption=f"Read from the tied recommender's {learned.count_params():,} weights. A view weighs 1, and odds are relative to "
+    caption=f"Read from the tied recommender's {tied_network.count_params():,} weights. A view weighs 1, and odds are relative to "
     "those of a product seen as long ago that was only viewed.",
 )
 
@@ -373,16 +375,16 @@ one = valid[[np.argmin(np.where((valid.lengths >= 5) & (valid.lengths <= 8), np.
 # Decay and events give each visit a weight; attention adds its own.
 
 # %%
-h = tied.histories(one, learned.settings["visits"], "days")
-v = learned.table.numpy()[h.items, :-1]
-logit = learned.event_bias.numpy()[h.event] - found["decay"] * h.age
-gates = expit(v @ learned.of_visit.numpy() + v[0] @ learned.of_last.numpy() + learned.of_place.numpy()[h.place])
+h = tied.histories(one, learned.visits, "days")
+v = learned.vectors[h.items]
+logit = learned.event_bias[h.event] - learned.decay * h.age
+gates = expit(v @ learned.of_visit + v[0] @ learned.of_last + learned.of_place[h.place])
 
 # %% [markdown]
 # Compare the weights before and after attention.
 
 # %%
-weights = {"decayed": softmax(logit), "with attention": softmax(logit + gates @ learned.attention.numpy())}
+weights = {"decayed": softmax(logit), "with attention": softmax(logit + gates @ learned.attention)}
 exhibits.table(
     pd.DataFrame({"saw": labels[h.items], "event": np.array(prepare.EVENT_LEVELS)[h.event], "age (days)": h.age} | weights),
     formats=dict.fromkeys(["age (days)", *weights], ".2f"),
@@ -534,7 +536,7 @@ unclicked = newcomers.model(products, *aligned["word2vec"], clicked, **choice["b
 scores_of = newcomers.keep_places(final[leaves], unclicked, new_places)
 recommendations.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet", seen=seen)
 with run_files.atomic(run / "recommender.keras") as temporary:
-    (network if leaves == "dense" else learned).save(temporary)
+    (network if leaves == "dense" else tied_network).save(temporary)
 run_files.write_json(
     run / "recommender.json",
     {"model": leaves, "top": rank_top, "new_places": new_places, "valid_mrr@20": {name: float(each) for name, each in mrr.items()}},

@@ -47,7 +47,7 @@ from tqdm import tqdm
 
 from shelfspace.files import run_files
 from shelfspace.measure import beyond_accuracy, evaluation, intervals, ranking
-from shelfspace.models import baselines, dense, factors, newcomers, ranked, session_knn
+from shelfspace.models import baselines, dense, factors, newcomers, ranked, session_knn, tied
 from shelfspace.models.peers import DROPOUTS, PEERS, maker
 from shelfspace.page import exhibits, palette, result_charts
 from shelfspace.sequences import arrays, prepare
@@ -579,7 +579,7 @@ if cuts:
 # The model of choice first. Where the tied recommender has a part in it, the decay is the one that it learned.
 
 # %%
-chosen = keras.saving.load_model(run / "recommender_tied.keras").findings() if first in ("tied", "ranked") else choice
+chosen = tied.load(run / "recommender_tied.keras").findings() if first in ("tied", "ranked") else choice
 best = {
     "model": first,
     "runner_up": second,

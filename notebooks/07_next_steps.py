@@ -40,7 +40,6 @@ seed = 0  # of everything random; from 0 to 4294967295
 # The trials use the vectors and models that the chapters before left in the run folder.
 
 # %%
-import keras
 import numpy as np
 import pandas as pd
 
@@ -119,8 +118,8 @@ switched = [name for name in made if made[name].variant.base]
 # Models from the chapters before stand beside the variants. The first is the tied recommender of the fifth.
 
 # %%
-learned = keras.saving.load_model(run / "recommender_tied.keras")
-known = {"tied": (palette.label_of("tied"), tied.recommend(learned), material, 4 * learned.count_params() / 1e6)}
+kept = run / "recommender_tied.keras"
+known = {"tied": (palette.label_of("tied"), tied.recommend(tied.load(kept)), material, kept.stat().st_size / 1e6)}
 
 # %% [markdown]
 # The others are the vectors of the second chapter, with all the passes that they had.
