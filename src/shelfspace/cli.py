@@ -30,8 +30,11 @@ app = typer.Typer(
 
 @app.command(epilog="See `shelfspace parameters` for all that -p can set.")
 def report(
-    data: Annotated[str, typer.Option(help="'shop' (simulated), or a file, folder or pattern: CSV, Parquet, JSON Lines.")] = "shop",
+    data: Annotated[str, typer.Option(help="'shop' (simulated), or a file, folder or pattern: CSV, Parquet, JSON Lines, Excel.")] = "shop",
     columns: Annotated[str, typer.Option(help="The log's own names: user_id=visitorid,product_id=itemid,…")] = "",
+    time_format: Annotated[
+        str, typer.Option(metavar="FORM", help="How the log writes times that are not ISO 8601: %d.%m.%Y, '%m/%d/%Y %H:%M', …")
+    ] = "",
     out: Annotated[Path, typer.Option(help="Folder to write the run to.")] = Path("reports/default"),
     parameter: Annotated[
         list[str], typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="Set a parameter of the notebooks; may be repeated.")
@@ -62,6 +65,7 @@ def report(
     - `shelfspace report`
     - `shelfspace report --data data/events.csv --out reports/mine -p dim=64 -p decay=0.2`
     - `shelfspace report --data log.parquet --columns user_id=visitor,product_id=sku,timestamp=at`
+    - `shelfspace report --data sales.xlsx --time-format "%d.%m.%Y %H:%M"`
     - `shelfspace report --data log.parquet --engine spark --engine-url spark://host:7077`
 
     An engine does the relational work: visits, sequences, splits and user embeddings, with the same rows as a result. The
@@ -70,7 +74,8 @@ def report(
     from shelfspace.files import places
     from shelfspace.run import pipeline
 
-    given = _given(parameter, file) | {name: value for name, value in (("engine", engine), ("engine_url", engine_url)) if value}
+    options = {"time_format": time_format, "engine": engine, "engine_url": engine_url}
+    given = _given(parameter, file) | {name: value for name, value in options.items() if value}
     made = pipeline.run(
         data, out, columns=columns, given=given, start=start, only=only, command=command(data, columns, out, given, notebooks),
         folder=notebooks or places.NOTEBOOKS,
@@ -109,7 +114,7 @@ def sweep(
             help="The parameter to try several values of; with a single value, one that all runs share.",
         ),
     ],
-    data: Annotated[str, typer.Option(help="'shop' (simulated), or a file, folder or pattern: CSV, Parquet, JSON Lines.")] = "shop",
+    data: Annotated[str, typer.Option(help="'shop' (simulated), or a file, folder or pattern: CSV, Parquet, JSON Lines, Excel.")] = "shop",
     columns: Annotated[str, typer.Option(help="The log's own names: user_id=visitorid,product_id=itemid,…")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder to write the runs and the page to; reports/sweep-KEY by default.")] = None,
     file: Annotated[Path | None, typer.Option("-f", "--file", help="YAML file of parameters that all runs share.")] = None,

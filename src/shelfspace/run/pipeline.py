@@ -270,7 +270,7 @@ def _place(wanted: str | None, todo: list[Stage], option: str) -> int:
 def _source(data: str) -> dict:
     """Where the input is and what is in it: its absolute path, and a hash that changes when the input does."""
     if not data.strip():
-        raise ValueError("--data is empty; it takes shop, or a file, folder or pattern of CSV, Parquet or JSON Lines.")
+        raise ValueError("--data is empty; it takes shop, or a file, folder or pattern of CSV, Parquet, JSON Lines or Excel.")
     if data == "shop":
         return {"path": "shop", "fingerprint": "the simulated shop"}
     from shelfspace.logs import sources

@@ -30,7 +30,9 @@ DAY = 86_400_000_000  # microseconds
 
 
 @contextmanager
-def visits(data, columns: Mapping[str, str] | None = None, session_gap: float = 30.0, at: str | datetime = "") -> Iterator[Path]:
+def visits(
+    data, columns: Mapping[str, str] | None = None, session_gap: float = 30.0, at: str | datetime = "", time_format: str = ""
+) -> Iterator[Path]:
     """The visits that a log's rows make, as a Parquet file like ``sequences.parquet`` that goes with the context.
 
     Parameters
@@ -43,6 +45,8 @@ def visits(data, columns: Mapping[str, str] | None = None, session_gap: float = 
         Minutes of silence that end a session where the log has none of its own.
     at : str or datetime
         Only rows up to then count (UTC); empty: all.
+    time_format : str
+        How times are written that are not ISO 8601.
 
     Yields
     ------
@@ -56,7 +60,7 @@ def visits(data, columns: Mapping[str, str] | None = None, session_gap: float = 
         If the rows do not fit, saying what would.
     """
     with tempfile.TemporaryDirectory(prefix="shelfspace-") as folder:
-        log = events.read(_file(data, Path(folder)), dict(columns or {}), learn=False)
+        log = events.read(_file(data, Path(folder)), dict(columns or {}), learn=False, time_format=time_format)
         rows = log.table
         if at:
             moment = pd.Timestamp(at)

@@ -188,7 +188,8 @@ class Run:
         if not asked and own:
             names = _names(data)
             asked = {name: column for name, column in own.items() if names is None or column in names or not column}
-        with histories.visits(data, asked, self.settings.get("session_gap", 30.0), at) as path:
+        gap, form = self.settings.get("session_gap", 30.0), self.settings.get("time_format", "")
+        with histories.visits(data, asked, gap, at, form) as path:
             yield path
 
     def examples(self, table: pa.Table) -> tuple[Examples, np.ndarray]:
@@ -340,9 +341,9 @@ class Run:
                     return ranked.explain(ranker, found, row, row + place).iloc[0]
 
             elif self.model == "tied":
-                from shelfspace.models import tied, training
+                from shelfspace.models import tied
 
-                learned = training.keras.saving.load_model(self.folder / "recommender_tied.keras")
+                learned = tied.load(self.folder / "recommender_tied.keras")
                 scores = tied.recommend(learned)
 
                 def explain(found, place):
