@@ -36,8 +36,9 @@
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
-data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
+data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet, JSON Lines or Excel
 columns = ""  # names of the columns in the log, where they are unusual, as --columns takes them; pairs of names
+time_format = ""  # how the log writes times that are not ISO 8601, in the codes of strptime, as %d.%m.%Y or %m/%d/%Y %H:%M
 shop_users = 30000  # customers of the simulated shop; from 1 to 10000000
 shop_products = 3000  # products of the simulated shop; from 52 to 1000000
 shop_days = 28  # days that the simulated shop is open; from 1 to 3650
@@ -94,7 +95,8 @@ if data == "shop":
 # what stands below are expressions, and rows are fetched only to be shown.
 
 # %%
-log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair), expected=events.announced(run, data))
+own_names = dict(pair.split("=", 1) for pair in columns.split(",") if pair)
+log = events.read(source, columns=own_names, expected=events.announced(run, data), time_format=time_format)
 connection = log.connection if engine == "duckdb" else engines.connect(engine, engine_url)
 clicks = prepare.last_days(engines.move(prepare.window(log.table, since, until), connection), last_days)
 

@@ -40,6 +40,7 @@ run_dir = "reports/default"  # folder that this run writes to
 sweep_users = 2000  # try the decays on at most so many valid users; from 1 to 10000000
 matrix_factorisation = False  # also fit matrix factorisation; needs the extra mf: pip install 'shelfspace[mf]'
 peers = False  # also train GRU4Rec and SASRec, networks of the literature, as baselines; takes minutes
+licence = ""  # licence of the log, for the model card beside the report
 seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown] tags=["aside"]
@@ -612,7 +613,7 @@ rows = results | {
 run_files.write_json(run / "metrics.json", {
     "protocol": data["protocol"], "target_event": data["target_event"], "best": best, "models": rows, "slices": cuts,
     "columns": by_column, "embeddings": checks,
-    "data": data | {"coverage": checks[choice["embedding"]]["coverage"]}, "timings": {"latency": seconds},
+    "data": data | {"coverage": checks[choice["embedding"]]["coverage"], "licence": licence}, "timings": {"latency": seconds},
 })  # fmt: skip
 
 # %% [markdown]

@@ -23,7 +23,7 @@ from shelfspace.page import report
 from shelfspace.run import execution, pipeline
 
 RECORDS = (".stages/01_first.json", ".stages/02_second.json", ".stages/report.json", ".stages/made/first.json.json", ".stages/files")
-FILES = ("first.json", "metrics.json", "params.json", "report.html", "notebooks/01_first.ipynb", "notebooks/02_second.ipynb")
+FILES = ("first.json", "metrics.json", "params.json", "report.html", "card.md", "notebooks/01_first.ipynb", "notebooks/02_second.ipynb")
 FOLDERS = (".stages", ".stages/made", "notebooks")
 MINE = (
     "thesis.txt",
@@ -156,6 +156,7 @@ def test_any_damage_is_mended_or_refused_and_nothing_of_the_users_is_lost(whole,
     if code == 0 and "--only" not in words:
         own = words if "size=4" in words else []
         assert json.loads((out / "report.html").read_text())["popular"]["hit_rate@20"] == (0.08 if own else 0.06)
+        assert (out / "card.md").read_text().startswith("# Model card: ")
         assert call(out, *own) == 0
         assert capfd.readouterr().out.count("reused") == 3
     shutil.rmtree(out)
@@ -179,6 +180,7 @@ def test_a_folder_that_is_no_runs_keeps_all_its_files_whatever_their_names(whole
     "name, text, said",
     [
         ("report.html", "<p>forged", ["reused", "reused", "rebuilt: report.html was changed"]),
+        ("card.md", "# forged", ["reused", "reused", "rebuilt: card.md was changed"]),
         ("notebooks/01_first.ipynb", "{", ["rebuilt: notebooks/01_first.ipynb was changed", "reused", " s"]),
         ("first.json", '{"size": 99}', ["rebuilt: first.json was changed", "reused", " s"]),
         (".stages/01_first.json", '{"outputs": []}', ["rebuilt: its record was damaged", "reused", " s"]),

@@ -31,7 +31,7 @@ from shelfspace.files.places import CHECKOUT, NOTEBOOKS, PACKAGE
 from shelfspace.files.stages import PLUMBING, Stage
 from shelfspace.run import crew, execution, hold, keys
 from shelfspace.run.crew import Crew, Task
-from shelfspace.run.hold import REPORT
+from shelfspace.run.hold import PAGES, REPORT
 from shelfspace.run.keys import Keys
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a disk that takes no more
@@ -311,7 +311,7 @@ def _place(wanted: str | None, todo: list[Stage], option: str) -> int:
 def _source(data: str) -> dict:
     """Where the input is and what is in it: its absolute path, and a hash that changes when the input does."""
     if not data.strip():
-        raise ValueError("--data is empty; it takes shop, or a file, folder or pattern of CSV, Parquet or JSON Lines.")
+        raise ValueError("--data is empty; it takes shop, or a file, folder or pattern of CSV, Parquet, JSON Lines or Excel.")
     if data == "shop":
         return {"path": "shop", "fingerprint": "the simulated shop"}
     from shelfspace.logs import sources
@@ -358,10 +358,10 @@ def _commit() -> str | None:
 
 
 def _take_back(stage: Stage, out: Path) -> None:
-    """Take back the record of a stage that is to run, and the page."""
+    """Take back the record of a stage that is to run, and the pages."""
     (out / ".stages" / f"{stage.name}.json").unlink(missing_ok=True)
-    if "report.html" in run_files.listed(out):
-        for name in ("report.html", REPORT):
+    if pages := run_files.listed(out) & {*PAGES}:
+        for name in (*pages, REPORT):
             (out / name).unlink(missing_ok=True)
 
 
@@ -391,26 +391,30 @@ def _add_timings(path: Path, seconds: Mapping[str, float]) -> None:
 
 
 def _report(out: Path, about: Mapping, say: Callable[[str], None]) -> Path:
-    """Render the report, unless it is there and nothing it shows has changed."""
+    """Render the report and the model card, unless they are there and nothing they show has changed."""
     say(f"{'report':<24}")
     shown = [*sorted((PACKAGE / "page" / "templates").iterdir()), *run_files.notebooks(out), out / "metrics.json", NOTEBOOKS / "README.md"]
-    sources = imports.hashes([*imports.imported("from shelfspace.page import report"), *shown])
+    sources = imports.hashes([*imports.imported("from shelfspace.page import card, report"), *shown])
     key = hashlib.sha256(json.dumps([sources, dict(about)], sort_keys=True, default=str).encode()).hexdigest()
-    page, record = out / "report.html", hold.report_record(out)
-    damage = ""
+    record, damage = hold.report_record(out), ""
     if record is None and os.path.lexists(out / REPORT):
         damage = "its record was damaged"
-    elif record and record["key"] == key and not page.is_file():
-        damage = "report.html was missing"
-    elif record and record["key"] == key and run_files.sha256_file(page) != record.get("sha256"):
-        damage = "report.html was changed"
     elif record and record["key"] == key:
-        say("   reused\n")
-        return page
-    from shelfspace.page import report
+        damage = next(filter(None, (_damage(out / name, record.get(kept)) for name, kept in PAGES.items())), "")
+        if not damage:
+            say("   reused\n")
+            return out / "report.html"
+    from shelfspace.page import card, report
 
     started = time.perf_counter()
-    page = report.render(out)
-    run_files.write_json(out / REPORT, {"key": key, "sha256": run_files.sha256_file(page)})
+    made = {"report.html": report.render(out), "card.md": card.render(out)}
+    run_files.write_json(out / REPORT, {"key": key} | {PAGES[name]: run_files.sha256_file(path) for name, path in made.items()})
     say(f"{time.perf_counter() - started:7.1f} s{_rebuilt(damage)}\n")
-    return page
+    return made["report.html"]
+
+
+def _damage(page: Path, digest: str | None) -> str:
+    """What became of a page that was written with a hash; "" where it is as it was."""
+    if not page.is_file():
+        return f"{page.name} was missing"
+    return "" if run_files.sha256_file(page) == digest else f"{page.name} was changed"
