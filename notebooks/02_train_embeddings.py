@@ -220,6 +220,12 @@ exhibits.table(
 )
 
 # %% [markdown] tags=["aside"]
+# One update is one step. Many of them, by both trainers side by side:
+
+# %%
+exhibits.toy("theatre", "In the report, word2vec and StarSpace play here on these five products, step by step.")
+
+# %% [markdown] tags=["aside"]
 # The real sequences now. After each pass some valid users judge: how often is the product they looked at next among
 # the twenty nearest to the mean of their history?
 

@@ -24,6 +24,8 @@
 #     - shop/*
 #     writes:
 #     - metrics.json
+#     - test_ranks.parquet
+#     - journeys.parquet
 # ---
 
 # %% [markdown]
@@ -56,7 +58,7 @@ from tqdm import tqdm
 
 from shelfspace.files import run_files
 from shelfspace.measure import beyond_accuracy, evaluation, intervals, ranking
-from shelfspace.models import baselines, dense, factors, newcomers, ranked, session_knn, tied
+from shelfspace.models import baselines, dense, factors, journeys, newcomers, ranked, session_knn, tied
 from shelfspace.models.peers import DROPOUTS, PEERS, maker
 from shelfspace.page import exhibits, palette, result_charts
 from shelfspace.sequences import arrays, prepare
@@ -599,6 +601,28 @@ best = {
     "test_best": best_on_test,
     "regret": regret,
 }
+
+# %% [markdown] tags=["aside"]
+# The page shows where the recommender that leaves the pipeline fails, and follows a few test customers visit by visit. For the one it needs the
+# place of every test target by every model:
+
+# %%
+places = journeys.ranks(test, product_ids, {name: evaluations[name].ranks for name in ordered}, counts, prepare.EVENT_LEVELS)
+with run_files.atomic(run / "test_ranks.parquet") as temporary:
+    places.to_parquet(temporary, index=False)
+
+# %% [markdown] tags=["aside"]
+# For the other, what was recommended to these few after each visit, with the parts that sum to each score:
+
+# %%
+leaves, explain = leaving["model"], None
+if leaves == "ranked":
+    explain = partial(ranked.explain, ranker)
+elif leaves == "tied":
+    explain = partial(tied.explain, tied.load(run / "recommender_tied.keras"))
+few = journeys.choose(test, evaluations[leaves].ranks, seed=seed)
+with run_files.atomic(run / "journeys.parquet") as temporary:
+    journeys.follow(test, few, product_ids, networks[leaves], explain).to_parquet(temporary, index=False)
 
 # %% [markdown] tags=["aside"]
 # All figures go into metrics.json, from which the page and the comparison of runs are made. What can be known has a row among the

@@ -16,6 +16,8 @@ from shelfspace.files.stages import Stage
 READ_BY_THE_PAGE = {
     "reads": [
         "metrics.json",
+        "test_ranks.parquet",
+        "journeys.parquet",
         "recommender.json",
         "decay.json",
         "products.parquet",

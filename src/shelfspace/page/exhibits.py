@@ -147,6 +147,11 @@ def note(text: str) -> None:
     display(HTML(f'<div class="note"><p>{escape(clean(text))}</p></div>'))
 
 
+def toy(name: str, text: str) -> None:
+    """Keep a place for a toy of the page (`shelfspace.page.report.with_toy`); a notebook shows the text in its stead."""
+    display(HTML(f'<p class="toy-place {escape(name)}">{escape(clean(text))}</p>'))
+
+
 def folded(summary: str, text: str) -> None:
     """Display a text such as a query, as it is written, folded away behind its summary."""
     lines = "\n".join(clean(line) for line in text.splitlines())

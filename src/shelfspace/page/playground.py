@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from shelfspace.files import run_files
+from shelfspace.page import player
 from shelfspace.page.exhibits import clean, short
 from shelfspace.page.palette import LABELS, color_of, colors_of, label_of
 from shelfspace.sequences import arrays
@@ -33,15 +34,16 @@ def read(run_dir: str | Path, room: int = 3_000_000) -> dict | None:
     ----------
     run_dir : path
     room : int
-        Bytes of JSON to keep within. Where it does not do for all products, the most visited ones are taken, and those
-        in the customers' histories.
+        Bytes of JSON to keep within, the player's apart. Where it does not do for all products, the most visited ones are taken, and
+        those in the customers' histories.
 
     Returns
     -------
     dict or None
         None where the run has no product embeddings. Else ``total`` (products of the run), ``names``, ``counts``,
         ``group`` (place in ``groups``, -1 for none), ``groups``, ``grouped_by``, ``coloured``, ``spaces``, ``map``,
-        ``customers``, ``decay``, ``decay_time``, ``embedding``. Products stand in order of their visits, the most
+        ``customers``, ``decay``, ``decay_time``, ``embedding``, ``player`` (`shelfspace.page.player`; None where the run followed
+        nobody). Products stand in order of their visits, the most
         visited first. Arrays are base64 of little-endian numbers.
 
     Raises
@@ -63,12 +65,14 @@ def read(run_dir: str | Path, room: int = 3_000_000) -> dict | None:
         spots = pd.read_parquet(spots) if spots.exists() else pd.DataFrame({"product_id": []})
         chosen = run_dir / "decay.json"
         chosen = run_files.read_json(chosen) if chosen.exists() else {}
+        ids = products.product_id.to_numpy().astype(str)
+        stored = player.load(run_dir, arrays.examples(table, ids, "test"))
     except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors or OSErrors
         raise ValueError(f"The toys of the page need files of {run_dir} that cannot be read: {clean(str(error))}") from None
-    ids = products.product_id.to_numpy().astype(str)
     picked = _customers(arrays.examples(table, ids, "valid"))
     names = _names(products)
-    take = _most_visited(products["count"].to_numpy(), names, spaces, picked, room)
+    followed = [] if stored is None else stored.visited()
+    take = _most_visited(products["count"].to_numpy(), names, spaces, picked, followed, room)
     place = np.full(len(ids), -1)
     place[take] = np.arange(len(take))
     group, groups, grouped_by = _groups(products.iloc[take])
@@ -90,6 +94,7 @@ def read(run_dir: str | Path, room: int = 3_000_000) -> dict | None:
         "decay": float(chosen.get("decay", 0.1)),
         "decay_time": chosen.get("decay_time", "days"),
         "embedding": chosen.get("embedding", files[0].stem),
+        "player": None if stored is None else player.data(stored, ids, place, names),
     }  # fmt: skip
 
 
@@ -154,11 +159,11 @@ def _customers(valid: arrays.Examples) -> list[dict]:
     return sorted(found, key=lambda customer: -customer["ages"][0])
 
 
-def _most_visited(counts, names, spaces, customers, room: int) -> np.ndarray:
-    """Places of the products that fit into `room` bytes, the most visited first."""
+def _most_visited(counts, names, spaces, customers, followed, room: int) -> np.ndarray:
+    """Places of the products that fit into `room` bytes, the most visited first; those that the customers saw are among them."""
     order = np.argsort(-counts, kind="stable")
     each = sum(4 / 3 * (found.vectors.shape[1] + 4) for found in spaces.values()) + 40
-    needed = np.unique([i for customer in customers for i in (*customer["items"], customer["next"])]).astype(int)
+    needed = np.unique([*followed, *(i for customer in customers for i in (*customer["items"], customer["next"]))]).astype(int)
     sizes = np.array([len(names[i].encode()) for i in order]) + each
     fits = order[np.cumsum(sizes) <= room - sizes.mean() * len(needed)]
     keep = np.isin(order, np.concatenate([fits, needed]))

@@ -20,11 +20,12 @@ import nbformat
 from shelfspace.files import imports, run_files
 from shelfspace.files.places import NOTEBOOKS
 from shelfspace.logs.layouts import NAMES, REQUIRED
-from shelfspace.page import chapters, dataflow, first_screen, playground
+from shelfspace.page import chapters, dataflow, first_screen, player, playground, theatre
 from shelfspace.page.exhibits import clean, short
 from shelfspace.page.palette import color_of
 
 PAGE = Path(__file__).parent / "templates"
+STYLES = ("style.css", "player.css")
 START = NOTEBOOKS / "README.md"
 """The start page of the notebooks, which holds the glossary."""
 EVERYDAY = ("all", "level", "point", "source")
@@ -69,11 +70,11 @@ def render(run_dir: str | Path, max_bytes: int | None = None) -> Path:
     told = [chapters.read(path, stems, unexplained) for path in paths]
     if max_bytes is None:
         max_bytes = BUDGETS[metrics.get("data", {}).get("products", 0) > MANY_PRODUCTS]
-    room = max_bytes - sum(len(chapter.html.encode()) for chapter in told) - PAGE_ITSELF
+    room = max_bytes - sum(len(chapter.html.encode()) for chapter in told) - PAGE_ITSELF - player.BYTES
     play = playground.read(run_dir, room)
     html = page(
-        "page.html.j2", scripts=("page.js", "play.js"), **first_screen.summary(metrics, params, told, _left(run_dir)), chapters=told, play=play,
-        play_json=playground.to_json(play) if play else "", flow=_flow(run_dir, params, told), glossary=terms, columns=log_columns(),
+        "page.html.j2", scripts=("page.js", "play.js", "player.js", "theatre.js"), **first_screen.summary(metrics, params, told, _left(run_dir)), chapters=told, play=play,
+        play_json=playground.to_json(play) if play else "", theatre_json=playground.to_json(theatre.read()), flow=_flow(run_dir, params, told), glossary=terms, columns=log_columns(),
         made_of=made_of({path.stem: nbformat.read(path, as_version=4) for path in paths}),
     )  # fmt: skip
     size = len(html.encode())
@@ -131,11 +132,17 @@ def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
         "zip": zip,
         "bytes": _bytes,
         "color": color_of,
+        "with_toy": with_toy,
     }
     script = "".join((PAGE / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    style = (PAGE / "style.css").read_text(encoding="utf-8")
+    style = "".join((PAGE / name).read_text(encoding="utf-8") for name in STYLES)
     return environment.get_template(template).render(style=style, script=script, script_digest=digest, **values)
+
+
+def with_toy(html: str, name: str, toy: str) -> str:
+    """A chapter with a toy in the place that `shelfspace.page.exhibits.toy` kept for it."""
+    return re.sub(f'<p class="toy-place {name}">.*?</p>', lambda _: toy, html, count=1, flags=re.DOTALL)
 
 
 def glossary(path: Path = START) -> list[tuple[str, str, str]]:

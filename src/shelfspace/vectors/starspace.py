@@ -205,8 +205,9 @@ def update(
     max_kept: int = 10,
     learning_rate: float = 0.05,
     p: float = 0.5,
+    squares: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
-    """One example's loss, and the vectors after the very first update: what `train` does, made to be looked at.
+    """One example's loss, and the vectors after an update, the very first one by default: what `train` does, made to be looked at.
 
     Parameters
     ----------
@@ -219,6 +220,8 @@ def update(
         The negatives.
     similarity, loss, margin, temperature, max_kept, learning_rate, p
         As in `train`.
+    squares : ndarray of float32, shape (n_products, 2), optional
+        Adagrad's sums of the updates before, of each product in a bag and as a label; moved on in place. None: there was no other.
 
     Returns
     -------
@@ -228,8 +231,9 @@ def update(
     """
     count, dim = vectors.shape
     table = vectors.astype(np.float32)
+    squares = np.zeros((count, 2), np.float32) if squares is None else squares
     result = _batch(
-        table, np.zeros((count, 2), np.float32), np.arange(count + 1), np.arange(count, dtype=np.int32),
+        table, squares, np.arange(count + 1), np.arange(count, dtype=np.int32),
         np.array([*bag, label], dtype=np.int32), np.array([[0, len(bag)]]), np.array([len(bag)]), np.array(noise), dim,
         learning_rate, similarity == "cosine", loss == "hinge", margin, temperature, max_kept, p, 0,
     )  # fmt: skip

@@ -444,6 +444,6 @@
   slider.value = String(placeOfDecay(decay));
   take();
 
-  // For the browser's console: the data and the maths above.
-  window.shelfspace = { data, spaces, ages, weights, embed, cosines, nearest, best, rank };
+  // For player.js and the browser's console: the data and the maths above.
+  window.shelfspace = { data, spaces, ages, weights, embed, cosines, nearest, best, rank, ui: { all, make, percent, plural, search, unpack } };
 })();
