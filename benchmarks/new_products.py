@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -21,7 +20,7 @@ import pyarrow.compute as pc
 
 from shelfspace.files import run_files
 from shelfspace.measure import evaluation, ranking
-from shelfspace.models import factors, newcomers, ranked, retrieval, tied, training
+from shelfspace.models import factors, newcomers, ranked, retrieval, tied, tied_training, training
 from shelfspace.sequences import arrays
 from shelfspace.vectors import embeddings, skipgram, starspace
 
@@ -34,7 +33,7 @@ def main() -> None:
     given = parser.parse_args()
     products, choice = pd.read_parquet(given.run / "products.parquet"), run_files.read_json(given.run / "decay.json")
     ids, seed = products.product_id.to_numpy().astype(str), given.seed
-    knowing = tied.recommend(keras.saving.load_model(given.run / "recommender_tied.keras"))
+    knowing = tied.recommend(tied.load(given.run / "recommender_tied.keras"))
     table = arrays.load(given.run / "sequences.parquet")
     whole = arrays.corpus(table, targets=True)
     hidden = np.random.default_rng(seed).random(len(ids)) < 0.1
@@ -48,9 +47,9 @@ def main() -> None:
     train, valid, test = (arrays.examples(table, ids, split, prefixes=1000) for split in ("train", "valid", "test"))
     asked = arrays.examples(table, ids, "train")
     training.deterministic(seed)
-    learned = tied.start(vectors, known, corpus, ids, decay_time="days", seed=seed)
-    tied.train(learned, train[~np.isin(train.end, asked.end)], valid, dropout=0.4, limit=400_000, seed=seed)
-    sources = retrieval.sources(tied.recommend(learned), corpus, ids, aligned, choice["best"], factors.ease(corpus, ids))
+    network = tied_training.start(vectors, known, corpus, ids, decay_time="days", seed=seed)
+    tied_training.train(network, train[~np.isin(train.end, asked.end)], valid, dropout=0.4, limit=400_000, seed=seed)
+    sources = retrieval.sources(tied.recommend(network.learned()), corpus, ids, aligned, choice["best"], factors.ease(corpus, ids))
     ranker = ranked.recommend(ranked.train(sources, retrieval.facts(corpus, products, vectors), asked, valid, seed=seed))
 
     new = hidden[test.target]

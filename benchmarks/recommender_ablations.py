@@ -18,7 +18,7 @@ import pandas as pd
 
 from shelfspace.files import run_files
 from shelfspace.measure import evaluation, ranking
-from shelfspace.models import dense, tied, training, users
+from shelfspace.models import dense, tied, tied_training, training, users
 from shelfspace.sequences import arrays
 from shelfspace.vectors import embeddings, skipgram, starspace
 
@@ -78,8 +78,9 @@ def main() -> None:
             dense.train(network, inputs, train.target, judged, valid.target, progress=False)
             model, half_life = dense.recommend(network, start, *settings), "–"
         else:
-            learned = tied.start(start, known, arrays.corpus(table, targets=True), product_ids, **change)
-            tied.train(learned, train, valid, epochs=given.epochs, progress=False)
+            network = tied_training.start(start, known, arrays.corpus(table, targets=True), product_ids, **change)
+            tied_training.train(network, train, valid, epochs=given.epochs, progress=False)
+            learned = network.learned()
             found = learned.findings()
             unit = "visits" if found["decay_time"] == "rank" else "days"
             model, half_life = tied.recommend(learned), f"{found['half_life']:.2g} {unit}" if found["decay"] > 1e-6 else "∞"

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from shelfspace.models import dense, tied, users
+from shelfspace.models import dense, tied_training, users
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.shop import simulation
 
@@ -66,7 +66,7 @@ def main() -> None:
         )
 
     def ours(epochs: int) -> None:
-        tied.train(tied.start(vectors, known, corpus, corpus.product_ids), train, epochs=epochs, progress=False)
+        tied_training.train(tied_training.start(vectors, known, corpus, corpus.product_ids), train, epochs=epochs, progress=False)
 
     fits = {
         "dense, softmax over all products (the article's)": partial(train_dense, full_below=given.products),

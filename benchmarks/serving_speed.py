@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from recommender_speed import examples
 
-from shelfspace.models import factors, ranked, recommendations, retrieval, tied
+from shelfspace.models import factors, ranked, recommendations, retrieval, tied, tied_training
 
 
 def main() -> None:
@@ -36,8 +36,8 @@ def main() -> None:
     products = pd.DataFrame({"product_id": ids, "price": rng.lognormal(3, 1, len(ids)), "category": rng.integers(0, 50, len(ids))})
     vectors = {name: (rng.normal(size=(len(ids), 50)).astype(np.float32), np.ones(len(ids), bool)) for name in ("word2vec", "starspace")}
     settings = dict.fromkeys(("cooccurrence", "word2vec_user", "starspace_user"), {"decay": 0.5})
-    model = tied.start(*vectors["word2vec"], corpus, ids, decay_time="days")
-    sources = retrieval.sources(tied.recommend(model), corpus, ids, vectors, settings, factors.ease(corpus, ids))
+    model = tied_training.start(*vectors["word2vec"], corpus, ids, decay_time="days")
+    sources = retrieval.sources(tied.recommend(model.learned()), corpus, ids, vectors, settings, factors.ease(corpus, ids))
     few = newest[rng.permutation(len(newest))[:4000]]
     facts = retrieval.facts(corpus, products, vectors["word2vec"][0])
     ranker = ranked.train(sources, facts, few[:2000], few[2000:], trees=given.trees, patience=given.trees)

@@ -44,7 +44,7 @@ def schema(parameter: parameters.Parameter) -> dict:
 
 
 PARAMS = {
-    "data": Param("shop", "The log: a file, folder or pattern of CSV, Parquet or JSON Lines, from the project's root; shop simulates one.", type="string"),
+    "data": Param("shop", "The log: a file, folder or pattern of CSV, Parquet, JSON Lines or Excel, from the project's root; shop simulates one.", type="string"),
     "columns": Param("", "The log's own names: user_id=visitorid,product_id=itemid,…", type="string"),
     "out": Param("reports/airflow", "Folder of the runs, each in a folder of its day; from the project's root.", type="string"),
     "window_days": Param(7, "Days of events, up to the end of the data interval; 1: the interval alone; 0: all before.", type="number", minimum=0),

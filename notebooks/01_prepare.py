@@ -3,7 +3,7 @@
 #   jupytext:
 #     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
-#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     notebook_metadata_filter: kernelspec,jupytext,shelfspace,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -12,6 +12,14 @@
 #     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
+#   shelfspace:
+#     reads: []
+#     writes:
+#     - shop/*
+#     - sequences.parquet
+#     - products.parquet
+#     - searches.parquet
+#     - data.json
 # ---
 
 # %% [markdown]
@@ -19,18 +27,18 @@
 #
 # In this notebook you will
 #
-# - read a clickstream and see which rows were dropped, and why;
-# - turn clicks into visits, and visits into one time-ordered sequence of products per user;
-# - hide each target from all training, so that what is measured later is a forecast and not a memory.
+# - read a clickstream, and see which rows are left out and why;
+# - turn clicks into visits, and visits into one sequence of products per customer;
+# - hide each target from all training.
 #
 # A product is a word, and a customer's shopping sequence is a sentence: that is the whole idea of the article
-# "Embeddings at E-commerce" (2019), which this report follows. Words that occur in the same sentences mean similar
-# things; products that occur in the same sequences serve similar wishes.
+# "Embeddings at E-commerce" (2019), which this report follows.
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
-data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet or JSON Lines
+data = "shop"  # "shop" for the simulated shop, or a file, folder or pattern of CSV, Parquet, JSON Lines or Excel
 columns = ""  # names of the columns in the log, where they are unusual, as --columns takes them; pairs of names
+time_format = ""  # how the log writes times that are not ISO 8601, in the codes of strptime, as %d.%m.%Y or %m/%d/%Y %H:%M
 shop_users = 30000  # customers of the simulated shop; from 1 to 10000000
 shop_products = 3000  # products of the simulated shop; from 52 to 1000000
 shop_days = 28  # days that the simulated shop is open; from 1 to 3650
@@ -51,7 +59,7 @@ seed = 0  # of everything random; from 0 to 4294967295
 # %% [markdown]
 # ## The log
 #
-# The work is done by modules of the package `shelfspace`. The cells call them step by step, so that you can look at each result.
+# A log needs three columns: who, which product, and when. Rows that cannot be used are left out and counted.
 
 # %%
 import hashlib
@@ -70,10 +78,9 @@ from shelfspace.trials import searches
 palette.theme()
 run = run_files.run_folder(run_dir)
 
-# %% [markdown]
-# A log needs three columns: who, which product, and when. An event type (view, search, add to cart, purchase), a
-# session and product columns are used where they exist. Without a log of its own, the report runs on a simulated
-# electronics-and-home retailer, whose statistics follow real logs and whose truth is known.
+# %% [markdown] tags=["aside"]
+# An event type (view, search, add to cart, purchase), a session and product columns are used where they exist. Without a log of its
+# own, the report runs on a simulated electronics-and-home retailer, whose statistics follow real logs and whose truth is known.
 
 # %%
 source = data
@@ -83,35 +90,35 @@ if data == "shop":
     write.write(simulated, source)
     write.write_truth(simulated, run / "shop")
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Whatever form the log has, it is read into one table. From here on it is DuckDB, or another engine, that does the relational work;
 # what stands below are expressions, and rows are fetched only to be shown.
 
 # %%
-log = events.read(source, columns=dict(pair.split("=", 1) for pair in columns.split(",") if pair), expected=events.announced(run, data))
+own_names = dict(pair.split("=", 1) for pair in columns.split(",") if pair)
+log = events.read(source, columns=own_names, expected=events.announced(run, data), time_format=time_format)
 connection = log.connection if engine == "duckdb" else engines.connect(engine, engine_url)
 clicks = prepare.last_days(engines.move(prepare.window(log.table, since, until), connection), last_days)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # These are the columns that every log is brought to:
 
-# %%
+# %% tags=["aside"]
 first_rows = clicks.order_by("row").limit(6).to_pandas()
 shown = [name for name in ("user_id", "timestamp", "event", "product_id", "name", "category", "price", "query") if name in first_rows]
 exhibits.table(first_rows[shown], caption="The first rows of the log.")
 
-# %% [markdown]
-# What does not fit is not mended silently. Rows that cannot be used are left out; a price that cannot be read is left
-# empty, and its row is kept.
+# %% [markdown] tags=["aside"]
+# What does not fit is not mended silently. A price that cannot be read is left empty, and its row is kept.
 
-# %%
+# %% tags=["aside"]
 odd = pd.DataFrame(
     [(reason, rows, "left out") for reason, rows in log.dropped.items()] + [(reason, rows, "kept") for reason, rows in log.noted.items()],
     columns=["reason", "rows", "what became of them"],
 )
 kept = clicks.count().execute()
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # A reason that takes many rows points to a fault in the export, which is better mended there.
 
 # %%
@@ -124,8 +131,7 @@ else:
 # ## From clicks to visits
 #
 # Customers reload pages, look twice, and click "add to cart" on the page they are on. So a product that follows
-# itself within a session is **one visit**: it has the time of its first event and the strongest event it led to. A session
-# ends after a long silence, and a visit with it. Here are eight clicks of one customer, by hand:
+# itself within a session is **one visit**, with the strongest event it led to. Here are eight clicks of one customer, by hand:
 
 # %%
 tiny = pd.DataFrame({
@@ -136,44 +142,42 @@ tiny = pd.DataFrame({
     "row": range(8),
 })  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Each row of the result is one visit. Its session is counted from the user's first.
 
 # %%
 tiny_visits = prepare.visits(ibis.memtable(tiny), session_gap).order_by("position").to_pandas()
 exhibits.table(
     tiny_visits[["position", "product_id", "timestamp", "event", "session"]],
-    caption="Eight clicks are six visits in two sessions. Ada's purchase of the case is one visit with its view; that she comes "
-    "back to it the next day is another.",
+    caption="Eight clicks are six visits in two sessions. The purchase of the case is one visit with its view.",
 )
 
 # %% [markdown]
 # ## History and target
 #
-# The last visit is what a recommender should have foreseen: the **target**. Everything before it is **history**, and
-# nothing of the target may reach the training of embeddings or the user's own embedding. With Ada's visits, the chair
-# is the target, and a model sees phone A, phone B, phone A, case A, case A. A test user's history trains as everybody's does: in
-# use, too, a recommender knows what its customers did until now. What it must not know is what they do next.
+# The last visit is what a recommender should have foreseen: the **target**. Everything before it is **history**. Above, the chair is
+# the target, and a model sees phone A, phone B, phone A, case A, case A. Leakage is prevented here, once for all models: no target
+# of the valid or test customers, and no visit after it, trains an embedding, a count or a network.
 #
+# Customers with fewer than five products are left out, as in the article: with fewer, too little is left to tell a taste by.
+#
+# Whose target tests is told by a hash of the user's id, so it stays when the log grows. For Ada:
+
+# %%
+digest = hashlib.md5(f"Ada#{seed}".encode()).hexdigest()[:8]
+place = int(digest, 16) / 16**8
+group = "test" if place < test_share else "valid" if place < test_share + valid_share else "train"
+exhibits.note(f"The hash of “Ada#{seed}” begins with {digest}, which is {place:.3f} between 0 and 1: her target would {group}.")
+
+# %% [markdown] tags=["aside"]
 # Two protocols are built in. `last-product` is the article's: every user has one target, their most recent product.
 # `time` cuts the log at a date: sessions before it train, and every visit of a later session, except its first, is a
 # target. It is the stricter one, as no model can know a later day's fashion. Of a session that runs over the date, what
 # comes after it is left out. For three users in ten the last session before it gives targets that train, as the train users'
 # targets do under `last-product`: what learns to find targets needs some that the embeddings have not seen.
 #
-# Users with fewer than five distinct products are left out, as in the article: with one of them as the target, too few are left to
-# tell a taste by, and whoever came for one thing teaches nothing about what goes with it.
+# A test user's history trains as everybody's does: in use, too, a recommender knows what its customers did until now.
 #
-# Whose target tests is told by a hash of the user's id and the seed, not by chance and not by the order of the log. So it is the same on
-# every engine, and stays as it is when the log grows. By hand, for Ada under `last-product`:
-
-# %%
-digest = hashlib.md5(f"Ada#{seed}".encode()).hexdigest()[:8]
-place = int(digest, 16) / 16**8
-group = "test" if place < test_share else "valid" if place < test_share + valid_share else "train"
-exhibits.note(f"The MD5 hash of “Ada#{seed}” begins with {digest}, which lies at {place:.3f} between 0 and 1: Ada's target would {group}.")
-
-# %% [markdown]
 # Now all of it, as one expression: visits, users with enough products, what is history and what is target.
 
 # %%
@@ -182,7 +186,7 @@ expression = prepare.sequences(
     test_days=test_days, test_share=test_share, valid_share=valid_share, seed=seed,
 )  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The engine works only now, as it writes the rows to a file. If they leave nothing to learn from or nothing to test on, the run
 # stops here and says so.
 
@@ -191,11 +195,10 @@ engines.write(expression, run / "sequences.parquet")
 rows = engines.read(connection, run / "sequences.parquet")
 prepare.check(rows, clicks, min_products, target_event)
 
-# %% [markdown]
-# Each row says what it may be used for. What is *train* may train, and nothing else: all that is counted is counted in these
-# rows, and the networks learn from them. The embeddings take those of them that are *history*.
+# %% [markdown] tags=["aside"]
+# What is *train* may train, and nothing else. The embeddings take those of these rows that are *history*.
 
-# %%
+# %% tags=["aside"]
 uses = rows.group_by("role", "split").agg(visits=rows.count(), users=rows.user_id.nunique()).order_by("role", "split").to_pandas()
 exhibits.table(
     uses,
@@ -203,7 +206,7 @@ exhibits.table(
     "split by user; those of the train users train, too.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Each product once, with what the log tells of it and how often it was met: the *product table*. All vectors and scores of the later
 # chapters stand in its order.
 
@@ -212,18 +215,15 @@ products = clean.products(clicks).to_pandas()
 with run_files.atomic(run / "products.parquet") as temporary:
     products.to_parquet(temporary, index=False)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # A search names no product, so it is no visit. But it tells in the customer's own words what was wanted, so the searches are
 # kept in a table of their own, by user and time.
 
 # %%
 engines.write(searches.of_log(clicks), run / "searches.parquet")
 
-# %% [markdown]
-# ## What the sequences look like
-#
-# Embeddings learn from what stands together, so long sequences teach more than short ones, and a product with a
-# handful of visits will have a vague place. Both tails are long in every shop.
+# %% [markdown] tags=["aside"]
+# Embeddings learn from what stands together, so long sequences teach more than short ones.
 
 # %%
 per_user = rows.group_by("user_id").agg(visits=rows.count(), sessions=rows.session.max())
@@ -231,20 +231,20 @@ counted = per_user.group_by("visits").agg(users=per_user.count(), sessions=per_u
 lengths = np.repeat(counted.visits.to_numpy(), counted.users)
 repeats = float(1 - rows.select("user_id", "product_id").distinct().count().execute() / lengths.sum())
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The axis is logarithmic, as a few users have many times the visits of most others.
 
-# %%
+# %% tags=["aside"]
 exhibits.show(
     charts.sequence_lengths(lengths),
     caption=f"Half of the users kept have at most {np.median(lengths):.0f} visits; the longest sequence has {lengths.max():,}.",
     alt="Histogram of visits per user, on a logarithmic axis, with the median marked.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Are all days there, and alike? A gap or a jump is a fault of the log more often than of the shop.
 
-# %%
+# %% tags=["aside"]
 per_day = clicks.group_by(day=clicks.timestamp.date(), event=clicks.event).agg(count=clicks.count()).to_pandas()
 exhibits.show(
     charts.events_per_day(per_day),
@@ -252,29 +252,26 @@ exhibits.show(
     alt="A panel per event type with the number of events per day.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
-# - **Leakage.** A target that trains an embedding, or a history that reaches past its target, makes every later figure
-#   too good. That is why history and target are set here, once, and not in each model.
-# - **Robots and wholesalers.** A few sequences of enormous length can outweigh everybody else. Look at the longest ones.
-# - **Coarse clocks.** One time for a whole invoice, or for a whole day, makes the order within it arbitrary; then
-#   "the last product" is a toss-up, and a decay within the day means nothing.
-# - **Local time.** Times of several zones in one column put visits in the wrong order. Convert to UTC before.
-# - **Changing ids.** A product that gets a new id on every relaunch is many rare products instead of one known well.
-#
+# - **Leakage.** A target that trains an embedding makes every later figure too good.
+# - **Robots and wholesalers.** A few endless sequences can outweigh everybody else.
+# - **Coarse clocks and changing ids.** One time for a whole day makes the order arbitrary; a product with a new id on every relaunch is
+#   many rare products.
+
+# %% [markdown] tags=["folded"]
 # ## Exercises
 #
 # 1. Count Ada's sessions when a session ends after 2, 5, 30 and 1500 minutes of silence. Which way must the count go?
 #
 # <details><summary>Solution</summary>
 #
-# A longer silence that is still forgiven joins sessions, so the count can only fall.
+# A longer silence that is still forgiven joins sessions, so the count can only fall, here to one.
 #
 # ```python
 # clicks_of_ada = ibis.memtable(tiny)
 # counts = [prepare.visits(clicks_of_ada, gap).session.nunique().execute() for gap in (2, 5, 30, 1500)]
-# print(counts)
 # assert counts == sorted(counts, reverse=True) and counts[-1] == 1
 # ```
 #
@@ -283,6 +280,8 @@ exhibits.show(
 # 2. Convince yourself that no user's training visits come after one of the user's targets.
 #
 # <details><summary>Solution</summary>
+#
+# The last position that trains is smaller than the first that is a target, for every user who has both.
 #
 # ```python
 # frame = rows.order_by("user_id", "position").to_pandas()
@@ -299,22 +298,20 @@ exhibits.show(
 #
 # <details><summary>Solution</summary>
 #
-# The share of test targets that stand in their own history:
+# It is the share of test targets that stand in their own history. In the column *seen before* of chapter 6 stands their number, in
+# the column *all* that of all targets.
 #
 # ```python
 # from shelfspace.sequences import arrays
 #
 # table = arrays.load(run / "sequences.parquet")
 # test = arrays.examples(table, products.product_id.to_numpy().astype(str), "test")
-# print(f"{test.seen().mean():.1%} of {len(test):,} targets were seen before")
 # assert 0 <= test.seen().mean() < 1
 # ```
 #
 # </details>
 
-# %% [markdown]
-# ## What the other chapters need
-#
+# %% [markdown] tags=["aside"]
 # The figures of this chapter go into data.json, from which the page and the later chapters take them.
 
 # %%
@@ -332,15 +329,11 @@ run_files.write_json(run / "data.json", facts)
 
 # %% [markdown]
 # ## Takeaways
-#
-# In the numbers of this run:
 
 # %%
 exhibits.takeaways([
-    f"{facts['users_kept']:,} of {facts['users']:,} users have at least {min_products} products and stay; the shop "
-    f"shows {len(products):,} products.",
-    f"In {repeats:.0%} of the visits the user had seen the product before: returning is normal, and a model may "
-    "recommend a seen product.",
-    f"{facts['test']:,} targets test, {facts['valid']:,} choose settings, and no target is among what the embeddings "
-    "learn from.",
+    f"{facts['users_kept']:,} of {facts['users']:,} users have at least {min_products} products and stay; half of them have at most "
+    f"{np.median(lengths):.0f} visits, and the longest sequence has {lengths.max():,}.",
+    f"In {repeats:.0%} of the visits the user had seen the product before, so a model may recommend a seen product.",
+    f"{facts['test']:,} targets test, and {facts['valid']:,} choose settings.",
 ])  # fmt: skip

@@ -3,7 +3,7 @@
 #   jupytext:
 #     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
-#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     notebook_metadata_filter: kernelspec,jupytext,shelfspace,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -12,6 +12,15 @@
 #     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
+#   shelfspace:
+#     parts:
+#     - word2vec
+#     - starspace
+#     reads:
+#     - products.parquet
+#     - sequences.parquet
+#     writes:
+#     - product_embeddings/*
 # ---
 
 # %% [markdown]
@@ -19,10 +28,11 @@
 #
 # In this notebook you will
 #
-# - see how skip-gram word2vec turns sequences into pairs of products, and learns from them;
-# - see how StarSpace compares a product with the rest of its sequence, with one update computed by hand;
-# - train both on the same sequences, and see what each is better at and what each costs;
-# - let features place products that nobody clicked, and the words of a search query.
+# - see how word2vec and StarSpace learn from sequences, each with an example by hand;
+# - train both on the same sequences, and see what each is better at;
+# - let features place products that nobody clicked.
+#
+# An **embedding** is a list of numbers that stands for a product, learned so that similar products get similar numbers.
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
@@ -47,23 +57,25 @@ compare_users = 1000  # valid users on whom the two are compared; from 1 to 1000
 feature_epochs = 10  # StarSpace with features: passes over the sequences; 0 leaves that part out; from 0 to 10000
 seed = 0  # of everything random; from 0 to 4294967295
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Only the sequences and the product table of the chapter before are needed.
 
 # %% tags=["setup"]
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
 from shelfspace.files import run_files
 from shelfspace.measure import evaluation, intervals, ranking
 from shelfspace.models import baselines, users
-from shelfspace.page import charts, exhibits, palette, result_charts
+from shelfspace.page import charts, exhibits, palette
 from shelfspace.sequences import arrays
 from shelfspace.vectors import embeddings, features, skipgram, starspace
 
 palette.theme()
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The rows of all tables of vectors follow the product table, which is sorted by product.
 
 # %% tags=["setup"]
@@ -71,7 +83,7 @@ run = run_files.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The *corpus* is what trains: all histories, as one array of products and where each sequence begins. The valid users' targets say
 # how good the vectors are. The table itself is let go, as that of a large log takes gigabytes.
 
@@ -85,36 +97,31 @@ files = {name: f"product_embeddings/{name}.parquet" for name in ("word2vec", "st
 seconds = {}
 
 # %% [markdown]
-# ## What they learn from
+# ## Skip-gram: predict the neighbours
 #
+# word2vec learns from pairs of products that stand near each other in a sequence. Each product $p$ should make the products $c$ near it
+# likely, and $K$ products $n_k$ drawn at random unlikely
+# ([Mikolov et al. 2013](https://arxiv.org/abs/1310.4546), equation 4):
+#
+# $$\log \sigma(v_p \cdot u_c) + \sum_{k=1}^{K} \log \sigma(-v_p \cdot u_{n_k})$$
+#
+# where $\sigma(x) = 1 / (1 + e^{-x})$. Each product has two vectors: $v$ where it stands in the middle, which is the embedding, and $u$
+# where it is a neighbour, which is left behind. With one for both, a product would be pushed to be its own neighbour. Two products with
+# the same neighbours end up with similar vectors, also when nobody saw both: so two phones lie together although a customer buys only one.
+#
+# By hand: a window of one gives these pairs.
+
+# %%
+ada = ["phone A", "phone B", "phone A", "case A"]
+pairs = [(ada[i], ada[j]) for i in range(4) for j in (i - 1, i + 1) if 0 <= j < 4]
+exhibits.note(f"{', '.join(ada)}: {len(pairs)} pairs, namely {'; '.join(f'{p} → {c}' for p, c in pairs)}.")
+
+# %% [markdown] tags=["aside"]
 # The embeddings learn from the histories and not from the train users' targets, from which the counts and the networks of
 # later notebooks do learn. A network that is to find a target, given vectors that had already seen it, could come to trust
 # them more than it may for the valid and test users, whose targets no vector has seen. Both ways were tried: on the valid
 # users, neither was better for all models.
 #
-# ## Skip-gram: predict the neighbours
-#
-# word2vec slides along a sequence. Each product $p$ should make the products $c$ near it likely, and $K$ products
-# $n_k$ drawn at random unlikely (Mikolov et al. 2013, equation 4):
-#
-# $$\log \sigma(v_p \cdot u_c) + \sum_{k=1}^{K} \log \sigma(-v_p \cdot u_{n_k})$$
-#
-# where $\sigma(x) = 1 / (1 + e^{-x})$. Each product has two vectors: $v$ where it stands in the middle, $u$ where it is a neighbour.
-# With one vector for both, a product would be pushed to be its own neighbour, which it seldom is. $v$ is the embedding; $u$ is left
-# behind when the training is over. Two products that have the same neighbours end up with similar vectors, also
-# when nobody saw both: that is why two phones lie together although a customer buys only one of them.
-#
-# By hand: the history *phone A, phone B, phone A, case A*, and a window of one, give these pairs.
-
-# %%
-ada = ["phone A", "phone B", "phone A", "case A"]
-pairs = [(ada[i], ada[j]) for i in range(4) for j in (i - 1, i + 1) if 0 <= j < 4]
-exhibits.table(
-    pd.DataFrame(pairs, columns=["product p", "context c"]),
-    caption="A sequence of four products has six pairs under a window of one.",
-)
-
-# %% [markdown]
 # The defaults for text do not suit shops: popular products are no stop words, and noise drawn by count to the power
 # of 0.75 is rarely best (Caselles-Dupré et al., RecSys 2018). Window, negatives, exponent and subsampling are
 # parameters of this notebook for that reason; their defaults were chosen by a search on valid users, with as many
@@ -126,7 +133,7 @@ w2v_settings = {
     "epochs": w2v_epochs, "learning_rate": w2v_learning_rate,
 }  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The trainer is a small one of our own; `w2v_trainer="gensim"` takes gensim's, which finds vectors as good in several times the
 # processor time.
 
@@ -136,27 +143,25 @@ if w2v_trainer == "gensim":
 else:
     trainer = skipgram
 
-# %% [markdown]
-# `run_files.once` trains, unless a scheduler had a task of its own do so in this run; then the file is there.
+# %% [markdown] tags=["aside"]
+# `run_files.once` trains, unless the same code made the file from the same before.
 
 # %% tags=["word2vec"]
 seconds["word2vec"] = run_files.once(
-    run, files["word2vec"], lambda path: trainer.train(corpus, dim=dim, seed=seed, **w2v_settings).save(path)
-)
+    run, files["word2vec"], embeddings.fit, train=trainer.train, corpus=corpus, dim=dim, seed=seed, **w2v_settings
+).seconds
 
 # %% [markdown]
 # ## StarSpace: predict one product from the rest
 #
-# StarSpace takes one product $b$ out of a sequence, adds up the others to a bag $a$, and asks that $b$ be more similar
-# to the bag than each of $K$ random products $b_k$, by a margin $\mu$ (Wu et al. 2017, equation 1):
+# StarSpace learns from whole sequences: it takes one product $b$ out, adds up the others to a bag $a$, and asks that $b$ be more similar
+# to the bag than each of $K$ random products $b_k$, by a margin $\mu$
+# ([Wu et al. 2017](https://arxiv.org/abs/1709.03856), equation 1):
 #
 # $$\sum_{k=1}^{K} \max\big(0,\ \mu - \mathrm{sim}(a, b) + \mathrm{sim}(a, b_k)\big)$$
 #
-# The order within the sequence plays no part, and both sides share one table. It learns what is asked of it later: that the sum of
-# what a user saw be near to another product of the user's. Whether that makes it better at it is measured below.
-#
-# By hand, with five products in the plane: the bag is *phone A* and *case A*, the label *phone B*, and the negatives
-# are *chair* and *lamp*.
+# The order plays no part, and both sides share one table. By hand, in the plane: the bag is *phone A* and *case A*, the label *phone B*,
+# the negatives are *chair* and *lamp*.
 
 # %%
 names = ["phone A", "case A", "phone B", "chair", "lamp"]
@@ -164,17 +169,17 @@ before = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, -0.6], [-1.0, 0.0]]
 bag, label, noise = [0, 1], 2, [3, 4]
 a = before[bag].sum(axis=0) / np.linalg.norm(before[bag].sum(axis=0))
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The cosine of the bag to each product says which of the negatives are nearer to it than the label, or less than the margin farther:
 
 # %%
 cosines = before @ a
 terms = np.maximum(0, 0.5 - cosines[label] + cosines[noise])
 
-# %% [markdown]
-# Where a term is above 0, the negative is too near:
+# %% [markdown] tags=["aside"]
+# Where a term is above 0, the negative is too near.
 
-# %%
+# %% tags=["aside"]
 exhibits.table(
     pd.DataFrame({"negative": ["chair", "lamp"], "cosine to the bag": cosines[noise], "term of the loss": terms}),
     caption=f"The bag has a cosine of {cosines[label]:.3f} to the label, phone B. With a margin of 0.5, "
@@ -183,10 +188,9 @@ exhibits.table(
 
 # %% [markdown]
 # Only negatives that are too near teach. With $\bar n$ their mean, every product of the bag moves along
-# $b - \bar n$; the label moves towards the bag, and each of the negatives away from it. Adagrad (Duchi et al. 2011) gives each row a
-# step size of its own: what moved often takes smaller steps, so that popular products settle while rare ones still learn. It divides
-# a step by the root of the row's mean square so far, so a first step has about the length $\eta \sqrt d$, $\eta$ being the learning
-# rate.
+# $b - \bar n$; the label moves towards the bag, and each of the negatives away from it. Adagrad
+# ([Duchi et al. 2011](https://jmlr.org/papers/v12/duchi11a.html)) divides each row's steps by how much it moved so far, so that popular
+# products settle while rare ones still learn.
 
 # %%
 gradient = before[noise][terms > 0].mean(axis=0) - before[label]
@@ -195,13 +199,13 @@ by_hand[bag] -= 0.1 * gradient / np.sqrt((gradient**2).mean())
 by_hand[label] += 0.1 * a / np.sqrt((a**2).mean())
 by_hand[[n for n, term in zip(noise, terms) if term > 0]] -= 0.1 * a / np.sqrt((a**2).mean()) / (terms > 0).sum()
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The trainer is asked for the same update.
 
 # %%
 loss, by_module = starspace.update(before, bag, label, noise, margin=0.5, learning_rate=0.1)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # It comes to the same vectors:
 
 # %%
@@ -212,18 +216,16 @@ moved = pd.DataFrame({
 })  # fmt: skip
 exhibits.table(
     moved,
-    caption=f"One update at a learning rate of 0.1. The loss is {terms.mean():.4f} by hand and {loss:.4f} by the "
-    "trainer (the mean over the negatives); the vectors differ by at most "
-    f"{np.abs(by_hand - by_module).max():.0e}.",
+    caption=f"One update at a learning rate of 0.1, with a loss of {terms.mean():.4f} by hand and {loss:.4f} by the trainer.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # One update is one step. Many of them, by both trainers side by side:
 
 # %%
 exhibits.toy("theatre", "In the report, word2vec and StarSpace play here on these five products, step by step.")
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The real sequences now. After each pass some valid users judge: how often is the product they looked at next among
 # the twenty nearest to the mean of their history?
 
@@ -235,22 +237,18 @@ ss_settings = {
     "negatives": ss_negatives, "window": ss_window, "epochs": ss_epochs, "learning_rate": ss_learning_rate,
 }  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # With `ss_patience`, the training stops when these users stop gaining; by default it makes all its passes, as most logs want them.
 
 # %% tags=["starspace"]
-seconds["starspace"] = run_files.once(run, files["starspace"], lambda path: starspace.train(
-    corpus, dim=dim, seed=seed, patience=ss_patience, **ss_settings,
-    validate=lambda made: ranking.hit_rate(
-        evaluation.evaluate(baselines.nearest_to_user(*embeddings.align(made, product_ids), decay=0.0), few).ranks, 20
-    ).mean(),
-).save(path))  # fmt: skip
+validate = partial(baselines.hit_rate_of_mean, examples=few, product_ids=product_ids)
+seconds["starspace"] = run_files.once(
+    run, files["starspace"], embeddings.fit, train=starspace.train, corpus=corpus, dim=dim, seed=seed, patience=ss_patience,
+    validate=validate, **ss_settings,
+).seconds  # fmt: skip
 
-# %% [markdown]
-# ## What training did
-#
-# A loss that has stopped falling has learned what it can at this step size; the two losses are different quantities,
-# so only the shapes can be compared.
+# %% [markdown] tags=["aside"]
+# What training did: the two losses are different quantities, so only the shapes can be compared.
 
 # %%
 trained = {name: embeddings.load(run / file) for name, file in files.items()}
@@ -258,31 +256,28 @@ losses = {name: list(made.losses) for name, made in trained.items()}
 changed = {name: values[-1] / values[0] - 1 for name, values in losses.items()}
 scores = trained["starspace"].scores
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # For StarSpace the hit rate on the valid users, pass by pass, says more than its loss.
 
-# %%
+# %% tags=["aside"]
 exhibits.show(
     charts.training_loss(losses),
     caption=f"From the first to the last pass the loss changed by {changed['word2vec']:+.0%} (word2vec) and "
-    f"{changed['starspace']:+.0%} (StarSpace), seed {seed}. StarSpace's hit rate on {len(few):,} valid users was "
-    f"{scores[0]:.1%} after the first pass, {max(scores):.1%} at best (pass {int(np.argmax(scores)) + 1}) and "
-    f"{scores[-1]:.1%} at the end.",
+    f"{changed['starspace']:+.0%} (StarSpace); after the last, StarSpace finds {scores[-1]:.1%} of the valid users' next products in "
+    f"twenty tries, {max(scores):.1%} at best. A falling step size also moves a loss: judge by what is found.",
     alt="Two panels with the training loss per epoch, one for word2vec and one for StarSpace.",
 )
 
 # %% [markdown]
 # ## What each is better at
 #
-# Both now have the same task: the products nearest to a valid user's history, and the rank of the product that came
-# next. The comparison would mislead under a single similarity or a single kind of history, so it is made under the
-# cosine and the dot product, with the plain mean of the history, with a decay, and with the last product alone.
+# Which finds what a valid user looked at next? Asked with the mean of the history, decayed or not, or with its last product alone:
 
 # %%
 aligned = {name: embeddings.align(made, product_ids) for name, made in trained.items()}
 histories = {"mean": 0.0, "decayed by rank": 0.7, "last product": 20.0}
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Both trainers, three kinds of history and two similarities make twelve ways to ask, all for the same users.
 
 # %%
@@ -295,7 +290,7 @@ for name, (vectors, known) in aligned.items():
             lambda part: users.user_embeddings(part, vectors, decay, "rank", known) @ vectors.T, judges
         ).ranks
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Every target counts in *all*; those that were new to the user and those of popular and less popular products are also looked at by
 # themselves.
 
@@ -306,7 +301,7 @@ parts = {
     "less popular": counts <= np.median(counts),
 }  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # A hit is a target among the twenty nearest products. Its share is counted for each way to ask, and each part.
 
 # %%
@@ -318,43 +313,41 @@ for (name, history, similarity), hit in hits.items():
     }
     rows.append({"trainer": palette.label_of(name), "history": history, "similarity": similarity} | cells)
 
-# %% [markdown]
-# Read the table down a column: which trainer, history and similarity does each part of the targets want?
+# %% [markdown] tags=["aside"]
+# Under the dot product, too, which the table below leaves out where the cosine finds more: popular products have long vectors.
 
 # %%
-compared = pd.DataFrame(rows).assign(hr=[hit.mean() for hit in hits.values()])
+best = {name: max((key for key in hits if key[0] == name), key=lambda key: hits[key].mean()) for name in trained}
+likeness = {name: best[name][2] for name in trained}
+kept = pd.DataFrame([row for row, key in zip(rows, hits) if key[2] == likeness[key[0]]])
 exhibits.table(
-    compared.sort_values("hr", ascending=False, kind="stable").drop(columns="hr"),
-    caption=f"HR@20 in % (± 1.96 standard errors) of {len(judges):,} valid users, the best first: all targets, those "
-    "new to the user, and those of the more and the less popular products.",
+    kept.drop(columns="similarity"),
+    caption=f"HR@20 in % (± 1.96 standard errors) of {len(judges):,} valid users, by {likeness['word2vec']} (word2vec) and "
+    f"{likeness['starspace']} (StarSpace).",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Is the better of the two better by more than chance? Each is taken as it does best here, and both are asked about the same users, so
 # that the difference of each user counts.
 
 # %%
-best = {name: max((key for key in hits if key[0] == name), key=lambda key: hits[key].mean()) for name in trained}
 gain = hits[best["starspace"]] - hits[best["word2vec"]]
 low, high = intervals.interval(gain, judges.user_ids, seed)
 verdict = "not shown to differ" if low <= 0 <= high else "StarSpace ahead" if low > 0 else "word2vec ahead"
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # An interval that holds 0 shows no difference, which is not to say that there is none.
 
 # %%
 exhibits.note(
-    f"Each at its best on these users, the difference in HR@20, StarSpace less word2vec, is {gain.mean():+.1%} "
-    f"({low:+.1%} to {high:+.1%}): {verdict}."
+    f"Each at its best, StarSpace less word2vec is {100 * gain.mean():+.1f} points of HR@20 ({100 * low:+.1f} to {100 * high:+.1f}): "
+    f"{verdict}."
 )
 
-# %% [markdown]
-# ## What each costs
-#
-# The settings first. Nought stands for "by the size of the log" in the passes, and for "the whole sequence" in
-# StarSpace's window.
+# %% [markdown] tags=["aside"]
+# The settings. Nought stands for "by the size of the log" in the passes, and for "the whole sequence" in StarSpace's window.
 
-# %%
+# %% tags=["aside"]
 chosen = {"word2vec": w2v_settings, "StarSpace": ss_settings}
 every = list(dict.fromkeys([*w2v_settings, *ss_settings]))
 columns = {name: [str(has.get(setting, "–")) for setting in every] for name, has in chosen.items()}
@@ -363,55 +356,31 @@ exhibits.table(
     caption=f"The settings, both with d = {dim} and seed {seed}.",
 )
 
-# %% [markdown]
-# And what they bought with it: products that have a vector, and visits learned from in a second.
+# %% [markdown] tags=["aside"]
+# What they cost: seconds, and products that have a vector.
 
-# %%
-coverage = {name: known for name, (_, known) in aligned.items()}
-passes = {name: len(made.losses) for name, made in trained.items()}
-
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # StarSpace's seconds hold its checks on valid users, too.
 
 # %%
-cost = pd.DataFrame({
-    "trainer": [palette.label_of(name) for name in trained], "seconds": list(seconds.values()),
-    "passes": list(passes.values()),
-    "visits per second": [len(corpus.items) * passes[name] / seconds[name] for name in trained],
-    "covered": [f"{known.mean():.1%}" for known in coverage.values()],
-})  # fmt: skip
-exhibits.table(
-    cost,
-    formats={"visits per second": ",.0f", "seconds": ".1f"},
-    caption=f"Both trainers on {len(corpus):,} sequences with {len(corpus.items):,} visits, one thread each.",
-)
+coverage = {name: known.mean() for name, (_, known) in aligned.items()}
+passes = {name: len(made.losses) for name, made in trained.items()}
+speed = {name: len(corpus.items) * passes[name] / seconds[name] for name in trained}
+told = "; ".join(f"{palette.label_of(n)} took {seconds[n]:.1f} s for {passes[n]} passes, {speed[n]:,.0f} visits a second" for n in trained)
+exhibits.note(f"{told}. {coverage['word2vec']:.1%} of the products have an embedding; the article asked for 98 %.")
 
 # %% [markdown]
-# A product that nobody clicked in the training histories has no embedding. Rare products are the ones to lose.
-
-# %%
-if coverage["word2vec"].all():
-    exhibits.note(f"Here all {len(products):,} products have an embedding.")
-else:
-    exhibits.show(
-        result_charts.coverage_by_count(pd.DataFrame({"count": products["count"], "known": coverage["word2vec"]})),
-        caption=f"{coverage['word2vec'].mean():.1%} of the {len(products):,} products have an embedding; those without one have few events.",
-        alt="Dots with intervals: the share of products with an embedding, by the number of events of the product.",
-    )
-
-# %% [markdown]
-# ## Features: products that nobody clicked, and queries
+# ## Features: products that nobody clicked
 #
-# A bag may hold more than products. Let a product be the sum of its own row and the rows of its **features**, the words
-# of its name and description, its category, its brand and its price band, which other products share. Then a product
-# without a single click has a vector, and so has a search query: the sum of its words. To see whether these are any
-# good, a tenth of the products is taken out of the sequences, and the category out of the features.
+# A product that nobody clicked has no embedding. So let a product be the sum of its own row and the rows of its **features**, the words
+# of its name and description, its brand and its price band, which other products share: then a new one has a vector, and so has a search
+# query. To see whether these are any good, a tenth of the products is hidden from the training, and the category from the features.
 
 # %%
 of_products = features.of_products(products, ("name", "description", "brand", "price"))
 hidden = np.sort(np.random.default_rng(seed).permutation(len(product_ids))[: len(product_ids) // 10])
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # StarSpace trains once more, on sequences without the hidden products and with features for all.
 
 # %%
@@ -424,10 +393,10 @@ if feature_epochs and len(of_products.names) and len(hidden):
 else:
     exhibits.note("This log has no product columns to make features of, or feature_epochs is 0, so this part is left out.")
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # What lies near a hidden product, and near two words of its name as a query?
 
-# %%
+# %% tags=["aside"]
 labels = charts.product_labels(products)
 if by_features is not None:
     one = hidden[np.argmax(products["count"].to_numpy()[hidden])]
@@ -438,7 +407,7 @@ if by_features is not None:
         shown[f"query: {text}"] = labels[embeddings.nearest(vectors, by_words, 5)[0][0]]
     exhibits.table(pd.DataFrame(shown), caption="The five nearest products of a product that training never saw, and of a query.")
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # One product may be luck. Of all that were hidden, how many of the nearest are of the same category?
 
 # %%
@@ -448,34 +417,26 @@ if by_features is not None and "category" in products:
     named = hidden[[isinstance(category[i], str) for i in hidden]]
     neighbours, _ = embeddings.nearest(vectors, vectors[named], k=10, exclude=named)
     same = float((category[neighbours] == category[named][:, None]).mean()) if len(named) else None
-    exhibits.note(
-        f"Of the ten products nearest to each of the {len(named):,} hidden ones, {same or 0:.1%} are of the same "
-        "category, although the category was not among the features."
-    )
+    exhibits.note(f"Of the ten products nearest to each of {len(named):,} hidden ones, {same or 0:.1%} are of its category.")
 
-# %% [markdown]
+# %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
-# - **Settings made for text.** A window, noise or subsampling that suits sentences may hide what a shop's sequences say.
-#   Change one at a time, and judge by the valid users.
-# - **Too few passes.** A loss that still falls steeply has not finished; one on which the valid users get worse has
-#   learned the training sequences by heart.
-# - **Collapse.** When all cosines are near 1, the vectors point the same way: the step size is too large, or there are too
-#   few negatives.
-# - **Comparing losses.** Two trainers measure different quantities. Compare them by what they find, not by their loss.
-# - **Threads.** With more than one thread the result would depend on their timing; here one is used, for the same bytes.
-#
+# - **Settings made for text.** A window or noise that suits sentences may hide what a shop's sequences say.
+# - **Collapse.** When all cosines are near 1, the step size is too large, or there are too few negatives.
+# - **Comparing losses.** Two trainers measure different quantities: compare what they find.
+
+# %% [markdown] tags=["folded"]
 # ## Exercises
 #
 # 1. How many pairs does Ada's sequence of four products give under a window of two?
 #
 # <details><summary>Solution</summary>
 #
-# Each of the six pairs at a distance of one, and two more in each direction at a distance of two.
+# Ten: the six pairs at a distance of one, and two more in each direction at a distance of two.
 #
 # ```python
 # wider = [(ada[i], ada[j]) for i in range(4) for j in range(4) if 0 < abs(i - j) <= 2]
-# print(len(wider))
 # assert len(wider) == 10
 # ```
 #
@@ -486,12 +447,10 @@ if by_features is not None and "category" in products:
 #
 # <details><summary>Solution</summary>
 #
-# Up to the gap between the label and the nearest negative.
+# Up to 0.05, the gap between the label and the nearest negative.
 #
 # ```python
-# gap = 0.7 - np.array([0.6, 0.4, 0.65]).max()
 # loss_at = {margin: np.maximum(0, margin - 0.7 + np.array([0.6, 0.4, 0.65])).sum() for margin in (0.04, 0.06, 0.2)}
-# print(gap, loss_at)
 # assert loss_at[0.04] == 0 < loss_at[0.06] < loss_at[0.2]
 # ```
 #
@@ -517,11 +476,7 @@ if by_features is not None and "category" in products:
 # %%
 kind = {name: f"{palette.label_of(name)} ({key[1]}, {key[2]})" for name, key in best.items()}
 exhibits.takeaways([
-    f"Both embeddings cover {coverage['word2vec'].mean():.1%} of the products; the article asked for 98 %.",
-    f"At their best on valid users, {kind['word2vec']} finds {hits[best['word2vec']].mean():.1%} of the next products "
-    f"in twenty tries, {kind['starspace']} {hits[best['starspace']].mean():.1%}: {verdict}.",
-    f"word2vec took {seconds['word2vec']:.0f} s for {passes['word2vec']} passes, StarSpace {seconds['starspace']:.0f} "
-    f"s for {passes['starspace']}, its checks on valid users among them.",
-    "StarSpace alone gives new products and queries a place, too, by what is said of them.",
-    *([f"Features alone put a product among its own category {same:.0%} of the time."] if same is not None else []),
+    f"At their best on valid users, {kind['word2vec']} finds {hits[best['word2vec']].mean():.1%} of the next products in twenty tries, "
+    f"{kind['starspace']} {hits[best['starspace']].mean():.1%}: {verdict}.",
+    "Both place a product by its company. StarSpace alone places a new one, too, by what is said of it.",
 ])  # fmt: skip

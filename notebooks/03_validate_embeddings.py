@@ -3,7 +3,7 @@
 #   jupytext:
 #     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
-#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     notebook_metadata_filter: kernelspec,jupytext,shelfspace,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -12,6 +12,15 @@
 #     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
+#   shelfspace:
+#     reads:
+#     - products.parquet
+#     - product_embeddings/*
+#     - sequences.parquet
+#     - shop/truth_complements.parquet
+#     writes:
+#     - tsne.parquet
+#     - embeddings.json
 # ---
 
 # %% [markdown]
@@ -19,8 +28,8 @@
 #
 # In this notebook you will
 #
-# - look at the nearest products of some well-known ones, and judge for yourself;
-# - put a number to it: how often is a phone nearer to another phone than to a chair?
+# - look at the nearest products of some well-known ones;
+# - put a number to it: how often is a phone nearer to a phone than to a chair?
 # - see all products on a map, and learn what not to read from it.
 
 # %% tags=["parameters"]
@@ -29,7 +38,7 @@ tsne_products = 3000  # draw at most so many products, the most visited ones; fr
 perplexity = 30.0  # t-SNE: about how many neighbours each product keeps; from 1 to 1000
 seed = 0  # of everything random; from 0 to 4294967295
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Nothing is trained here: the chapter reads the vectors of the one before and asks what they know.
 
 # %%
@@ -44,7 +53,7 @@ from shelfspace.vectors import embeddings, validation
 palette.theme()
 run = run_files.run_folder(run_dir)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Both embeddings are brought into the order of the product table; a product without one has zeros, and is marked.
 
 # %%
@@ -57,64 +66,53 @@ aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, 
 # %% [markdown]
 # ## Cosine similarity
 #
-# Two vectors are compared by the cosine of the angle between them, $\cos(a, b) = a \cdot b / (\lVert a \rVert \lVert b
-# \rVert)$: 1 for the same direction, 0 for a right angle, -1 for opposite ones. By hand, with two dimensions:
+# Two vectors are compared by the angle between them, $\cos(a, b) = a \cdot b / (\lVert a \rVert \lVert b
+# \rVert)$: 1 for the same direction, 0 for a right angle. By hand, in the plane:
 
 # %%
 small = np.array([[3, 1], [2, 1], [-1, 3]], dtype=np.float32)
 unit = embeddings.normalise(small)
 by_hand = pd.DataFrame((unit @ unit.T).round(2), columns=["phone A", "phone B", "chair"], index=["phone A", "phone B", "chair"])
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Vectors are first brought to length 1. Then the cosine is their dot product, and one matrix product gives all pairs:
 
 # %%
-exhibits.table(
-    by_hand.reset_index(names="cosine"),
-    caption="Phone A (3, 1) and phone B (2, 1) point the same way; the chair (-1, 3) stands at a right angle to phone A.",
-)
+told = f"{by_hand.loc['phone A', 'phone B']:.2f} with phone B (2, 1), and {by_hand.loc['phone A', 'chair']:.2f} with the chair (-1, 3)"
+exhibits.note(f"Phone A (3, 1) has a cosine of {told}.")
 
 # %% [markdown]
 # ## Nearest products
 #
-# The first thing to look at: are the neighbours what a salesperson would name? The most visited product of each of
-# the largest categories, and its nearest ones:
+# Are the neighbours what a salesperson would name? These are the nearest to the most visited product of each of the largest categories.
 
 # %%
 known = aligned["word2vec"][1] & aligned["starspace"][1]
 group = products["category"] if "category" in products else pd.Series("", index=products.index)
 visited = products[known].sort_values("count", ascending=False, kind="stable")
-by_category = group[known].value_counts().index[:6] if "category" in products else []
-chosen = [visited.index[group[visited.index] == name][0] for name in by_category] or list(visited.index[:6])
+by_category = group[known].value_counts().index[:5] if "category" in products else []
+chosen = [visited.index[group[visited.index] == name][0] for name in by_category] or list(visited.index[:5])
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The products themselves are left out of their lists, and so are products without an embedding.
 
 # %%
+near = {"product": [labels[i] for i in chosen]}
 for name, (vectors, _) in aligned.items():
-    index, cosine = embeddings.nearest(vectors, vectors[chosen], k=4, exclude=np.array(chosen))
+    index, cosine = embeddings.nearest(vectors, vectors[chosen], k=2, exclude=np.array(chosen))
     cells = [[f"{labels[i]} ({c:.2f})" for i, c in zip(*row) if c >= -1.5] for row in zip(index, cosine)]  # no vector: -2
-    nearest = pd.DataFrame(cells).reindex(columns=range(4)).set_axis(["nearest", "second", "third", "fourth"], axis=1)
-    nearest.insert(0, "product", [labels[i] for i in chosen])
-    exhibits.table(nearest, caption=f"Nearest products by {palette.label_of(name)}, with their cosine.")
-
-# %% [markdown]
-# And how near are they to each other, being of different categories?
-
-# %%
-heat = embeddings.normalise(aligned["word2vec"][0][chosen]) @ embeddings.normalise(aligned["word2vec"][0][chosen]).T
-exhibits.show(
-    charts.similarity_heatmap(heat, [labels[i] for i in chosen]),
-    caption="Cosines between these products in the word2vec space; the diagonal is 1.",
-    alt="Heat map of the cosine similarities between six products.",
-)
+    near[f"nearest by {palette.label_of(name)}"] = ["; ".join(row) for row in cells]
+exhibits.table(pd.DataFrame(near), caption="The two nearest products in each space, with their cosine.")
 
 # %% [markdown]
 # ## Nearer a phone than a chair?
 #
 # Impressions do not compare models, so we count. A **triplet** is an anchor, a product of the same group and one of
 # another. The embedding is right when the anchor is nearer to its own group; the share of right triplets is an AUC: 1
-# is perfect, and 0.5 is chance. Where the log has categories, they are the groups. Without them, the anchor is a
+# is perfect, and 0.5 is chance.
+
+# %% [markdown] tags=["aside"]
+# Where the log has categories, they are the groups. Without them, the anchor is a
 # test user's last product, *same* is the product that the user looked at next, and *other* is any product: the
 # targets were hidden from training, so this is a fair question too.
 
@@ -127,27 +125,25 @@ else:
     test = arrays.examples(arrays.load(run / "sequences.parquet"), product_ids, "test")
     triplets = validation.next_product_triplets(test, known, seed=seed)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Two products of one anchor are no independent evidence, so whole anchors are drawn for the intervals.
 
 # %%
 checks = validation.triplet_checks(aligned, *triplets, seed=seed)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Both embeddings answer the same triplets, so their AUCs can be compared.
 
 # %%
 if checks:
-    scores = pd.DataFrame([
-        {"embedding": palette.label_of(n), "AUC": c.auc, "95 % from": c.ci95[0], "to": c.ci95[1], "triplets": len(c.same)}
-        for n, c in checks.items()
-    ])  # fmt: skip
-    exhibits.table(scores, caption=f"How often {question}. Intervals by bootstrap over anchors.")
+    told = "; ".join(f"{palette.label_of(n)} {c.auc:.3f} ({c.ci95[0]:.3f} to {c.ci95[1]:.3f})" for n, c in checks.items())
+    exhibits.note(f"How often {question}: {told}, with 95 % intervals over anchors.")
 else:
     exhibits.note("This log is too small for a single triplet, so the question is left out.")
 
 # %% [markdown]
-# How far do the two kinds of pairs lie apart? Where the two hills overlap, single neighbours cannot be trusted.
+# A high AUC says that training worked, not that recommendations are good: that turns on the fine order among phones. Where
+# the two hills overlap, single neighbours cannot be trusted.
 
 # %%
 best = max(checks, key=lambda name: checks[name].auc, default=None)
@@ -162,15 +158,16 @@ if best:
 # %% [markdown]
 # ## A map of the products
 #
-# t-SNE lays the products out on a plane so that near neighbours stay near (van der Maaten & Hinton 2008).
-# **Do not read** the size of a cluster or the distance between two clusters: t-SNE evens out densities and keeps only
-# the neighbourhoods. Another seed or perplexity moves the islands about, but what stands together on them stays.
+# t-SNE lays the products out on a plane so that near neighbours stay near
+# ([van der Maaten & Hinton 2008](https://www.jmlr.org/papers/v9/vandermaaten08a.html)).
+# **Do not read** the size of an island or the distance between two: another seed or perplexity moves the islands about, but what stands
+# together on them stays.
 
 # %%
 drawn = np.sort(visited.index[:tsne_products].to_numpy())
 spots = {name: validation.tsne(vectors[drawn], perplexity=perplexity, seed=seed) for name, (vectors, _) in aligned.items()}
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Colours come from the categories, which the training never saw; without categories, from how often a product was met.
 
 # %%
@@ -180,10 +177,10 @@ else:
     place = products["count"].iloc[drawn].rank(method="first")
     colours = pd.qcut(place, 4, labels=["fewest events", "few", "many", "most events"]).astype(str).to_numpy()
 
-# %% [markdown]
-# Islands of one colour are what the embedding found out by itself:
+# %% [markdown] tags=["aside"]
+# Islands of one colour are what the embedding found out by itself. On the page, the map itself can be wandered over.
 
-# %%
+# %% tags=["aside"]
 for name, xy in spots.items():
     exhibits.show(
         charts.tsne_map(xy, colours, title=palette.label_of(name)),
@@ -193,7 +190,7 @@ for name, xy in spots.items():
         "products of one colour form islands where the embedding has learned the groups.",
     )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The page's map of the products is drawn from these places.
 
 # %%
@@ -207,8 +204,8 @@ with run_files.atomic(run / "tsne.parquet") as temporary:
 # %% [markdown]
 # ## The truth, where it is known
 #
-# In the simulated shop we know what goes with what: each phone has the cases that fit it. Nobody told the
-# embeddings. Is a product's own complement nearer than another product of the complement's category?
+# The simulated shop knows which cases fit which phone; nobody told the embeddings. Is a product's own complement nearer than another
+# product of the complement's category?
 
 # %%
 truth = run / "shop" / "truth_complements.parquet"
@@ -216,31 +213,24 @@ if truth.exists():
     rows = validation.complement_triplets(pd.read_parquet(truth), products, known, seed=seed)
     complement = validation.triplet_checks(aligned, *rows, seed=seed)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The other product is of the same category as the complement, so to know that cases go with phones is not enough.
 
 # %%
 if truth.exists():
-    recovered = [(palette.label_of(n), c.auc, *c.ci95) for n, c in complement.items()]
-    exhibits.table(
-        pd.DataFrame(recovered, columns=["embedding", "AUC", "95 % from", "to"]),
-        caption="How often a true complement is nearer than another product of the complement's own category.",
-    )
+    told = "; ".join(f"{palette.label_of(n)} {c.auc:.3f} ({c.ci95[0]:.3f} to {c.ci95[1]:.3f})" for n, c in complement.items())
+    exhibits.note(f"As an AUC, with 95 % intervals: {told}.")
 else:
     exhibits.note("This log comes without a truth to compare with; the simulated shop (`data=shop`) has one.")
 
-# %% [markdown]
+# %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
-# - **Too easy a question.** Products of another category are far away in any sensible embedding. A high AUC says that
-#   the training worked, not that the fine order among phones is right; that shows in the recommendations.
-# - **Rare products.** A product with a handful of visits stands where few steps of training left it. Look at the
-#   neighbours of rare products too, not only of famous ones.
-# - **Hubs.** A few products can be near to very many others. Count how often each product is among the ten nearest.
-# - **Reading the map as geography.** Sizes of islands and distances between them say nothing, and a hole may be
-#   an accident of the seed.
+# - **Too easy a question.** Products of another category are far away in any sensible embedding.
+# - **Rare products and hubs.** A product with a handful of visits stands where few steps left it; a few are near to very many.
 # - **Judging by one's own taste.** Everybody finds nice examples. Write down the ten products before you look.
-#
+
+# %% [markdown] tags=["folded"]
 # ## Exercises
 #
 # 1. Is the AUC of the triplets truly 0.5 for an embedding that has learned nothing? Deal the vectors out to the
@@ -248,10 +238,11 @@ else:
 #
 # <details><summary>Solution</summary>
 #
+# It is, up to chance.
+#
 # ```python
 # dealt = np.random.default_rng(seed).permutation(aligned["word2vec"][0])
 # chance = validation.triplet_check(dealt, *triplets, seed=seed)
-# print(f"{chance.auc:.3f} ({chance.ci95[0]:.3f} to {chance.ci95[1]:.3f})")
 # assert abs(chance.auc - 0.5) < 0.1 and chance.auc < checks["word2vec"].auc
 # ```
 #
@@ -261,14 +252,13 @@ else:
 #
 # <details><summary>Solution</summary>
 #
-# The middle is near to both, and so are the products that a customer who looked at both may want. This is all there is
+# What is near to both, and so may be wanted by a customer who looked at both. This is all there is
 # to a user embedding, as the next chapter shows.
 #
 # ```python
 # vectors = aligned["word2vec"][0]
 # middle = vectors[chosen[:2]].mean(axis=0)
 # index, cosine = embeddings.nearest(vectors, middle, k=6)
-# print([f"{labels[i]} ({c:.2f})" for i, c in zip(index[0], cosine[0])])
 # assert (np.diff(cosine[0]) <= 0).all()
 # ```
 #
@@ -278,22 +268,19 @@ else:
 #
 # <details><summary>Solution</summary>
 #
-# If all products were alike, each would stand in ten lists.
+# If all products were alike, each would stand in ten lists; a hub stands in several times as many.
 #
 # ```python
 # for name, (vectors, there) in aligned.items():
-#     rows = np.flatnonzero(there)
-#     index, _ = embeddings.nearest(vectors, vectors[rows], k=10, exclude=rows)
+#     items = np.flatnonzero(there)
+#     index, _ = embeddings.nearest(vectors, vectors[items], k=10, exclude=items)
 #     times = np.bincount(index.ravel(), minlength=len(vectors))
-#     print(name, [f"{labels[i]}: {times[i]}" for i in np.argsort(-times)[:3]])
-#     assert times.sum() == 10 * len(rows)
+#     assert times.sum() == 10 * len(items) and times.max() > 10
 # ```
 #
 # </details>
 
-# %% [markdown]
-# ## What the other chapters need
-#
+# %% [markdown] tags=["aside"]
 # How well each embedding did goes into embeddings.json.
 
 # %%
@@ -310,14 +297,11 @@ run_files.write_json(run / "embeddings.json", found)
 
 # %% [markdown]
 # ## Takeaways
-#
-# In the numbers of this run:
 
 # %%
 by_auc = sorted(checks.items(), key=lambda item: -item[1].auc)
 right = " and ".join(f"{palette.label_of(name)} is right in {check.auc:.1%}" for name, check in by_auc)
 exhibits.takeaways([
     *([f"{right} of the triplets: {question}."] if checks else []),
-    "Neighbours in the list above are the quickest check of all: look at them whenever a log or a setting changes.",
-    "A map shows neighbourhoods, not sizes and not distances between islands.",
+    "Neighbours are the quickest check of all: look at them whenever a log or a setting changes.",
 ])  # fmt: skip

@@ -3,7 +3,7 @@
 #   jupytext:
 #     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
-#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     notebook_metadata_filter: kernelspec,jupytext,shelfspace,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -12,6 +12,17 @@
 #     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
+#   shelfspace:
+#     reads:
+#     - products.parquet
+#     - product_embeddings/*
+#     - sequences.parquet
+#     - shop/truth_users.parquet
+#     writes:
+#     - decay.json
+#     - decay_sweep.parquet
+#     - user_tables/*
+#     - user_embeddings.parquet
 # ---
 
 # %% [markdown]
@@ -19,10 +30,9 @@
 #
 # In this notebook you will
 #
-# - average the products a user saw into a user embedding, with weights that fade with time;
-# - see what the decay does to a real user's weights;
-# - choose the decay on users kept aside for it, and see by how much recency helps every method;
-# - compute the embeddings of all users as one relational query, as it would run in a warehouse.
+# - average what a user saw into a user embedding, with weights that fade with time;
+# - choose the decay on users kept aside for it;
+# - compute the embeddings of all users as one relational query.
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
@@ -35,7 +45,7 @@ engine = "duckdb"  # where the relational work runs; one of: duckdb, spark, bigq
 engine_url = ""  # spark: its master, this machine by default; bigquery: PROJECT or PROJECT/DATASET
 seed = 0  # of everything random; from 0 to 4294967295
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # A user embedding is not trained. It is computed from what is there: the product embeddings and the user's visits.
 
 # %% tags=["setup"]
@@ -57,7 +67,7 @@ from shelfspace.vectors import embeddings
 palette.theme()
 run = run_files.run_folder(run_dir)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Both embeddings are brought into the order of the product table, so that a product has the same row in each.
 
 # %% tags=["setup"]
@@ -66,7 +76,7 @@ product_ids = products.product_id.to_numpy().astype(str)
 files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
 aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The valid users are to choose the decay; a few thousand others will show that the query and the array kernel agree. The table is
 # let go once they are taken out of it: that of a large log takes gigabytes. What is counted may use the train users' targets, too: all
 # visits but the targets of the valid and the test users.
@@ -82,27 +92,27 @@ arrays.release()
 # %% [markdown]
 # ## A softmax of time decay
 #
-# User $u$ made visits $i$, each with an age $t_i$ counted from the user's newest visit. Then
+# A user embedding is not trained but computed. User $u$ made visits $i$, each with an age $t_i$ counted from the user's newest visit:
 #
-# $$w_i = \frac{e^{-d\,t_i}}{\sum_j e^{-d\,t_j}} \qquad \mathrm{embedding}(u) = \sum_i w_i\, v(p_i)$$
+# $$w_i = \frac{e^{-d\,t_i}}{\sum_j e^{-d\,t_j}}$$
 #
-# The decay $d$ sets how much recency counts. At $d = 0$ every visit weighs the same, and a large $d$ leaves only the
-# newest. Age is counted in one of three ways: in `days`, where $\ln 2 / d$ is the half-life of an interest; in
-# `log_days`, $\ln(1 + \mathrm{days})$, where interest fades quickly at first and then slowly; or as `rank`, the number
-# of visits since. Ages start at the user's own newest visit and not at the moment of the target, which nobody knows
-# in advance.
+# $$\mathrm{embedding}(u) = \sum_i w_i\, v(p_i)$$
+#
+# The decay $d$ sets how much recency counts. At $d = 0$ every visit weighs the same; a large $d$ leaves only the newest. Age is counted
+# in `days`, where $\ln 2 / d$ is the half-life of an interest; in `log_days`, $\ln(1 + \mathrm{days})$, which fades quickly at first and
+# then slowly; or as `rank`, the number of visits since.
 #
 # By hand: three visits, 2, 1 and 0 days old, and $d = \ln 2$, so that a day halves the weight.
 
 # %%
 hand = np.exp(-np.log(2) * np.array([2, 1, 0]))
-by_hand = pd.DataFrame({"visit": ["phone A", "case A", "chair"], "age (days)": [2, 1, 0], "exp(-d·age)": hand, "weight": hand / hand.sum()})
-exhibits.table(by_hand, caption="The weights are 1/7, 2/7 and 4/7: they halve per day and sum to 1.")
+by_hand = hand / hand.sum()
+exhibits.note(f"exp(-d·age) is {', '.join(f'{h:.2f}' for h in hand)}; divided by their sum, the weights are 1/7, 2/7 and 4/7.")
 
 # %% [markdown]
 # ## A real user
 #
-# One of the valid users with a history of some length, under several decays:
+# One of the valid users, under several decays; each dot is a visit.
 
 # %%
 long_enough = np.flatnonzero((valid.lengths >= 8) & (valid.lengths <= 25))
@@ -111,21 +121,22 @@ one = int(long_enough[np.argsort(spans, kind="stable")[int(0.8 * (len(spans) - 1
 history = valid[one : one + 1]
 age_days, _ = users.ages(history, "days")
 
-# %% [markdown]
-# Each line is one decay; each dot a visit.
+# %% [markdown] tags=["aside"]
+# Ages are counted back from the user's own newest visit, which stands at the right.
 
 # %%
 shown = {d: np.exp(-d * age_days) for d in (0.0, 0.1, 0.5, 2.0)}
 exhibits.show(
     charts.decay_weights(age_days, {d: w / w.sum() for d, w in shown.items()}),
-    caption=f"The weights of one user's {len(age_days)} visits over {age_days.max():.1f} days: a flat mean at d = 0, "
-    "almost only the newest visits at d = 2.",
+    caption=f"One user's {len(age_days)} visits over {age_days.max():.1f} days: a flat mean at d = 0, almost only the newest at d = 2.",
     alt="Lines of the weight of each visit against its age in days, one line per decay; larger decays rise towards the present.",
 )
 
 # %% [markdown]
-# With the weights, the embedding is one line. Here it is beside what the module makes of the same history, at $d = 0.1$; products
-# without an embedding have no weight, and that of the others sums to 1.
+# With the weights, the embedding is one line. Here it is beside what the module makes of the same history, at $d = 0.1$.
+
+# %% [markdown] tags=["aside"]
+# Products without an embedding have no weight, and that of the others sums to 1.
 
 # %%
 vectors, known = aligned["word2vec"]
@@ -138,11 +149,11 @@ exhibits.note(f"{len(items)} visits become {len(user)} numbers; by hand and by t
 # %% [markdown]
 # ## How much recency?
 #
-# We let the valid users decide. Their targets are hidden from the embeddings, and they are not the users on whom the
-# report's verdict is measured. Every method that looks at a history has the same question to answer, so all of them
-# are tried: own products, co-occurrence, and the neighbours of the user embedding in both spaces. Where a decay is given
-# (`decay`, `decay_time`), it is the user embedding's; the baselines choose their own all the same, so that nothing is held
-# against a baseline that nobody tuned.
+# The decay is chosen on the valid users, on whom no verdict of this report is measured. Every method that looks at a history is tried
+# with every decay: so nothing is held against a baseline that nobody tuned.
+
+# %% [markdown] tags=["aside"]
+# Where a decay is given (`decay`, `decay_time`), it is the user embedding's; the baselines choose their own all the same.
 
 # %% tags=["decay"]
 pairs = baselines.cooccurrence(corpus, product_ids)
@@ -151,7 +162,7 @@ methods = {
     "cooccurrence": partial(baselines.item_to_item, pairs),
 }
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The user embedding recommends the products whose vectors have the largest cosine with it.
 
 # %% tags=["decay"]
@@ -160,7 +171,7 @@ methods_of_users = {
     "starspace_user": partial(baselines.nearest_to_user, *aligned["starspace"]),
 }
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Every decay is tried with every way to count age, on the same users.
 
 # %% tags=["decay"]
@@ -171,7 +182,7 @@ grids = dict.fromkeys(methods, everything) | dict.fromkeys(methods_of_users, eve
 sweep, best = evaluation.sweep(methods | methods_of_users, grids, judges)
 top = sweep.groupby("model")["mrr@20"].max()
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The embedding that serves its users best, at its best decay, is the one that the next chapter builds on.
 
 # %% tags=["decay"]
@@ -180,18 +191,17 @@ chosen = embedding or winner
 user_decay, clock = best[f"{chosen}_user"].values()
 
 # %% [markdown]
-# A curve that is flat at its top says that the exact decay matters little. Small differences between neighbouring
-# decays are noise: see the intervals.
+# A curve that is flat at its top says that the exact decay matters little; the intervals of neighbouring decays overlap.
 
 # %%
 exhibits.show(
     charts.decay_sweep(sweep[sweep.decay_time == clock], unit=palette.decay_unit(clock)),
-    caption=f"HR@20 and MRR@20 of {len(judges):,} valid users against the decay, ages counted as {clock}, with 95 % "
-    f"intervals. The {palette.label_of(chosen)} user embedding is best at d = {user_decay:g}.",
+    caption=f"{len(judges):,} valid users, ages counted as {clock}, 95 % intervals. MRR@20 chose, and may want another decay than HR@20. "
+    f"The {palette.label_of(chosen)} user embedding is best at d = {user_decay:g}.",
     alt="Two panels, hit rate and mean reciprocal rank against the decay, one line per method with an interval.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # And does it matter how age is counted?
 
 # %%
@@ -200,17 +210,17 @@ wide = by_clock.assign(best=[f"{100 * m:.1f} (d = {d:g})" for m, d in zip(by_clo
     index="model", columns="decay_time", values="best"
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Within a row, only the way to count age differs; each stands with the decay that suits it best.
 
-# %%
+# %% tags=["aside"]
 wide = wide.loc[list(grids), everything["decay_time"]].fillna("not tried").rename(index=palette.label_of).reset_index()
 exhibits.table(
     wide,
     caption="The best MRR@20 (in %) of each method on the valid users, by how age is counted, and the decay that gave it.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # What was chosen goes into a file, from which the later chapters take it; so does all that was tried.
 
 # %% tags=["decay"]
@@ -221,18 +231,18 @@ with run_files.atomic(run / "decay_sweep.parquet") as temporary:
 # %% [markdown]
 # ## All users, as one query
 #
-# The article computed this in a warehouse, as tasks over tables. Ours is one Ibis expression that runs on DuckDB here, and
-# on Spark or BigQuery where the log lives there (`engine`). It joins the histories with the product embeddings, weighs,
-# and sums up one column per dimension.
+# One Ibis expression runs on DuckDB here, and on Spark or BigQuery, as in the article, where the log lives there. It joins histories with
+# product embeddings, weighs, and sums up one column per dimension.
 
 # %%
 connection = engines.connect(engine, engine_url)
 history_rows = relational.histories(engines.read(connection, run / "sequences.parquet"))
 dim = aligned[chosen][0].shape[1]
 query = relational.relational(history_rows, engines.read(connection, files[chosen]), dim, user_decay, clock).order_by("user_id")
-_ = run_files.once(run, "user_embeddings.parquet", lambda path: relational.write(query, path, dim))
+made_of = relational.inputs(run, run_files.read_json(run / "decay.json"))
+_ = run_files.once(run, "user_embeddings.parquet", lambda path, **_: relational.write(query, path, dim), **made_of)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # One formula in two forms must give one result.
 
 # %%
@@ -240,20 +250,20 @@ stored = embeddings.load(run / "user_embeddings.parquet", key="user_id", first=5
 from_query, found = embeddings.align(stored, sample.user_ids)
 from_kernel = users.user_embeddings(sample, aligned[chosen][0], user_decay, clock, aligned[chosen][1])
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # What differs is rounding: the two add the same numbers in another order.
 
 # %%
 gap = float(np.abs(from_kernel - from_query)[found].max())
 exhibits.note(
-    f"The query gave {pq.read_metadata(run / 'user_embeddings.parquet').num_rows:,} user embeddings. On {found.sum():,} of "
-    f"the users they differ from the array kernel, which the recommender uses, by at most {gap:.1e}."
+    f"The query gave {pq.read_metadata(run / 'user_embeddings.parquet').num_rows:,} user embeddings, which differ from those of the array "
+    f"kernel by at most {gap:.1e}: both add the same numbers, in another order."
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # In the dialect of BigQuery, the article's engine, the same expression is:
 
-# %%
+# %% tags=["aside"]
 log = ibis.table({"user_id": "string", "product_id": "string", "timestamp": "timestamp('UTC')", "position": "int"}, name="history")
 table_of_vectors = ibis.table({"product_id": "string", "vector": "array<float32>"}, name="product_embeddings")
 exhibits.folded(
@@ -264,9 +274,9 @@ exhibits.folded(
 # %% [markdown]
 # ## The truth, where it is known
 #
-# The simulated customers were each given a true recency weight. Ours is one decay for everybody, learned from nothing
-# but the valid users' targets. It need not be the true one: a slower decay averages more visits, which makes up for vectors that are
-# only nearly right. The tied recommender of the next chapter, which learns vectors and decay together, comes to another.
+# The simulated customers were each given a true decay. The chosen one need not be theirs: a slower decay averages more visits, which makes
+# up for vectors that are only nearly right. The tied recommender of the next chapter learns vectors and decay together, and comes to
+# another.
 
 # %%
 truth = run / "shop" / "truth_users.parquet"
@@ -280,32 +290,24 @@ if truth.exists():
 else:
     exhibits.note("This log comes without a truth to compare with; the simulated shop (`data=shop`) has one.")
 
-# %% [markdown]
+# %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
-# - **Ages from the target.** A history aged from the moment of the target tells the model how long the customer stayed
-#   away, which nobody knows in advance. Ages count from the user's own newest visit.
-# - **A decay that the log cannot tell.** On a log of a few hours, every decay per day looks the same. Look at the intervals
-#   before you believe in the third digit.
-# - **One decay for all.** Some customers hunt for weeks and some for minutes. A single decay is a compromise, and the
-#   spread of the truth above shows how much of one.
-# - **Underflow.** With a large decay, the weight of an old visit is 0 in floating point. If only old products are known,
-#   the sum is 0 too, unless the ages are first moved to the newest known one, as here.
-# - **Averages of opposites.** The mean of a phone and a chair is near neither. Histories of many interests are served
-#   badly by one vector.
-#
+# - **Ages from the target.** They would tell how long the customer stayed away, which nobody knows in advance.
+# - **A decay that the log cannot tell.** On a log of a few hours, every decay per day looks the same.
+# - **One decay, one vector.** Some hunt for weeks and some for minutes, and the mean of a phone and a chair is near neither.
+
+# %% [markdown] tags=["folded"]
 # ## Exercises
 #
 # 1. With which decay per day does a visit of three days ago weigh half as much as one of today?
 #
 # <details><summary>Solution</summary>
 #
-# From exp(-3d) = 1/2 follows d = ln 2 / 3.
+# From exp(-3d) = 1/2 follows d = ln 2 / 3, which is 0.231 per day.
 #
 # ```python
-# d = np.log(2) / 3
-# assert np.isclose(np.exp(-d * 3), 0.5)
-# print(f"{d:.3f} per day")
+# assert np.isclose(np.exp(-np.log(2) / 3 * 3), 0.5)
 # ```
 #
 # </details>
@@ -323,7 +325,6 @@ else:
 # for counted, bend in (("days", lambda t: t), ("log_days", np.log1p)):
 #     raw = [np.exp(-decay_tried * bend(visit_ages + extra)) for extra in (0, 1)]
 #     moved[counted] = np.abs(raw[0] / raw[0].sum() - raw[1] / raw[1].sum()).max()
-# print(moved)
 # assert moved["days"] < 1e-12 < moved["log_days"]
 # ```
 #
@@ -346,18 +347,16 @@ else:
 
 # %% [markdown]
 # ## Takeaways
-#
-# In the numbers of this run:
 
 # %%
 at_zero = sweep[(sweep.model == f"{chosen}_user") & (sweep.decay == 0) & (sweep.decay_time == clock)]
 against = [
-    f"Against the plain mean, the decay changes MRR@20 on the valid users by {top[f'{chosen}_user'] / mean - 1:+.0%}."
+    f"Against the plain mean, the decay changes MRR@20 on the valid users by {100 * (top[f'{chosen}_user'] - mean):+.1f} points."
     for mean in at_zero["mrr@20"]
 ]  # nothing, where the plain mean was not tried
 half_life = f"a half-life of {np.log(2) / user_decay:.1f} days" if user_decay and clock == "days" else f"ages counted as {clock}"
+how = "was given" if decay is not None else "found most on the valid users"
 exhibits.takeaways([
-    f"The {palette.label_of(chosen)} user embedding is used from here on, with d = {user_decay:g}: {half_life}.",
+    f"The decay of the {palette.label_of(chosen)} user embedding is d = {user_decay:g}, which {how}: {half_life}.",
     *against,
-    "One formula, two forms: a query where the log lives, and an array kernel where the network trains.",
 ])  # fmt: skip

@@ -3,7 +3,7 @@
 #   jupytext:
 #     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
-#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     notebook_metadata_filter: kernelspec,jupytext,shelfspace,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -12,6 +12,20 @@
 #     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
+#   shelfspace:
+#     parts:
+#     - dense
+#     - tied
+#     reads:
+#     - products.parquet
+#     - product_embeddings/*
+#     - sequences.parquet
+#     - decay.json
+#     - shop/truth_users.parquet
+#     writes:
+#     - recommender*
+#     - recommendations.parquet
+#     - explanations.parquet
 # ---
 
 # %% [markdown]
@@ -19,12 +33,9 @@
 #
 # In this notebook you will
 #
-# - build the article's network: user embedding, dense layers, and a softmax over all products;
-# - train it until the valid users stop gaining;
-# - build a second one that keeps the article's idea and learns all of it: the embeddings, the decay, the weights;
-# - read the decay that it learned beside the truth, and measure what each of its terms is worth;
-# - let several models name candidates, and train a ranker that puts these in order;
-# - write twenty recommendations for every user.
+# - train the article's network on user embeddings;
+# - build one that learns embeddings, decay and scores together, and measure what each of its terms is worth;
+# - let several models name candidates, and train a ranker that orders them.
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
@@ -48,17 +59,20 @@ rank_examples = 20000  # targets of train users kept back for the ranker, at mos
 rank_top = 40  # candidates that each source of the ranker names; from 1 to 1000
 seed = 0  # of everything random; from 0 to 4294967295
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The embedding and the decay are those that the chapter before chose.
 
-# %%
+# %% tags=["setup"]
+import shutil
+
+import keras
 import numpy as np
 import pandas as pd
 from scipy.special import expit, softmax
 
 from shelfspace.files import run_files
 from shelfspace.measure import evaluation, intervals, ranking
-from shelfspace.models import baselines, dense, factors, newcomers, ranked, recommendations, retrieval, tied, training, transitions, users
+from shelfspace.models import baselines, dense, factors, newcomers, ranked, recommendations, retrieval, tied, tied_training, users
 from shelfspace.page import charts, exhibits, palette, result_charts
 from shelfspace.sequences import arrays, prepare
 from shelfspace.vectors import embeddings
@@ -74,62 +88,55 @@ vectors, known = embeddings.align(embeddings.load(run / "product_embeddings" / f
 # %% [markdown]
 # ## What it learns from
 #
-# An example is a user embedding and the product that came next. The article takes one example per user, with the most
-# recent product as the target. A history holds more questions of the same kind: what came after its first five
-# visits, after its first six, … With `prefixes`, the network learns from those too. The valid and test targets are
-# in none of them.
-#
-# By hand, with a history of four products and a target, two prefixes give three examples:
+# An example is a user embedding and the product that came next. The article takes one per user; with `prefixes`, the network also learns
+# what came earlier in a history. From *phone A, phone B, case A, desk* and the target *chair*, two prefixes give three examples:
 
 # %%
-by_hand = pd.DataFrame(
-    {
-        "what the model sees": ["phone A, phone B", "phone A, phone B, case A", "phone A, phone B, case A, desk"],
-        "target": ["case A", "desk", "chair"],
-        "kind": ["prefix", "prefix", "the user's target"],
-    }
-)
-exhibits.table(by_hand, caption="Three examples from phone A, phone B, case A, desk and the target chair, with prefixes = 2.")
+by_hand = ["phone A, phone B → case A", "phone A, phone B, case A → desk", "phone A, phone B, case A, desk → chair"]
+exhibits.note(f"{'; '.join(by_hand)}.")
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The same of all train users; the valid users are asked for their targets alone, as a recommender would be.
 
-# %%
+# %% tags=["setup"]
 train = arrays.examples(table, product_ids, "train", prefixes=prefixes)
 valid = arrays.examples(table, product_ids, "valid")
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Each history becomes the user embedding of chapter 4.
 
-# %%
+# %% tags=["dense"]
 settings = (choice["decay"], choice["decay_time"], known)
 train_users, valid_users = (users.user_embeddings(part, vectors, *settings) for part in (train, valid))
-exhibits.note(
-    f"{len(train):,} examples train and {len(valid):,} validate; the input is the "
-    f"{palette.label_of(choice['embedding'])} user embedding with d = {choice['decay']:g}."
-)
+exhibits.note(f"{len(train):,} examples train and {len(valid):,} validate.")
 
 # %% [markdown]
 # ## The article's network
 #
 # $$\mathrm{scores} = W\,\mathrm{BatchNorm}(\mathrm{Dropout}(\mathrm{ReLU}(A\,u + a))) + b$$
 #
-# where $u$ is the user embedding, freed of its mean and scale, and a softmax over the $M$ products turns scores into
-# probabilities. The loss is the cross-entropy of the product that came. The bias $b$ learns how popular each product
-# is, the rest what follows from a taste. A catalogue of more than four thousand products is trained on a sample of it at
+# where $u$ is the user embedding, freed of its mean and scale. A softmax over all products makes the scores probabilities, and the loss is
+# the cross-entropy of the product that came. Training stops when the valid users stop gaining.
+
+# %% [markdown] tags=["aside"]
+# A catalogue of more than four thousand products is trained on a sample of it at
 # each step, with the sum over the rest estimated from those drawn. With `distribute`, several GPUs or machines each take
 # a share of every batch.
 
-# %%
-training.deterministic(seed)
-shared = training.strategy(distribute)
-units = [int(size) for size in str(hidden).split(",")]
-network = dense.dense(train_users, len(product_ids), hidden=units, dropout=dropout)
+# After each pass the valid users judge. When they stop gaining, the training stops, and the weights of the best pass are kept.
 
-# %% [markdown]
+# %% tags=["dense"]
+history = run_files.once(
+    run, "recommender_dense.keras", dense.fit, users=train_users, targets=train.target, valid_users=valid_users,
+    valid_targets=valid.target, n_products=len(product_ids), hidden=[int(size) for size in str(hidden).split(",")], dropout=dropout,
+    distribute=distribute, epochs=epochs, batch=batch, learning_rate=learning_rate, patience=patience, examples=examples, seed=seed,
+).returned  # fmt: skip
+
+# %% [markdown] tags=["aside"]
 # Where do its weights sit?
 
-# %%
+# %% tags=["aside"]
+network = keras.saving.load_model(run / "recommender_dense.keras")
 layers = pd.DataFrame(
     [
         {"layer": type(layer).__name__, "output": str(tuple(layer.output.shape[1:])), "weights": layer.count_params()}
@@ -142,36 +149,22 @@ exhibits.table(
     f"{len(product_ids):,} products.",
 )
 
-# %% [markdown]
-# After each pass the valid users judge. When they stop gaining, the training stops, and the weights of the best pass are kept.
-
-# %%
-history = dense.train(
-    network, train_users, train.target, valid_users, valid.target, epochs=epochs, batch=batch, learning_rate=learning_rate,
-    patience=patience, examples=examples, seed=seed, shared=shared,
-)  # fmt: skip
-with run_files.atomic(run / "recommender_dense.keras") as temporary:
-    network.save(temporary)
-
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The loss of the users it trains on can always be pushed down; look at where that of the valid users turns.
 
 # %%
 kept = max(history, key=lambda epoch: epoch["valid_mrr@20"])
-exhibits.show(
-    result_charts.learning_curve(history),
-    caption=f"The weights of epoch {history.index(kept) + 1} are kept, where MRR@20 of the valid users is highest "
-    f"({kept['valid_mrr@20']:.1%}).",
-    alt="Two panels: training and validation loss per epoch, and MRR@20 of the valid users per epoch.",
+exhibits.note(
+    f"The weights of pass {history.index(kept) + 1} of {len(history)} are kept. Of all {network.count_params():,}, "
+    f"{network.layers[-1].count_params() / network.count_params():.0%} sit in the softmax: its cost grows with the products."
 )
 
 # %% [markdown]
 # ## The same idea, learned
 #
-# In the article's chain each link is fixed before the next is trained: the embeddings by their context, the decay by a
-# sweep, and only then the network, which has to learn a second vector for every product, on the way out. The *tied*
-# recommender keeps the decayed average and lets the targets teach all of it at once. Here it is a term at a time, for a customer
-# who saw three of a shop's four products. Two numbers embed a product: how much it is like electronics, and like furniture.
+# In the article's chain each link is fixed before the next is trained. The *tied* recommender keeps the decayed average and lets the
+# targets teach all of it at once. Here it is a term at a time, for a customer who saw three of a shop's four products. Two numbers embed
+# a product: how much it is like electronics, and like furniture.
 
 # %%
 goods = ["phone A", "case A", "chair", "desk"]
@@ -191,7 +184,7 @@ visits["decayed"] = softmax(logit)
 u = visits["decayed"].to_numpy() @ v[:3]
 
 # %% [markdown]
-# **Attention.** Which visit matters may also depend on its product, on the newest product, and on the visit's place $P_i$:
+# **Attention.** Which visit matters may also depend on its product, on the newest product, and on its place $P_i$:
 #
 # $$w_i = \mathrm{softmax}_i(-d\,t_i + b_{e_i} + a^\top \sigma(A v_i + B v_{\mathrm{last}} + P_i))$$
 #
@@ -208,8 +201,7 @@ exhibits.table(visits, caption="The weights of three visits. After the chair, at
 #
 # $$q = u + W_2\,\mathrm{ReLU}(W_1 [u, v_{\mathrm{last}}] + c)$$
 #
-# $W_2$ starts at zero, so training starts from the average. Here a unit fires for who liked electronics but saw furniture last, and
-# turns $q$ away from electronics.
+# Here a unit fires for who liked electronics but saw furniture last, and turns $q$ away from electronics.
 
 # %%
 unit = max(u[0] + v[2, 1] - 1, 0)
@@ -217,10 +209,8 @@ q = u + unit * np.array([-0.8, 0])
 exhibits.note(f"The average ({u[0]:.2f}, {u[1]:.2f}) becomes the query ({q[0]:.2f}, {q[1]:.2f}).")
 
 # %% [markdown]
-# **Cosine and popularity.** The same table $v$ scores; it starts at the pre-trained embeddings and keeps learning. The temperature $T$
-# sets how much the cosine counts beside the bias $\beta_j$, which is popularity:
-#
-# $$\cos(q, v_j) / T + \beta_j$$
+# **Cosine and popularity.** The same table $v$ scores. The temperature $T$ sets how much the cosine counts beside the bias $\beta_j$,
+# which is popularity: $\cos(q, v_j) / T + \beta_j$.
 
 # %%
 cosine = v @ q / np.linalg.norm(v, axis=1) / np.linalg.norm(q)
@@ -231,15 +221,14 @@ terms = pd.DataFrame({"cosine": cosine / 0.1, "popularity": 0.3 * np.log1p([100,
 #
 # $$\rho_j = r_i + s_{e_i} + o^\top \mathrm{ReLU}(H [h, \beta_j, \beta_{\mathrm{last}}] + g)$$
 #
-# What lies in the cart is still wanted ($s$). The last part, zero here, learns from the user's habits $h$ (who went back before, goes
-# back again) and from popularity.
+# What lies in the cart is still wanted ($s$). The last part, zero here, learns from habits $h$: who went back before, goes back again.
 
 # %%
 terms["seen before"] = [0.1, 0.4 + 1.0, -1.0, 0.0]  # r_2; r_1 and the cart; r_0; the desk is new
 
 # %% [markdown]
 # **What follows what.** A cosine is symmetric: it cannot say that the case follows the phone but not the phone the case. Counts can.
-# $n_k(p_{-k} \to j)$ is how often $j$ came $k$ visits after the customer's $k$-th newest product (here $\alpha = 0.5$, $\kappa = 1$):
+# $n_k(p_{-k} \to j)$ is how often $j$ came $k$ visits after the customer's $k$-th newest product; $\alpha_k$ and $\kappa_k$ are learned:
 #
 # $$\sum_{k=1}^{2} \alpha_k \log(1 + \kappa_k\, n_k(p_{-k} \to j))$$
 
@@ -247,10 +236,11 @@ terms["seen before"] = [0.1, 0.4 + 1.0, -1.0, 0.0]  # r_2; r_1 and the cart; r_0
 after_chair, two_after_case = np.array([0, 0, 0, 3]), np.array([0, 0, 1, 1])
 terms["what follows what"] = 0.5 * np.log1p(after_chair) + 0.5 * np.log1p(two_after_case)
 
-# %% [markdown]
-# The counts leave out the user's own sequence: else the model would learn to trust a count that holds its own target. By hand:
+# %% [markdown] tags=["aside"]
+# The counts leave out the user's own sequence, in training as in use: else the model would learn to trust a count that holds its own
+# target. By hand:
 
-# %%
+# %% tags=["aside"]
 two = pd.DataFrame(
     {
         "from → to": ["phone A → case A", "case A → desk"],
@@ -266,8 +256,11 @@ exhibits.table(two, caption="Only what other users did can help to predict a use
 # **What goes together.** Rare products are known better by what they were seen with than by a vector. With $n(a, b)$ sequences that
 # hold both, and weights $\tilde w$ of a plain decay, this is the co-occurrence baseline:
 #
-# $$\log(1 + 30\, m_j) \qquad m_j = \sum_i \tilde w_i\, n(p_i, j) / \sqrt{n(p_i)\, n(j)}$$
+# $$\log(1 + 30\, m_j)$$
 #
+# $$m_j = \sum_i \tilde w_i\, n(p_i, j) / \sqrt{n(p_i)\, n(j)}$$
+
+# %% [markdown] tags=["aside"]
 # Its weight is fixed: if trained, it would grow too large, as counts fit the sequences they were counted in better than later ones.
 
 # %%
@@ -285,14 +278,14 @@ terms["what goes together"] = np.log1p(30 * m)
 # %%
 terms["score"] = terms.sum(axis=1)
 exhibits.table(
-    terms, formats=dict.fromkeys(terms, ".2f"), index=True, caption="What the four scores are made of. The desk is first, though it is new."
+    terms, formats=dict.fromkeys(terms, ".2f"), index=True, caption="What the four scores are made of. The desk is first, though new."
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Now the real one. Some of the train users' targets are kept back: a ranker further down learns from them when to believe this
 # recommender, and would believe it too much if it had seen them.
 
-# %%
+# %% tags=["tied"]
 asked = arrays.examples(table, product_ids, "train")  # the train users' targets
 asked = asked if len(asked) else arrays.examples(table, product_ids, "train", prefixes=1)  # of a tiny log
 owner = np.unique(asked.user_ids, return_inverse=True)[1]
@@ -300,54 +293,48 @@ drawn = np.random.default_rng(seed).permutation(len(asked))[owner]  # a place in
 asked = asked[np.sort(np.argsort(drawn, kind="stable")[:rank_examples])]
 rest = train[~np.isin(train.end, asked.end)]
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # It starts from the embeddings, and from what was counted in all that may train.
 
-# %%
-training.deterministic(seed)
+# %% tags=["tied"]
 corpus = arrays.corpus(table, targets=True)
-learned = tied.start(vectors, known, corpus, product_ids, decay_time="days", seed=seed)
-tied_history = tied.train(
-    learned, rest, valid, epochs=tied_epochs, dropout=tied_dropout, chances=tied.recency(rest, tied_recency), limit=examples,
-    seed=seed,
-)  # fmt: skip
-with run_files.atomic(run / "recommender_tied.keras") as temporary:
-    learned.save(temporary)
+tied_history = run_files.once(
+    run, "recommender_tied.keras", tied_training.fit, vectors=vectors, known=known, corpus=corpus, product_ids=product_ids, examples=rest,
+    valid=valid, epochs=tied_epochs, dropout=tied_dropout, strength=tied_recency, limit=examples, seed=seed,
+).returned  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Its curve beside that of the dense network; what both can be compared by is the MRR@20 of the valid users.
 
-# %%
+# %% tags=["aside"]
 tied_kept = max(tied_history, key=lambda epoch: epoch["valid_mrr@20"])
 exhibits.show(
     result_charts.learning_curve(tied_history),
-    caption=f"The tied recommender, whose weights of epoch {tied_history.index(tied_kept) + 1} are kept: MRR@20 of the valid users is "
-    f"{tied_kept['valid_mrr@20']:.1%}, against {kept['valid_mrr@20']:.1%} of the dense network.",
+    caption=f"The tied recommender keeps the weights of pass {tied_history.index(tied_kept) + 1} of {len(tied_history)}: MRR@20 of the "
+    f"valid users is {tied_kept['valid_mrr@20']:.1%}, against {kept['valid_mrr@20']:.1%} of the dense network.",
     alt="Two panels: training and validation loss per epoch, and MRR@20 of the valid users per epoch.",
 )
 
 # %% [markdown]
 # ## What it learned
 #
-# A dense network keeps its reasons to itself. Here some can be read: how fast interest fades, and what a visit that led
-# to the cart weighs beside one that did not. (The attention weighs visits too, so this is the fading that is left when
-# it had its say.)
+# Some of its reasons can be read. Attention weighs visits too, so this half-life is what is left when it had its say. From here on it
+# answers from its file, without TensorFlow, as in use.
 
 # %%
+learned = tied.load(run / "recommender_tied.keras")
 found = learned.findings()
 events = [prepare.EVENT_LEVELS[code] for code in np.unique(train.events)]
-rows = {"half-life of a visit, in days": found["half_life"]}
-rows |= {f"weight of a visit with {name}": found["event_weights"][name] for name in events}
-rows |= {f"odds that the next product is one with {name}": found["repeat_odds"][name] for name in events}
-rows |= {f"α of {k} visit{'s' * (k > 1)} later": a for k, a in zip(transitions.STEPS, found["link_weight"])}
-exhibits.table(
-    pd.DataFrame({"learned": rows.keys(), "value": rows.values()}),
-    formats={"value": ".3g"},
-    caption=f"Read from the tied recommender's {learned.count_params():,} weights. A view weighs 1, and odds are relative to "
-    "those of a product seen as long ago that was only viewed.",
+weigh, again = ("; ".join(f"{name} {found[key][name]:.2g}" for name in events) for key in ("event_weights", "repeat_odds"))
+steps = ", ".join(f"{weight:.2g}" for weight in found["link_weight"])
+rising = ", so more passes may help" if tied_kept is tied_history[-1] else ""
+exhibits.note(
+    f"The half-life of a visit is {found['half_life']:.1f} days. By event, a visit weighs: {weigh}; the odds that the next product is one "
+    f"seen with it are: {again}. The weights α are {steps}. Pass {tied_history.index(tied_kept) + 1} of "
+    f"{len(tied_history)} was best on the valid users{rising}."
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # In the simulated shop we know how fast interest truly fades:
 
 # %%
@@ -355,13 +342,11 @@ truth = run / "shop" / "truth_users.parquet"
 if truth.exists():
     true = np.log(2) / pd.read_parquet(truth).decay
     exhibits.note(
-        f"The simulated users forget with half-lives between {true.quantile(0.1):.1f} and {true.quantile(0.9):.1f} days "
-        f"(10th and 90th percentile), {true.median():.1f} in the middle; learned was one of {found['half_life']:.1f} days."
+        f"Truly, the simulated users' half-lives lie between {true.quantile(0.1):.1f} and {true.quantile(0.9):.1f} days (10th and 90th "
+        f"percentile), {true.median():.1f} in the middle."
     )
-else:
-    exhibits.note("There is no true half-life to compare with; the simulated shop (`data=shop`) has one.")
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The toy's lines again, with what was learned. We take a valid user with a few visits, over about five days.
 
 # %%
@@ -369,30 +354,30 @@ labels = charts.product_labels(products)
 span = valid.times[valid.end - 1] - valid.times[valid.start]
 one = valid[[np.argmin(np.where((valid.lengths >= 5) & (valid.lengths <= 8), np.abs(span - 5), np.inf))]]
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Decay and events give each visit a weight; attention adds its own.
 
 # %%
-h = tied.histories(one, learned.settings["visits"], "days")
-v = learned.table.numpy()[h.items, :-1]
-logit = learned.event_bias.numpy()[h.event] - found["decay"] * h.age
-gates = expit(v @ learned.of_visit.numpy() + v[0] @ learned.of_last.numpy() + learned.of_place.numpy()[h.place])
+h = tied.histories(one, learned.visits, "days")
+v = learned.vectors[h.items]
+logit = learned.event_bias[h.event] - learned.decay * h.age
+gates = expit(v @ learned.of_visit + v[0] @ learned.of_last + learned.of_place[h.place])
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Compare the weights before and after attention.
 
-# %%
-weights = {"decayed": softmax(logit), "with attention": softmax(logit + gates @ learned.attention.numpy())}
+# %% tags=["aside"]
+weights = {"decayed": softmax(logit), "with attention": softmax(logit + gates @ learned.attention)}
 exhibits.table(
     pd.DataFrame({"saw": labels[h.items], "event": np.array(prepare.EVENT_LEVELS)[h.event], "age (days)": h.age} | weights),
     formats=dict.fromkeys(["age (days)", *weights], ".2f"),
     caption="The weights of a valid user's visits, newest first.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The toy's last table, for the same user's first five products, tells why they stand there.
 
-# %%
+# %% tags=["aside"]
 best, scores = ranking.top_k(tied.recommend(learned)(one), 5)
 parts = tied.explain(learned, one, np.zeros(best.size, int), best[0]).rename(columns=tied.TERMS)
 exhibits.table(
@@ -404,15 +389,14 @@ exhibits.table(
 # %% [markdown]
 # ## What each term is worth
 #
-# Leave one term out of the trained model's score, and ask the valid users again. A model trained without the term could make up for
-# part of it, so the table shows what this model leans on.
+# Leave one term out of the trained model's score, and ask the valid users again: this is what the model leans on.
 
 # %%
 few = valid.sample(5000, seed)
 leaving = {"nothing": []} | {what: [name] for name, what in tied.TERMS.items()}
 left = {what: evaluation.evaluate(tied.recommend(learned, without), few, block=256) for what, without in leaving.items()}
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Each row asks the same users, so the loss is paired, and so is its interval.
 
 # %%
@@ -422,40 +406,36 @@ low, high = np.quantile(intervals.bootstrap(lost, few.user_ids, seed=seed), [0.0
 points = np.round(100 * np.stack([lost.mean(axis=0), low, high], axis=1), 1) + 0.0  # no -0.0
 most = [*tied.TERMS.values()][lost.mean(axis=0).argmax()]
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Discovery is of targets new to the user, ranked among products new to the user.
 
 # %%
 cuts = [evaluation.figures(each, few) for each in left.values()]
 worth = pd.DataFrame({"left out": left.keys()})
 worth["MRR@20 lost, in points"] = ["–", *(f"{mean} ({low} to {high})" for mean, low, high in points)]
-for metric in ("mrr@20", "hit_rate@20"):
-    for column, head in evaluation.COLUMNS.items():
-        worth[f"{palette.metric_label(metric)}, {head}"] = [cut[column][metric] if cut[column] else None for cut in cuts]
+for column, head in evaluation.COLUMNS.items():
+    worth[head] = [cut[column]["mrr@20"] if cut[column] else None for cut in cuts]
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # A small loss can also mean that other terms tell much the same.
 
 # %%
 exhibits.table(
     worth,
     formats=dict.fromkeys(worth.columns[2:], ".1%"),
-    caption=f"The tied recommender with one term left out, on {len(few):,} valid users, with 95 % intervals. It loses most without: {most}.",
+    caption=f"MRR@20 without one term, on {len(few):,} valid users, with 95 % intervals. It loses most without: {most}.",
 )
 
 # %% [markdown]
 # ## Retrieve, then rank
 #
-# Each of these models knows something that the others do not. Large shops put them together in two steps. *Retrieve*: every
-# source names its first products, which makes a few hundred candidates of many thousands. *Rank*: a ranker looks closely at
-# each candidate $j$, at what every source says of it, and at what none of them can say: how it stands to the history in
-# category, brand and price, what became of it in the cart, and what kind of customer asks. It adds up many small decision
-# trees,
+# Each model knows something that the others do not. So every source names its first products, and a *ranker* looks closely at each of
+# these candidates $j$: at what the sources say, how it stands to the history in category, brand and price, and who asks. It adds up
+# many small decision trees,
 #
 # $$\mathrm{score}(u, j) = \sum_{m} \mathrm{tree}_m(\mathrm{features}(u, j))$$
 #
-# each grown to mend the order that those before it gave (LambdaRank: a pair of products in the wrong order counts by what
-# swapping them would gain). What does each source bring by itself?
+# each grown to mend the order that those before it gave (LambdaRank).
 
 # %%
 aligned = {
@@ -466,7 +446,7 @@ sources = retrieval.sources(tied.recommend(learned), corpus, product_ids, aligne
 facts = retrieval.facts(corpus, products, vectors)
 product, offsets, _ = ranked.look(sources, facts, few, rank_top)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # A source can be worth having though it is poor by itself, if it names targets that the others do not.
 
 # %%
@@ -477,28 +457,30 @@ exhibits.table(
     pd.DataFrame({
         "source": [palette.label_of(name) for name in alone],
         "names the target": [np.mean(each.ranks <= rank_top) for each in alone.values()],
-        "names a new target": [np.mean(each.ranks[~few.seen()] <= rank_top) for each in alone.values()],
-        "MRR@20 by itself": [ranking.reciprocal_rank(each.ranks, 20).mean() for each in alone.values()],
+        "a new one": [np.mean(each.ranks[~few.seen()] <= rank_top) for each in alone.values()],
     }),
-    formats={"names the target": ".1%", "names a new target": ".1%", "MRR@20 by itself": ".1%"},
-    caption=f"What each source brings with its first {rank_top} products for {len(few):,} targets of valid users. Together they name "
-    f"{among.mean():.1%} of them, and {among[~few.seen()].mean():.1%} of the new ones, with {len(product) / len(few):.0f} candidates each.",
+    formats={"names the target": ".1%", "a new one": ".1%"},
+    caption=f"What each source brings with its first {rank_top} products. Together they name {among.mean():.1%} of {len(few):,} targets, "
+    f"and {among[~few.seen()].mean():.1%} of the new ones, with {len(product) / len(few):.0f} candidates each.",
 )  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The ranker learns from the targets that were kept back. Each is asked for twice: among all candidates and, where it was new to
 # the user, among the new ones. So the same ranker serves a list of new products alone. On a small log the valid users stop it
 # after a few trees, which leave many candidates equal; these stand in the order of the first source, the tied recommender.
 
 # %%
-ranker = ranked.train(sources, facts, asked, valid, top=rank_top, seed=seed)
-with run_files.atomic(run / "recommender_ranked.txt") as temporary:
-    ranked.save(ranker, temporary)
+learned_from = {"tied": run_files.sha256_file(run / "recommender_tied.keras"), "vectors": aligned, "best": choice["best"]}
+_ = run_files.once(
+    run, "recommender_ranked.txt", lambda path, made_of, **given: ranked.save(ranked.train(sources, facts, **given), path),
+    made_of=[learned_from, corpus, products, vectors], examples=asked, valid=valid, top=rank_top, seed=seed,
+)  # fmt: skip
+ranker = ranked.load(run / "recommender_ranked.txt", sources, facts, rank_top)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # What did it find worth looking at? Each split of a tree improves the order by something, which is put to what it looked at:
 
-# %%
+# %% tags=["aside"]
 gain = pd.Series(ranker.trees.feature_importance("gain"), ranker.trees.feature_name())
 share = gain.groupby(lambda name: name.partition("/")[0], sort=False).sum().sort_values(ascending=False) / max(gain.sum(), 1e-12)
 exhibits.table(
@@ -507,7 +489,7 @@ exhibits.table(
     caption=f"What the ranker's {ranker.trees.num_trees()} trees go by: each group's share of all that their splits gained.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The valid users choose whose recommendations leave the pipeline.
 
 # %%
@@ -519,13 +501,11 @@ leaves = max(("ranked", "tied"), key=mrr.get) if model == "best" else model
 # %% [markdown]
 # ## Twenty products for everybody
 #
-# What leaves the pipeline is a table: user, rank, product, score. Here it is written for every user, from all that
-# came before the user's last target, by the recommender that `model` names.
-#
-# None of them knows a product that nobody clicked. Where the log tells what products are, such a one can be placed by the
-# products most like it (chapter 7). With `new_places`, the last places of each list are kept for the new products that lie nearest to the
-# user. It costs what would have stood there: how often to show what nobody knows yet is for the shop to decide, not for
-# clicks to tell.
+# What leaves the pipeline is a table for every user: rank, product, score. New products, which nobody clicked, are known to no model here;
+# with `new_places`, the last places of each list are kept for those nearest to the user.
+
+# %% [markdown] tags=["aside"]
+# That costs what would have stood there: how often to show what nobody knows yet is for the shop to decide, not for clicks to tell.
 
 # %%
 everybody = arrays.latest(table, product_ids)
@@ -534,31 +514,30 @@ unclicked = newcomers.model(products, *aligned["word2vec"], clicked, **choice["b
 scores_of = newcomers.keep_places(final[leaves], unclicked, new_places)
 recommendations.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet", seen=seen)
 with run_files.atomic(run / "recommender.keras") as temporary:
-    (network if leaves == "dense" else learned).save(temporary)
+    shutil.copyfile(run / f"recommender_{'dense' if leaves == 'dense' else 'tied'}.keras", temporary)
 run_files.write_json(
     run / "recommender.json",
     {"model": leaves, "top": rank_top, "new_places": new_places, "valid_mrr@20": {name: float(each) for name, each in mrr.items()}},
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # One user's list, beside what the user had seen:
 
 # %%
 example = valid[np.flatnonzero(valid.lengths <= 8)[:1]] if (valid.lengths <= 8).any() else valid[:1]
-top, scores = ranking.top_k(scores_of(example), 5)
-saw = [labels[i] for i in example.items[example.start[0] : example.end[0]][-5:]]
-shown = pd.DataFrame({"saw (newest last)": pd.Series(saw), "recommended": pd.Series([labels[i] for i in top[0]])}).fillna("")
-exhibits.table(
-    shown,
-    caption=f"A valid user: the last {len(saw)} products seen, and the first five recommended. What came next was: "
-    f"{labels[example.target[0]]}.",
+top, scores = ranking.top_k(scores_of(example), 3)
+saw = [labels[i] for i in example.items[example.start[0] : example.end[0]][-3:]]
+came = "which is among them" if example.target[0] in top[0] else "which is not among them: most lists miss"
+exhibits.note(
+    f"A valid user saw, newest last: {', '.join(saw)}. The first recommended: {', '.join(labels[i] for i in top[0])}. "
+    f"What came next was {labels[example.target[0]]}, {came}."
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Why these? Each tree adds something to a product's score because of what it looked at, and what a group of features adds can be told
 # exactly (SHAP values of trees, Lundberg et al., 2020): the parts sum to the score.
 
-# %%
+# %% tags=["aside"]
 first_five = ranking.top_k(final["ranked"](example), 5)[0][0]
 parts = ranked.explain(ranker, example, np.zeros(len(first_five), int), first_five)
 parts = parts.loc[:, (parts != 0).any()].rename(columns=palette.label_of, index=lambda place: str(place + 1)).T
@@ -569,7 +548,7 @@ exhibits.table(
     + "; ".join(f"{place}: {labels[i]}" for place, i in enumerate(first_five, 1)) + ".",
 )  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # So that a shop can say why, the recommendations of some users leave with the parts of their scores: a row for each product, the
 # parts beside each other. The tied recommender's are the terms of its formula; the dense network has nothing to tell.
 
@@ -582,33 +561,26 @@ if leaves != "dense" and explained:
     with run_files.atomic(run / "explanations.parquet") as temporary:
         listed[["user_id", "rank", "product_id"]].join(parts).to_parquet(temporary, index=False)
 
-# %% [markdown]
+# %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
-# - **Targets in the input.** If a target were part of its own history, the network would learn to repeat its input and
-#   look brilliant. The examples keep them apart; `01_prepare` decides.
-# - **Learning by heart.** The loss on the training users can always be pushed down. What counts is where the valid users
-#   stop gaining.
-# - **A network that has learned popularity.** The bias alone finds what is popular. If all customers get much the same
-#   twenty products, that is all it has learned.
-# - **Stale input.** The network knows the embeddings it was trained on. Train the embeddings anew, and it must be trained
-#   anew as well.
-# - **New products.** A product that was no target in training is never recommended by a softmax that learned a vector for
-#   each, nor found by counts; `new_places` keeps places for them.
-#
+# - **Targets in the input.** If a target were part of its own history, the network would repeat its input and look brilliant.
+# - **A network that has learned popularity.** If all customers get much the same twenty products, that is all it has learned.
+# - **Stale input.** Train the embeddings anew, and the network must be trained anew as well.
+
+# %% [markdown] tags=["folded"]
 # ## Exercises
 #
 # 1. Which share of the dense network's weights sits in its last layer, and how does it grow with the number of products?
 #
 # <details><summary>Solution</summary>
 #
-# The last layer has a weight for each pair of a unit and a product, and a bias for each product: it grows with the number
-# of products, and the rest does not.
+# The share is told above. The last layer has a weight for each pair of a unit and a product, and a bias for each product: it grows with
+# the number of products, and the rest does not.
 #
 # ```python
 # last = network.layers[-1].count_params()
 # assert last == (units[-1] + 1) * len(product_ids)
-# print(f"{last / network.count_params():.0%}")
 # ```
 #
 # </details>
@@ -633,9 +605,10 @@ if leaves != "dense" and explained:
 #
 # <details><summary>Solution</summary>
 #
+# It is, if more than one product stands first for somebody.
+#
 # ```python
 # first_place, _ = ranking.top_k(dense.recommend(network, vectors, *settings)(valid[:500]), 1)
-# print(f"{len(np.unique(first_place))} products for {len(first_place)} users")
 # assert len(np.unique(first_place)) > 1
 # ```
 #
@@ -646,11 +619,7 @@ if leaves != "dense" and explained:
 
 # %%
 exhibits.takeaways([
-    f"The dense network stopped after {len(history)} epochs; most of its {network.count_params():,} weights belong to the "
-    "softmax, so its cost grows with the number of products.",
-    f"The tied recommender scores against the table it averages. On the valid users its MRR@20 is "
-    f"{tied_kept['valid_mrr@20']:.1%}, the dense network's {kept['valid_mrr@20']:.1%}.",
-    f"The half-life it learned is {found['half_life']:.1f} days; of its terms, leaving out this one costs most: {most}.",
-    f"The ranker over {len(sources)} sources reaches {mrr['ranked']:.1%}.",
-    f"Recommendations of {palette.label_of(leaves)} for {len(everybody):,} users are in recommendations.parquet.",
+    f"MRR@20 of the valid users: the dense network {kept['valid_mrr@20']:.1%}, the tied recommender {tied_kept['valid_mrr@20']:.1%}, the "
+    f"ranker over {len(sources)} sources {mrr['ranked']:.1%}.",
+    f"Recommendations of {palette.label_of(leaves)} for {len(everybody):,} users leave the pipeline.",
 ])  # fmt: skip

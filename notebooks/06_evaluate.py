@@ -3,7 +3,7 @@
 #   jupytext:
 #     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
-#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     notebook_metadata_filter: kernelspec,jupytext,shelfspace,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -12,6 +12,20 @@
 #     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
+#   shelfspace:
+#     reads:
+#     - products.parquet
+#     - product_embeddings/*
+#     - sequences.parquet
+#     - data.json
+#     - decay.json
+#     - embeddings.json
+#     - recommender*
+#     - shop/*
+#     writes:
+#     - metrics.json
+#     - test_ranks.parquet
+#     - journeys.parquet
 # ---
 
 # %% [markdown]
@@ -20,20 +34,18 @@
 # In this notebook you will
 #
 # - tune the baselines, so that the networks have something to beat;
-# - measure every model on the same targets and the same candidates, for products seen before and for new ones;
-# - choose the best on the valid users, report it on the test users, and test the differences in pairs;
-# - look beyond accuracy: at variety, at the time an answer takes, and at whether probabilities can be believed;
-# - see for whom each works: short or long histories, popular or rare products, new or seen ones;
-# - read the verdict.
+# - measure every model on the same targets, and test the differences in pairs;
+# - look beyond accuracy: at variety, cost, calibration, and for whom each works.
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
 sweep_users = 2000  # try the decays on at most so many valid users; from 1 to 10000000
 matrix_factorisation = False  # also fit matrix factorisation; needs the extra mf: pip install 'shelfspace[mf]'
 peers = False  # also train GRU4Rec and SASRec, networks of the literature, as baselines; takes minutes
+licence = ""  # licence of the log, for the model card beside the report
 seed = 0  # of everything random; from 0 to 4294967295
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # What is measured here was trained before; only the baselines are still to be counted.
 
 # %%
@@ -55,7 +67,7 @@ from shelfspace.vectors import embeddings
 
 palette.theme()
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The chapters before left the product table, what they chose, and what is known of the log.
 
 # %%
@@ -64,7 +76,7 @@ products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
 choice, data = run_files.read_json(run / "decay.json"), run_files.read_json(run / "data.json")
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The baselines count in all that may train, as the networks learned from it.
 
 # %%
@@ -75,12 +87,17 @@ valid, test = (arrays.examples(table, product_ids, split) for split in ("valid",
 # %% [markdown]
 # ## Hit rate and reciprocal rank
 #
-# Each model scores **all** products for each test user, those the user already saw too. The target's rank is one plus
-# the number of products with a higher score; products with the same score share the places they take. Then
+# Each model scores **all** products for each test user. The target's rank is one plus the number of products with a higher score;
+# products with the same score share the places they take. Then
 #
-# $$\mathrm{HR@}K = \frac{1}{n} \sum_u [\mathrm{rank}_u \le K] \qquad \mathrm{MRR@}K = \frac{1}{n} \sum_u \frac{[\mathrm{rank}_u \le K]}{\mathrm{rank}_u}$$
+# $$\mathrm{HR@}K = \frac{1}{n} \sum_u [\mathrm{rank}_u \le K]$$
 #
-# By hand, for a few valid users, to whom what they saw themselves is recommended: how many products score more than the target?
+# $$\mathrm{MRR@}K = \frac{1}{n} \sum_u \frac{[\mathrm{rank}_u \le K]}{\mathrm{rank}_u}$$
+#
+# By hand, for a few valid users, to whom what they saw themselves is recommended:
+
+# %% [markdown] tags=["aside"]
+# How many products score more than the target?
 
 # %%
 counts = baselines.visit_counts(corpus, product_ids)
@@ -89,32 +106,33 @@ scores = baselines.own_products(counts, **choice["best"]["own_products"])(few)
 of_target = scores[np.arange(len(few)), few.target][:, None]
 rank = 1 + (scores > of_target).sum(axis=1) + (scores == of_target).sum(axis=1) // 2  # half of the ties, the target's own left out
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # From the ranks follow both measures, a number for each user, of which the mean is told.
 
 # %%
 hit = (rank <= 20).astype(float)
 reciprocal = np.where(rank <= 20, 1 / rank, 0)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The functions that measure all models from here on find the same:
 
 # %%
 assert np.array_equal(rank, ranking.ranks(scores, few.target))
-measured = pd.DataFrame({"rank": rank, "hit, by hand": hit}).assign(hit_rate=ranking.hit_rate(rank, 20))
-measured = measured.assign(**{"reciprocal rank, by hand": reciprocal}, reciprocal_rank=ranking.reciprocal_rank(rank, 20))
-exhibits.table(measured, caption=f"Of these {len(few)} users HR@20 is {hit.mean():.3f} and MRR@20 is {reciprocal.mean():.4f}.")
+assert np.array_equal(hit, ranking.hit_rate(rank, 20)) and np.allclose(reciprocal, ranking.reciprocal_rank(rank, 20))
+exhibits.note(f"The ranks {', '.join(map(str, rank))} give an HR@20 of {hit.mean():.3f} and an MRR@20 of {reciprocal.mean():.4f}.")
 
 # %% [markdown]
 # ## Baselines worth beating
 #
-# Simple ones first: *most popular*, all the time or of late; *the user's own products*; *co-occurrence* (customers who
-# saw this also saw that), which stands for the model in use before embeddings; *Markov*, what came most often after
-# the last product; *session-KNN*, what the training sequences most like the user's hold (V-SKNN of Ludewig and
-# Jannach, 2018), which many a network has failed to beat; and *EASE* (Steck, 2019), a linear regression of each product on all
-# others, which tells apart what two products owe to a third. With `peers`, two networks of the literature that know the order of
-# the visits alone join them: GRU4Rec (Hidasi et al., 2016) and SASRec (Kang and McAuley, 2018). A baseline that nobody tuned proves nothing, so each gets
-# its settings from the valid users, as the decays of the last but one chapter did.
+# *Most popular*, all the time or of late; *the user's own products*; *co-occurrence* (customers who saw this also saw that), which stands
+# for the model in use before embeddings; *Markov*, what came most often after the last product; *session-KNN*, what stands in the
+# training sequences most like the user's ([Ludewig and Jannach 2018](https://arxiv.org/abs/1803.09587)); and *EASE*, a linear
+# regression of each product on all others ([Steck 2019](https://arxiv.org/abs/1905.03375)). A baseline that nobody tuned proves nothing,
+# so each gets its settings from the valid users.
+
+# %% [markdown] tags=["aside"]
+# With `peers`, two networks of the literature that know the order of the visits alone join them: GRU4Rec (Hidasi et al., 2016) and SASRec
+# (Kang and McAuley, 2018).
 
 # %%
 pairs = baselines.cooccurrence(corpus, product_ids)
@@ -126,7 +144,7 @@ makers = {
     "ease": factors.ease(corpus, product_ids),
 }
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # All combinations of these settings are tried. Co-occurrence has its decay already, from the choice of the decays.
 
 # %%
@@ -138,7 +156,7 @@ grids = {
     "ease": {"regularisation": [30.0, 100.0, 300.0, 1000.0], "decay": [0.1, 0.3, 1.0], "own": [False, True]},
 }
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Two more kinds are there for the asking: matrix factorisation, and the peers, whose passes are chosen by the valid users, too.
 
 # %%
@@ -149,17 +167,17 @@ if peers:
     makers |= {kind: maker(kind, corpus, product_ids, valid, seed=seed) for kind in PEERS}
     grids |= dict.fromkeys(PEERS, {"dropout": DROPOUTS})
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The same valid users judge all of them, by MRR@20.
 
 # %%
 judges = valid.sample(sweep_users, seed)
 tried, tuned = evaluation.sweep(makers, grids, judges)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Who won among the settings of each, and by how much does a baseline lose that nobody tuned?
 
-# %%
+# %% tags=["aside"]
 settings = choice["best"] | tuned
 spread = tried.groupby("model", sort=False)["mrr@20"].agg(["min", "max"])
 exhibits.table(
@@ -174,9 +192,7 @@ exhibits.table(
     "in the paper of session-KNN; own says whether the user's own sequence stays in the counts.",
 )  # fmt: skip
 
-# %% [markdown]
-# ## The models
-#
+# %% [markdown] tags=["aside"]
 # Both embeddings are brought into the order of the product table; the networks stand on the one that was chosen.
 
 # %%
@@ -184,7 +200,7 @@ files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word
 aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
 vectors, known = aligned[choice["embedding"]]
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The networks are opened as the chapter before left them, and the ranker with the sources that it was trained with. What was counted for
 # the baselines is handed on and not counted again.
 
@@ -193,7 +209,7 @@ leaving = run_files.read_json(run / "recommender.json")
 network = keras.saving.load_model(run / "recommender_dense.keras")
 ranker = ranked.reopen(run / "recommender_ranked.txt", corpus, makers["ease"], pairs)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Two of the three recommenders end in a softmax, so that they have probabilities to be judged by.
 
 # %%
@@ -203,7 +219,7 @@ softmaxes = {
 }
 networks = softmaxes | {"ranked": ranked.recommend(ranker)}
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Where places are kept for new products, the recommender that leaves the pipeline is measured with them.
 
 # %%
@@ -211,7 +227,7 @@ if leaving["new_places"]:
     unclicked = newcomers.model(products, *aligned["word2vec"], counts > 0, **choice["best"]["word2vec_user"])
     networks[leaving["model"]] = newcomers.keep_places(networks[leaving["model"]], unclicked, leaving["new_places"])
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Beside them stand the baselines, each with the settings that the valid users chose, and what is nearest in either embedding: to the
 # last product, and to the user, which is one of the ranker's sources.
 
@@ -223,8 +239,11 @@ models = {name: make(**settings.get(name, {})) for name, make in makers.items()}
 kinds = dict.fromkeys(makers, "baseline") | dict.fromkeys(near, "embedding") | dict.fromkeys(networks, "recommender")
 
 # %% [markdown]
-# Each is asked about the valid users first, and the best there is the model of choice. The test users are asked once, after
-# that, and no choice hangs on what they say.
+# ## The model of choice
+#
+# The valid users choose the model, so that luck on the test users cannot; these are asked once, after that. How sure is their mean?
+# The *bootstrap* draws as many customers as there are, with replacement, a thousand times; the interval is the middle 95 % of the
+# thousand means. By hand:
 
 # %%
 valid_figures = {name: evaluation.figures(evaluation.evaluate(model, valid), valid) for name, model in tqdm(models.items(), desc="valid")}
@@ -232,9 +251,8 @@ ordered = evaluation.chosen(valid_figures, list(models))
 first, second = ordered[:2]
 evaluations = {name: evaluation.evaluate(model, test, probabilities=name in softmaxes) for name, model in tqdm(models.items(), desc="test")}
 
-# %% [markdown]
-# How sure is a mean of these users? The *bootstrap* draws as many customers as there are, with replacement and each with all targets,
-# a thousand times; the middle 95 % of the thousand means is the interval. By hand, for the model of choice:
+# %% [markdown] tags=["aside"]
+# Customers are drawn with all of their targets.
 
 # %%
 found = ranking.reciprocal_rank(evaluations[first].ranks, 20)
@@ -243,24 +261,24 @@ rng, n = np.random.default_rng(seed), len(of_customer)
 totals = np.array([of_customer[rng.integers(n, size=n)].sum(axis=0) for _ in range(1000)])
 low, high = 100 * np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Many customers are drawn in another way by the module, so that its interval may differ a little.
 
 # %%
 by_module = intervals.interval(found, test.user_ids, seed)
 exhibits.note(
-    f"{palette.label_of(first)} has an MRR@20 of {100 * found.mean():.2f} % on the test users: {low:.2f} to {high:.2f} by hand, "
+    f"{palette.label_of(first)} has an MRR@20 of {100 * found.mean():.2f} %: {low:.2f} to {high:.2f} by hand, "
     f"{100 * by_module[0]:.2f} to {100 * by_module[1]:.2f} by intervals.interval."
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Every model has such intervals for each of its figures, of all targets and of parts of them.
 
 # %%
 three = {name: evaluation.columns(found, test, seed) for name, found in evaluations.items()}
 results = {name: of["all"] | {"seen": of["seen"], "discovery": of["discovery"], "valid": valid_figures[name]} for name, of in three.items()}
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # How varied are the lists, and which settings made them? This goes beside the figures of each model.
 
 # %%
@@ -275,7 +293,7 @@ for name, found in evaluations.items():
         "settings": settings.get(name, {}),
     }
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # What nobody could know sets a limit to all of them. The simulated shop knows the chances that it draws from, and ranked by them
 # it gets a row of its own, *what can be known*: nobody can do better in *all* and *discovery*. It knows each customer's true
 # tastes and decay, and when the target was visited, which no history tells in full, so perhaps nobody can do as well. It is no
@@ -286,13 +304,10 @@ by_chance = ceiling.of_run(run, product_ids, data)
 knowable = {"ceiling": evaluation.columns(evaluation.evaluate(by_chance, test), test, seed)} if by_chance else {}
 
 # %% [markdown]
-# ## All, seen before, discovery
-#
-# Showing a product again is easy and often right, but a shop pays for what its customers had not found yet. So each model has
-# three columns: **all** targets; those that the customer had **seen before**; and **discovery**, the new targets, where
-# the products that the customer had seen are no candidates. A model can lead in one and fall behind in another.
+# Showing a product again is easy, but a shop pays for what its customers had not found yet. So each model has three columns: **all**
+# targets; those **seen before**; and **discovery**, the new ones, where products already seen are no candidates.
 
-# %%
+# %% tags=["aside"]
 beside = three | knowable
 for metric in ("mrr@20", "hit_rate@20"):
     exhibits.table(
@@ -303,11 +318,8 @@ for metric in ("mrr@20", "hit_rate@20"):
         "their MRR@20 on the valid users.",
     )
 
-# %% [markdown]
-# ## The model of choice
-#
-# The valid users choose, so that luck on the test users cannot. What the choice may cost is seen on the test users: how far
-# the chosen model is behind the one that is best there.
+# %% [markdown] tags=["aside"]
+# What the choice may cost is seen on the test users: how far the chosen model is behind the one that is best there.
 
 # %%
 best_on_test = max(results, key=lambda name: results[name]["mrr@20"])
@@ -317,9 +329,8 @@ if best_on_test != first:
     against = f"{palette.label_of(best_on_test)} is {100 * regret:.2f} points ahead"
 
 # %% [markdown]
-# Is its lead over the second beyond chance? Intervals that overlap do not show that two models are equal: both were asked about the same
-# customers, and easy customers are easy for both. So the *paired test* looks at each customer's difference, and draws customers
-# anew. By hand:
+# Is its lead over the second beyond chance? Both were asked about the same customers, and easy customers are easy for both. So the *paired
+# test* looks at each customer's difference, and draws customers anew. By hand:
 
 # %%
 difference = ranking.reciprocal_rank(evaluations[first].ranks, 20) - ranking.reciprocal_rank(evaluations[second].ranks, 20)
@@ -327,20 +338,20 @@ of_customer = pd.Series(difference).groupby(test.user_ids).agg(["sum", "size"]).
 totals = np.array([of_customer[rng.integers(n, size=n)].sum(axis=0) for _ in range(1000)])
 low, high = 100 * np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The module has the same mean, and an interval from more draws:
 
 # %%
 by_module = evaluation.difference(evaluations[first].ranks, evaluations[second].ranks, test.user_ids, seed=seed)
 exhibits.note(
-    f"{palette.label_of(first)} is {100 * difference.mean():+.2f} points ahead of {palette.label_of(second)} in MRR@20 ({low:+.2f} to {high:+.2f}) "
-    f"by hand, and {100 * by_module['gain']:+.2f} ({100 * by_module['ci95'][0]:+.2f} to {100 * by_module['ci95'][1]:+.2f}) by "
-    "evaluation.difference, for this one pair."
+    f"{palette.label_of(first)} less {palette.label_of(second)}: {100 * difference.mean():+.2f} points of MRR@20 ({low:+.2f} to "
+    f"{high:+.2f}) by hand, {100 * by_module['gain']:+.2f} ({100 * by_module['ci95'][0]:+.2f} to {100 * by_module['ci95'][1]:+.2f}) by "
+    "evaluation.difference."
 )
 
 # %% [markdown]
-# Of twenty tests, one says "different" by chance at 5 %. So where many are told, the intervals are as wide as it takes for all of them
-# together to hold in 95 % (Bonferroni), and Holm's correction raises each p for the number of tests.
+# Of twenty tests, one says "different" by chance at 5 %. So where many are told, the intervals are wide enough for all of them to hold at
+# once (Bonferroni), and Holm's correction raises each p. In each column, the best baseline is that of the valid users:
 
 # %%
 others = [name for name in ordered if name != first]
@@ -351,33 +362,16 @@ margin = {
 intervals.correct(list(margin.values()))
 lead = margin[second]
 
-# %% [markdown]
-# All models in one picture, their intervals each by itself:
-
-# %%
-exhibits.show(
-    result_charts.model_comparison(evaluation.tidy(results).assign(
-        label=lambda rows: rows.model.map(palette.label_of), kind=lambda rows: rows.model.map(kinds)
-    )),
-    caption=f"The valid users chose {palette.label_of(first)}, with an MRR@20 of {valid_figures[first]['all']['mrr@20']:.1%}; on the "
-    f"test users it has {results[first]['mrr@20']:.1%}, and {against}. Its gain over {palette.label_of(second)}, second on the "
-    f"valid users, is {100 * lead['gain']:.2f} points on the test users ({100 * lead['ci95'][0]:.2f} to "
-    f"{100 * lead['ci95'][1]:.2f}, paired, corrected for {len(others)} pairs).",
-    alt="Dots with intervals for each model, HR@20 on the left and MRR@20 on the right, sorted by MRR@20.",
-)  # fmt: skip
-
-# %% [markdown]
-# ## Tests in pairs
-#
-# The same test for all models: in each column, every one is held against the baseline that is best in it on the valid users.
+# %% [markdown] tags=["aside"]
+# In each column, every one is held against the baseline that is best in it on the valid users.
 
 # %%
 by_column = evaluation.against_baselines(evaluations, valid_figures, list(makers), test, seed)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Where an interval holds 0 the two are *level*: no difference is shown, which does not show that there is none.
 
-# %%
+# %% tags=["aside"]
 for key, of in by_column.items():
     tests = {name: of["paired"][name]["mrr@20"] for name in ordered if name in of["paired"]}
     exhibits.table(
@@ -391,31 +385,41 @@ for key, of in by_column.items():
         f"{palette.label_of(of['baseline'])}. Intervals and p are corrected for the {of['comparisons']} differences of the tables.",
     )  # fmt: skip
 
+# %% [markdown] tags=["aside"]
+# Who is ahead, in one table:
+
+# %%
+stands = {"ahead": lambda ci95: ci95[0] > 0, "level": lambda ci95: ci95[0] <= 0 <= ci95[1], "behind": lambda ci95: ci95[1] < 0}
+verdicts = [
+    {"column": evaluation.COLUMNS[key], "best baseline": palette.label_of(of["baseline"])} | {
+        head: ", ".join(palette.label_of(n) for n in networks if n in of["paired"] and fits(of["paired"][n]["mrr@20"]["ci95"])) or "–"
+        for head, fits in stands.items()
+    }
+    for key, of in by_column.items()
+]  # fmt: skip
+exhibits.table(pd.DataFrame(verdicts), caption="The recommenders by MRR@20, paired and corrected, against the best baseline.")
+
 # %% [markdown]
 # ## Beyond accuracy
 #
-# A recommender that shows everybody the same twenty products can score well and still be of little use. *Catalogue* is
-# the share of all products in anybody's first twenty; *Gini* says how unevenly the places fall on products (0 evenly, 1
-# all on one); *novelty* is how little known they are, $-\log_2$ of their share of visits; *diversity* is one minus the
-# mean cosine of two products in a list, which flatters models that do not follow that embedding.
+# A recommender that shows everybody the same products is of little use. *Catalogue coverage* is the share of products in anybody's first
+# twenty; *Gini* says how unevenly the places fall (0 evenly, 1 all on one); *novelty* is $-\log_2$ of the products' share of visits;
+# *diversity* one minus the mean cosine of two products in a list.
 
 # %%
 beyond = ["catalogue_coverage@20", "gini@20", "novelty@20", "diversity@20"]
-varied = pd.DataFrame([{"model": palette.label_of(name)} | {key: results[name][key] for key in beyond} for name in ordered])
-widest = max((name for name in results if kinds[name] != "baseline"), key=lambda name: results[name][beyond[0]])
+few_models = list(dict.fromkeys([first, second, "dense", by_column["all"]["baseline"], "popular"]))
+varied = pd.DataFrame([{"model": palette.label_of(name)} | {key: results[name][key] for key in beyond} for name in few_models])
 exhibits.table(
     varied.rename(columns=palette.metric_label),
     formats={palette.metric_label(beyond[0]): ".1%"} | {palette.metric_label(key): ".2f" for key in beyond[1:]},
-    caption=f"Variety in the first 20, models by MRR@20. {palette.label_of(first)} shows "
-    f"{results[first][beyond[0]]:.0%} of the catalogue to somebody; of the models that learned, "
-    f"{palette.label_of(widest)} shows the most. Diversity is by the {palette.label_of(choice['embedding'])} embedding.",
+    caption="Variety in the first 20.",
 )
 
 # %% [markdown]
 # ## What an answer costs
 #
-# The article weighs quality against the time that an answer takes. Here is the whole of it, from history to the first
-# twenty products: for one user who waits, and for users in batches, as a nightly job does.
+# The whole of it, from history to the first twenty products: for one user who waits, and for users in batches, as a nightly job does.
 
 # %%
 seconds = {
@@ -423,27 +427,39 @@ seconds = {
     for name, model in models.items()
 }
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # A row for each model and way to ask, with its MRR@20 beside its time:
 
 # %%
-cost = pd.DataFrame([
-    {"model": name, "batch": int(batch), "seconds": each, "value": results[name]["mrr@20"], "kind": kinds[name]}
-    for name, found in seconds.items() for batch, each in found.items()
-])  # fmt: skip
-exhibits.show(
-    result_charts.latency(cost),
-    caption=f"MRR@20 against milliseconds per user on this machine, medians; the line joins the models that nothing beats "
-    f"in both. {palette.label_of(first)} takes {1000 * seconds[first]['1']:.2g} ms for one user and "
-    f"{1000 * seconds[first]['1024']:.2g} ms for each of 1,024.",
-    alt="Two panels of models as dots, time per user on a logarithmic axis and MRR@20: one user at a time, and 1,024.",
+cost = {
+    f"{short} {column}": pd.DataFrame([
+        {"model": name, "batch": int(batch), "seconds": each, "value": three[name][column][metric], "kind": kinds[name]}
+        for name, found in seconds.items() for batch, each in found.items()
+    ])
+    for short, metric in (("hr", "hit_rate@20"), ("mrr", "mrr@20")) for column, of in three[first].items() if of
+}  # fmt: skip
+
+# %% [markdown] tags=["aside"]
+# On the page, the choice of metric and targets is the reader's.
+
+# %%
+told = (
+    f"{palette.label_of(first)} takes {1000 * seconds[first]['1']:.2g} ms for one user, {1000 * seconds[first]['1024']:.2g} ms in batches"
 )
+exhibits.show_by(
+    {key: result_charts.latency(rows, {"hr": "hit_rate@20", "mrr": "mrr@20"}[key.split()[0]]) for key, rows in cost.items()},
+    {
+        key: f"Targets: {evaluation.COLUMNS[key.split()[1]]}. Milliseconds per user on this machine, medians. Hollow: a simple method; "
+        f"nothing beats the models on the line. {told}." for key in cost
+    },
+    alt="Two panels of models as dots, time per user on a logarithmic axis and quality: one user at a time, and 1,024.",
+)  # fmt: skip
 
 # %% [markdown]
 # ## Can its probabilities be believed?
 #
-# A softmax gives every product a probability. It is calibrated if, of all users whose first product got 20 %, a fifth
-# did look at it next. The expected calibration error is the mean distance from that.
+# A softmax is calibrated if, of all users whose first product got 20 %, a fifth did look at it next. A network is surest where it has
+# learned its examples by heart, and there it promises too much.
 
 # %%
 calibrated = {name: beyond_accuracy.calibration(evaluations[name], test.target) for name in softmaxes}
@@ -452,52 +468,55 @@ for name, (_, error) in calibrated.items():
 told = "; ".join(f"{palette.label_of(name)} is off by {100 * error:.1f} points" for name, (_, error) in calibrated.items())
 exhibits.show(
     result_charts.reliability({name: bins for name, (bins, _) in calibrated.items()}),
-    caption=f"Users in ten groups of equal size by the probability of their first product, with 95 % intervals. {told}, "
-    "on average. Below the diagonal a model promises too much.",
+    caption=f"Ten groups of users by the probability of their first product, with 95 % intervals. {told}, on average. Below the "
+    "diagonal a model promises too much.",
     alt="Share of users whose first product was the target against its probability, a line per network, and a diagonal.",
 )
 
 # %% [markdown]
 # ## For whom does it work?
 #
-# The same figures for parts of the test targets, by the history, the target, its event, and whether it was seen before.
+# The same for parts of the test targets; where the lines cross, another model serves that part better.
 
 # %%
 groups = evaluation.parts(test, counts, prepare.EVENT_LEVELS)
 cuts = evaluation.slices(evaluations, groups, test.user_ids)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The picture has room for four models: the two best on the valid users, the best baseline, and what is popular.
 
 # %%
 shown = list(dict.fromkeys([first, second, by_column["all"]["baseline"], "popular"]))
-rows = pd.concat([
-    evaluation.tidy({n: cut["models"][n] for n in shown}, ["mrr@20"]).assign(
-        slice=cut["cut"], group=cut["group"], n=cut["n"], label=lambda rows: rows.model.map(palette.label_of)
-    )
-    for cut in cuts.values()
-] or [evaluation.tidy({})])  # fmt: skip
+rows = {
+    short: pd.concat([
+        evaluation.tidy({n: cut["models"][n] for n in shown}, [metric]).assign(
+            slice=cut["cut"], group=cut["group"], n=cut["n"], label=lambda rows: rows.model.map(palette.label_of)
+        )
+        for cut in cuts.values()
+    ] or [evaluation.tidy({})])
+    for short, metric in (("hr", "hit_rate@20"), ("mrr", "mrr@20"))
+}  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Where the lines cross, another model serves that part of the customers better.
 
 # %%
 if cuts:
     easiest = max(cuts, key=lambda name: cuts[name]["models"][first]["mrr@20"])
     hardest = min(cuts, key=lambda name: cuts[name]["models"][first]["mrr@20"])
-    exhibits.show(
-        result_charts.slices(rows),
-        caption=f"MRR@20 in parts of the test set, with 95 % intervals over customers, each by itself. {palette.label_of(first)} "
-        f"finds it easiest for “{easiest}” and hardest for “{hardest}”.",
-        alt="Four panels with MRR@20 by history length, popularity of the target, event of the target, and whether it was seen before.",
+    told = f"In MRR@20, {palette.label_of(first)} finds it easiest for “{easiest}” and hardest for “{hardest}”."
+    exhibits.show_by(
+        {short: result_charts.slices(of, {"hr": "hit_rate@20", "mrr": "mrr@20"}[short]) for short, of in rows.items()},
+        dict.fromkeys(rows, f"Parts of the test set, with 95 % intervals over customers, each by itself. {told}"),
+        alt="Four panels: by history length, popularity of the target, event of the target, and whether it was seen before.",
     )
 else:
     exhibits.note(f"No part of the {len(test):,} test targets is large enough to be measured by itself.")
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The same with every baseline, to see whether a simple one is ahead anywhere:
 
-# %%
+# %% tags=["aside"]
 if cuts:
     whom = list(dict.fromkeys([first, second, *(name for name in ordered if kinds[name] == "baseline")]))
     exhibits.table(
@@ -507,33 +526,26 @@ if cuts:
         caption="MRR@20 of every baseline beside the two best models, in the same parts.",
     )  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
-# - **Untuned baselines.** A network that beats a baseline which nobody tuned has beaten nobody.
-# - **Sampled candidates.** Ranking the target among a hundred products drawn at random makes every model look better, and
-#   not all by the same amount. Here every product is a candidate.
-# - **Looking twice.** Each choice made on the test users uses them up a little. Settings, and the best model, are chosen on the
-#   valid users.
-# - **Means without intervals.** Of twenty models compared, one is ahead by luck. And a difference that is not shown may still be there: only
-#   more customers can tell.
-# - **One draw.** A run is one split and one seed, and its intervals know of the customers alone. Drawn three times, MRR@20 of the
-#   model of choice was 18.7 to 18.9 % on the default shop, with some 7,000 test targets, and 21.9 to 24.7 % on Retailrocket's
-#   log, with fewer than 400 (benchmarks/README.md holds all models, four logs and both protocols).
-# - **Offline is not online.** People click on what they are shown. A log that an old recommender shaped favours its likes.
-#
+# - **Sampled candidates.** Ranking the target among a hundred random products flatters every model. Here every product is a candidate.
+# - **Looking twice.** Each choice made on the test users uses them up a little.
+# - **One draw.** A run is one split and one seed, and its intervals know of the customers alone.
+# - **Offline is not online.** People click on what they are shown; a log that an old recommender shaped favours its likes.
+
+# %% [markdown] tags=["folded"]
 # ## Exercises
 #
 # 1. A model gives all of 101 products the same score. Which rank does the target get, and why neither 1 nor 101?
 #
 # <details><summary>Solution</summary>
 #
-# Half of the ties count as ahead: the rank that a random order would give on average. Rank 1 would reward a model for saying
+# Rank 51: half of the ties count as ahead, as in a random order on average. Rank 1 would reward a model for saying
 # nothing. It is true of the rank alone: HR@20 is 0 here, where a random order would hit in 20 of 101 cases.
 #
 # ```python
 # tied_rank = ranking.ranks(np.zeros((1, 101)), np.array([3]))
-# print(tied_rank)
 # assert tied_rank[0] == 51 and ranking.hit_rate(tied_rank, 20)[0] == 0
 # ```
 #
@@ -549,7 +561,6 @@ if cuts:
 # reciprocal = ranking.reciprocal_rank(evaluations[first].ranks, 20)
 # few = np.random.default_rng(seed).permutation(reciprocal)[: len(reciprocal) // 4]
 # widths = [np.ptp(intervals.interval(values)) for values in (reciprocal, few)]
-# print(widths[1] / widths[0])
 # assert widths[1] > widths[0]
 # ```
 #
@@ -566,31 +577,32 @@ if cuts:
 # ```python
 # pair = [evaluations[name].ranks for name in (first, second)]
 # oracle = ranking.reciprocal_rank(np.minimum(*pair), 20).mean()
-# print(f"{oracle:.1%} against {results[first]['mrr@20']:.1%}")
 # assert oracle >= results[first]["mrr@20"]
 # ```
 #
 # </details>
 
-# %% [markdown]
-# ## What the page needs
-#
+# %% [markdown] tags=["aside"]
 # The model of choice first. Where the tied recommender has a part in it, the decay is the one that it learned.
 
 # %%
-chosen = keras.saving.load_model(run / "recommender_tied.keras").findings() if first in ("tied", "ranked") else choice
+chosen = tied.load(run / "recommender_tied.keras").findings() if first in ("tied", "ranked") else choice
 best = {
     "model": first,
     "runner_up": second,
     "embedding": choice["embedding"],
     "decay": float(f"{chosen['decay']:.3g}"),
     "decay_time": chosen["decay_time"],
+    "user_decay": {name: choice[name] for name in ("decay", "decay_time")},
+    "over_popular": evaluation.difference(
+        evaluations[first].ranks, evaluations["popular"].ranks, test.user_ids, seed=seed, measure=ranking.hit_rate
+    ),
     "gain": margin,
     "test_best": best_on_test,
     "regret": regret,
 }
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The page shows where the recommender that leaves the pipeline fails, and follows a few test customers visit by visit. For the one it needs the
 # place of every test target by every model:
 
@@ -599,7 +611,7 @@ places = journeys.ranks(test, product_ids, {name: evaluations[name].ranks for na
 with run_files.atomic(run / "test_ranks.parquet") as temporary:
     places.to_parquet(temporary, index=False)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # For the other, what was recommended to these few after each visit, with the parts that sum to each score:
 
 # %%
@@ -607,12 +619,12 @@ leaves, explain = leaving["model"], None
 if leaves == "ranked":
     explain = partial(ranked.explain, ranker)
 elif leaves == "tied":
-    explain = partial(tied.explain, keras.saving.load_model(run / "recommender_tied.keras"))
+    explain = partial(tied.explain, tied.load(run / "recommender_tied.keras"))
 few = journeys.choose(test, evaluations[leaves].ranks, seed=seed)
 with run_files.atomic(run / "journeys.parquet") as temporary:
     journeys.follow(test, few, product_ids, networks[leaves], explain).to_parquet(temporary, index=False)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # All figures go into metrics.json, from which the page and the comparison of runs are made. What can be known has a row among the
 # models, of a kind of its own.
 
@@ -625,7 +637,7 @@ rows = results | {
 run_files.write_json(run / "metrics.json", {
     "protocol": data["protocol"], "target_event": data["target_event"], "best": best, "models": rows, "slices": cuts,
     "columns": by_column, "embeddings": checks,
-    "data": data | {"coverage": checks[choice["embedding"]]["coverage"]}, "timings": {"latency": seconds},
+    "data": data | {"coverage": checks[choice["embedding"]]["coverage"], "licence": licence}, "timings": {"latency": seconds},
 })  # fmt: skip
 
 # %% [markdown]
@@ -638,10 +650,8 @@ told_of = {
     for key, name in strongest.items()
 }
 exhibits.takeaways([
-    f"The valid users chose {palette.label_of(first)}. On the test users its HR@20 is {results[first]['hit_rate@20']:.1%}, and "
-    f"{against} in MRR@20.",
-    f"MRR@20 beside the best baseline of each column: {'; '.join(told_of.values())}.",
-    f"Its lead over {palette.label_of(second)} is {'beyond chance' if intervals.clear(lead) else 'not shown to differ from 0'}: "
-    f"{100 * lead['gain']:.2f} points of MRR@20 (paired, Holm's p {intervals.p_text(lead)}).",
-    f"An answer of {palette.label_of(first)} takes {1000 * seconds[first]['1']:.2g} ms here; {told}.",
+    f"The valid users chose {palette.label_of(first)}; on the test users {against} in MRR@20. Beside the best baseline of each column: "
+    f"{'; '.join(told_of.values())}.",
+    f"Its lead over {palette.label_of(second)} is {'beyond chance' if intervals.clear(lead) else 'not shown to differ from 0'} "
+    f"(corrected, p {intervals.p_text(lead)}).",
 ])  # fmt: skip

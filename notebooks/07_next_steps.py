@@ -3,7 +3,7 @@
 #   jupytext:
 #     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
-#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     notebook_metadata_filter: kernelspec,jupytext,shelfspace,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -12,6 +12,16 @@
 #     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
+#   shelfspace:
+#     reads:
+#     - products.parquet
+#     - product_embeddings/*
+#     - sequences.parquet
+#     - searches.parquet
+#     - decay.json
+#     - shop/truth_complements.parquet
+#     writes:
+#     - next_steps.json
 # ---
 
 # %% [markdown]
@@ -20,8 +30,7 @@
 # In this notebook you will
 #
 # - try what the article's author would have tried next, each as one switch on the default;
-# - work one of them through by hand: what a visit weighs in the user embedding;
-# - compare all of them, in quality and cost, on the same targets;
+# - work one of them through by hand: what a visit weighs;
 # - see whether products that nobody clicked can be found.
 
 # %% tags=["parameters"]
@@ -36,23 +45,22 @@ cold_share = 0.1  # share of the products that are hidden to see how new ones fa
 images = ""  # folder with a picture of each product, named by its id; empty: none
 seed = 0  # of everything random; from 0 to 4294967295
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The trials use the vectors and models that the chapters before left in the run folder.
 
 # %%
-import keras
 import numpy as np
 import pandas as pd
 
 from shelfspace.files import run_files
-from shelfspace.models import baselines, tied
+from shelfspace.models import baselines
 from shelfspace.page import exhibits, palette
 from shelfspace.sequences import arrays
 from shelfspace.trials import gains, truths, variants
 from shelfspace.vectors import embeddings
 from shelfspace.vectors import images as pictures
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # A sample of the users takes part, so that all variants can be trained.
 
 # %%
@@ -66,10 +74,11 @@ choice = run_files.read_json(run / "decay.json")
 # ## One switch at a time
 #
 # The article ends with a list of what to try next. Each entry is a switch here, and a variant is the default with that
-# switch on. All share training visits, passes, decay and targets, and recommend the products nearest to the decayed user
-# embedding. So what a variant gains is what its switch is worth, *at this budget*, smaller than that of the second chapter.
-#
-# Some switches need more than visits: the searches of the log, or pictures of the products.
+# switch on: what a variant gains is what its switch is worth, *at this budget*, smaller than that of the second chapter.
+
+# %% [markdown] tags=["aside"]
+# All share training visits, passes, decay and targets, and recommend the products nearest to the decayed user
+# embedding. Some switches need more than visits: the searches of the log, or pictures of the products.
 
 # %%
 asked = pd.read_parquet(run / "searches.parquet")
@@ -77,7 +86,7 @@ product_ids = products.product_id.to_numpy().astype(str)
 folder = pictures.of_folder(images, product_ids, seed=seed) if images else None
 material = variants.gather(table, products, asked=asked, pictures=folder)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Not every log can tell every variant: one without purchases knows no goal, one without categories no market.
 
 # %%
@@ -85,11 +94,11 @@ left_out = {variant.name: why for variant in variants.VARIANTS if (why := varian
 for sentence in left_out.values():
     exhibits.note(sentence)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The others are these. Two need a word: a *global positive* lets each click of a session know what was bought at its end, at
 # whatever distance, and *negatives of the category* make the vectors say what tells one phone from another.
 
-# %%
+# %% tags=["aside"]
 chosen = [variant for variant in variants.VARIANTS if variant.name not in left_out]
 exhibits.table(
     pd.DataFrame([{"variant": one.label, "what it raises, or does": one.formula, "after": one.source} for one in chosen]),
@@ -97,7 +106,7 @@ exhibits.table(
     "it; k: noise; b: what the visit's session bought, or StarSpace's label; e: an event.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The number of passes follows from the budget, and the decay is the one that the fourth chapter chose for each trainer.
 
 # %%
@@ -108,24 +117,18 @@ settings = variants.Settings(
     counts=tuple(float(count) for count in event_counts.split(",")), market=market, seed=seed,
 )  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # With every switch off, the trainer is that of the second chapter; each switch adds its terms to the same code.
 
 # %%
 made = variants.train(material, settings)
 switched = [name for name in made if made[name].variant.base]
 
-# %% [markdown]
-# Models from the chapters before stand beside the variants. The first is the tied recommender of the fifth.
+# %% [markdown] tags=["aside"]
+# Beside the variants stand the vectors of the second chapter, with all the passes that they had.
 
 # %%
-learned = keras.saving.load_model(run / "recommender_tied.keras")
-known = {"tied": (palette.label_of("tied"), tied.recommend(learned), material, 4 * learned.count_params() / 1e6)}
-
-# %% [markdown]
-# The others are the vectors of the second chapter, with all the passes that they had.
-
-# %%
+known = {}
 for name, decay in settings.decays.items():
     longer = embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), material.product_ids)
     model = baselines.nearest_to_user(*longer, **decay)
@@ -133,7 +136,7 @@ for name, decay in settings.decays.items():
 made |= {name: variants.outside(name, *values) for name, values in known.items()}
 label = {name: one.variant.label for name, one in made.items()}
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Everything is measured twice: on the test targets, and with some products hidden from all training, as if they were new.
 
 # %%
@@ -143,25 +146,24 @@ found = gains.measure(made, hidden, variants.cold(material, settings, made, hidd
 # %% [markdown]
 # ## One switch by hand: what a visit weighs
 #
-# A visit that ended in the cart says more than a glance, and one that ended in a purchase may say that the wish is
-# fulfilled. In the user embedding that is a factor $b$ for each kind of event $e_i$:
+# A visit that ended in the cart says more than a glance. In the user embedding that is a factor $b$ for each kind of event $e_i$:
 #
 # $$w_i \propto b(e_i)\, e^{-d\,t_i}$$
 #
-# By hand: a view, a day later an add to cart, and $d = \ln 2$, so that a day halves the weight.
+# By hand: a view, a day later an add to cart with $b = 3$, and $d = \ln 2$.
 
 # %%
-visits = pd.DataFrame({"visit": ["view", "add to cart"], "days old": [1, 0], "b": [1, 3]})
-for head, factor in (("weight without b", 1), ("weight with b", visits.b)):
-    weight = factor * np.exp(-np.log(2) * visits["days old"])
-    visits[head] = weight / weight.sum()
-exhibits.table(visits, caption="The weights are 1/3 and 2/3 without the factor, 1/7 and 6/7 with it; either way they sum to 1.")
+weights = {}
+for head, b in (("without the factor", [1, 1]), ("with it", [1, 3])):
+    raw = np.array(b) * np.exp(-np.log(2) * np.array([1, 0]))
+    weights[head] = raw / raw.sum()
+exhibits.note("The weights are " + " and ".join(f"{w[0]:.2f}, {w[1]:.2f} {head}" for head, w in weights.items()) + ".")
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Which $b$ is best, the valid users say. The vectors stay as they are, and every combination is tried on these users, so
 # their own figure flatters the best.
 
-# %%
+# %% tags=["aside"]
 if "word2vec_learned" in made:
     grid = 100 * made["word2vec_learned"].tried.pivot(index="add_to_cart", columns="purchase", values="mrr@20")
     best_b = ", ".join(f"{count:g}" for count in made["word2vec_learned"].chosen.values())
@@ -172,21 +174,25 @@ if "word2vec_learned" in made:
     )  # fmt: skip
 
 # %% [markdown]
-# On the test users the chosen factors are tried once. The gain is a paired difference on the same targets. (The tied recommender
-# has factors of its own, which share their work with attention and the bonus for products seen before; so they differ.)
+# Which $b$ is best, the valid users say; on the test users the chosen factors are tried once, in pairs. (The tied recommender has factors
+# of its own, which share their work with attention and the bonus for products seen before; so they differ.)
 
 # %%
 if "word2vec_learned" in made:
     before, after = (found[name]["mrr@20"] for name in ("word2vec", "word2vec_learned"))
     exhibits.note(
-        f"MRR@20 on the test users is {before['value']:.1%} without the factors and {after['value']:.1%} with them, in points "
-        f"{gains.points(after)}. The verdict: {gains.standing(found['word2vec_learned'])}."
+        f"With a view, an add to cart and a purchase counting {best_b}, MRR@20 is {after['value']:.1%} against {before['value']:.1%}, in "
+        f"points {gains.points(after)}. The verdict: {gains.standing(found['word2vec_learned'])}."
     )
 
 # %% [markdown]
 # ## All switches in one table
 #
-# The same for every switch, with what its answers cost: one user at a time, from the history to twenty products.
+# With so many comparisons, some differ by luck, so the intervals hold all at once (Bonferroni). Where one holds 0, no difference is
+# shown.
+
+# %% [markdown] tags=["aside"]
+# What its answers cost is measured for every switch, too: one user at a time, from the history to twenty products.
 
 # %%
 costs = pd.DataFrame([
@@ -197,12 +203,10 @@ costs = pd.DataFrame([
     for name, one in made.items()
 ])  # fmt: skip
 
-# %% [markdown]
-# With so many comparisons, some differ by luck. So the intervals are as wide as it takes for all of them together to hold
-# in 95 % (Bonferroni). Where one holds 0, the two are *level*: no difference is shown, which does not show that there is
-# none. *To the cart* is HR@20 of the targets that were put in the cart or bought; *new products* have a section below.
+# %% [markdown] tags=["aside"]
+# *To the cart* is HR@20 of the targets that were put in the cart or bought; *new products* have a section below.
 
-# %%
+# %% tags=["aside"]
 heads = {"train_s": "train s", "user_ms": "ms per user", "megabytes": "MB"}
 exhibits.table(
     gains.overview(made, found).join(costs[list(heads)].rename(columns=heads)),
@@ -212,7 +216,19 @@ exhibits.table(
     f"word2vec had {settings.sg_epochs} passes, StarSpace {settings.ss_epochs}.",
 )
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
+# Those that a shop would look at first: the gains beyond chance, and the losses.
+
+# %%
+verdict_of = {name: gains.standing(found[name]) for name in switched}
+rows = [(verdict, [label[name] for name in switched if verdict_of[name] == verdict]) for verdict in dict.fromkeys(verdict_of.values())]
+exhibits.table(
+    pd.DataFrame([{"verdict": verdict, "switches": len(names), "which": "; ".join(names)} for verdict, names in rows]),
+    formats={"which": str},
+    caption=f"Against the default of the same trainer, on {len(material.test):,} test targets, by MRR@20.",
+)
+
+# %% [markdown] tags=["aside"]
 # The approximate search walks a graph of neighbours in place of comparing with every product. Does that pay on a
 # catalogue of this size?
 
@@ -227,16 +243,16 @@ if "word2vec_graph" in made:
 # %% [markdown]
 # ## Products that nobody clicked
 #
-# Only what is known of the hidden products can place them: their features in StarSpace, their words where searches taught
-# what words mean, or, as Airbnb does, the three products most like them. But a place in the list that a new product takes,
-# another one loses, so the targets *beside* the new ones are watched as well.
+# Only what is known of a new product can place it: its features in StarSpace, its words where searches taught what words mean, or, as
+# [Airbnb](https://doi.org/10.1145/3219819.3219885) does, the three products most like it. A place that a new product takes, another loses,
+# so the targets *beside* the new ones are watched as well.
 
 # %%
 places = [name for name in made if found[name].get("cold") and found[name]["cold"]["value"]]
 placing = [name for name in made if name in ("word2vec", "starspace", *places)]
 new, rest = (found["word2vec"][measure]["n"] for measure in ("cold", "others"))
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The defaults stand first; those that find no new product are left out.
 
 # %%
@@ -253,7 +269,7 @@ exhibits.table(
 # ## Is the truth recovered?
 #
 # What was bought at the end of a session that no embedding was trained on: how often is it among the twenty products
-# nearest to a visit that led there? And in the simulated shop, which knows its complements: how often are these?
+# nearest to a visit that led there? And the complements that the simulated shop knows?
 
 # %%
 bought, truth = truths.missions(table, material.product_ids), run / "shop" / "truth_complements.parquet"
@@ -261,17 +277,17 @@ pairs = {"bought": bought} if len(bought) else {}
 if truth.exists():
     pairs["complement"] = truths.complements(pd.read_parquet(truth), material.product_ids)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Those are asked whose switch changes how the clicks alone are learned from.
 
 # %%
 trained = [name for name in made if set(made[name].variant.switches) <= {"weights", "goals", "market"} and name not in known]
 recovered = truths.recover(made, pairs, trained, seed)
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # The share of pairs that each variant recovers:
 
-# %%
+# %% tags=["aside"]
 sizes = " and ".join(f"{len(of):,} ({kind})" for kind, of in pairs.items())
 if pairs:
     exhibits.table(
@@ -282,16 +298,25 @@ if pairs:
 else:
     exhibits.note("No purchase is a target, and there is no known truth (`data=shop` has one), so nothing can be recovered.")
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
+# In short:
+
+# %%
+for kind in pairs:
+    most = max(trained, key=lambda name: recovered[name][kind]["value"])
+    exhibits.note(
+        f"{kind.capitalize()}: the default finds {recovered['word2vec'][kind]['value']:.1%}; most finds “{label[most]}”, "
+        f"{recovered[most][kind]['value']:.1%}."
+    )
+
+# %% [markdown] tags=["folded"]
 # ## What could go wrong
 #
-# - **One budget is one point.** A variant that needs longer to learn looks worse here than it is. Raise `sg_visits` and
-#   `ss_examples` before you give one up.
-# - **Many comparisons.** The correction makes luck rare and hides small gains in return. Believe what repeats with another
-#   seed, and on another log.
-# - **Searches that tell the target.** The query just before the target names what the user wants, and is left out here. A
-#   shop that knows it in time should use it.
-#
+# - **One budget is one point.** A variant that needs longer to learn looks worse here than it is.
+# - **Many comparisons.** Believe what repeats with another seed, and on another log.
+# - **Searches that tell the target.** The query just before the target is left out here; a shop that knows it in time should use it.
+
+# %% [markdown] tags=["folded"]
 # ## Exercises
 #
 # 1. With the weights $b$ of all events doubled, what changes in the user embedding?
@@ -303,7 +328,6 @@ else:
 # ```python
 # some = material.test[:50]
 # one, twice = (baselines.nearest_to_user(*longer, 0.1, event_weights=b)(some) for b in ((1, 3, 5), (2, 6, 10)))
-# print(np.abs(one - twice).max())
 # assert np.allclose(one, twice, atol=1e-5)
 # ```
 #
@@ -313,21 +337,20 @@ else:
 #
 # <details><summary>Solution</summary>
 #
+# Compare the two shares: where that of the cart is larger, carts are filled from what was looked at before.
+#
 # ```python
 # from shelfspace.measure import evaluation, ranking
 #
 # ranks = evaluation.evaluate(made["word2vec"].model, material.test).ranks
 # hits, seen, cart = ranking.hit_rate(ranks, 20), material.test.seen(), material.test.target_event > 0
 # shares = {name: hits[part & seen].sum() / max(1, hits[part].sum()) for name, part in (("all", cart | True), ("cart", cart))}
-# print(shares)
-# assert 0 <= shares["all"] <= 1
+# assert 0 <= shares["all"] <= 1 and 0 <= shares["cart"] <= 1
 # ```
 #
 # </details>
 
-# %% [markdown]
-# ## What the page needs
-#
+# %% [markdown] tags=["aside"]
 # The figures of every variant go into next_steps.json, each with its costs and what the valid users chose.
 
 # %%
@@ -335,7 +358,7 @@ figures = {name: found[name] | {"label": label[name], "base": one.variant.base, 
 for row in costs.replace({np.nan: None}).to_dict("records"):
     figures[row.pop("model")] |= row
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # Beside them stand the verdicts as sentences, and what the log could not tell.
 
 # %%
@@ -349,25 +372,23 @@ run_files.write_json(run / "next_steps.json", {
 # %% [markdown]
 # ## Takeaways
 #
-# Three results matter: the best switch, the best for new products, and the best of all. The valid users choose each, and
-# the test users say what it is worth.
+# The valid users choose each of these, and the test users say what it is worth.
 
 # %%
 valid = {name: one["valid"] for name, one in found.items()}
-top = max(switched, key=lambda name: valid[name] - valid[made[name].variant.base], default="tied")
+top = max(switched, key=lambda name: valid[name] - valid[made[name].variant.base], default="word2vec_before")
 newest, best = max(places, key=valid.get, default=None), max(valid, key=valid.get)
 helps = [name for name in switched if found[name]["mrr@20"]["ci95"][0] > 0]
 
-# %% [markdown]
+# %% [markdown] tags=["aside"]
 # In sentences:
 
 # %%
-time_of = costs.set_index("model").user_ms
 exhibits.takeaways([
     f"{len(helps)} of {len(switched)} switches gain MRR@20 beyond chance at this budget; “{label[top]}”, which gains most on the "
     f"valid users, brings {gains.points(found[top]['mrr@20'], ' points')} on the test users.",
     *([f"Of products that nobody clicked, “{label[newest]}”, best on the valid users of those that can, finds "
        f"{found[newest]['cold']['value']:.1%} in twenty tries, the default none."] if newest else []),
-    f"The valid users choose “{label[best]}”, with an MRR@20 of {found[best]['mrr@20']['value']:.1%} on the test users. Its answers "
-    f"take {time_of[best]:.2g} ms, those of the default, with {found['word2vec']['mrr@20']['value']:.1%}, {time_of['word2vec']:.2g} ms.",
+    f"Of all, the valid users choose “{label[best]}”, with an MRR@20 of {found[best]['mrr@20']['value']:.1%} on the test users; that of "
+    f"the default is {found['word2vec']['mrr@20']['value']:.1%}.",
 ])  # fmt: skip

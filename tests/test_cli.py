@@ -42,7 +42,7 @@ def test_report_hands_on_what_was_given_and_tells_how_to_get_it_again(asked, mon
     words = ["--data", "log.csv", "--columns", "user_id=u", "--out", "x y", "-p", "decay=0.2", "-f", file, "--from", "04"]
     assert call(monkeypatch, "report", *words) == 0
     assert asked == [{
-        "data": "log.csv", "out": Path("x y"), "columns": "user_id=u", "start": "04", "only": None, "given": {"dim": 64, "decay": "0.2"},
+        "data": "log.csv", "out": Path("x y"), "columns": "user_id=u", "start": "04", "only": None, "jobs": None, "given": {"dim": 64, "decay": "0.2"},
         "folder": places.NOTEBOOKS,
         "command": "shelfspace report --data log.csv --columns user_id=u --out 'x y' -p dim=64 -p decay=0.2",
     }]  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -22,7 +23,7 @@ from shelfspace.page import report
 from shelfspace.run import execution, pipeline
 
 RECORDS = (".stages/01_first.json", ".stages/02_second.json", ".stages/report.json", ".stages/made/first.json.json", ".stages/files")
-FILES = ("first.json", "metrics.json", "params.json", "report.html", "notebooks/01_first.ipynb", "notebooks/02_second.ipynb")
+FILES = ("first.json", "metrics.json", "params.json", "report.html", "card.md", "notebooks/01_first.ipynb", "notebooks/02_second.ipynb")
 FOLDERS = (".stages", ".stages/made", "notebooks")
 MINE = (
     "thesis.txt",
@@ -42,15 +43,18 @@ SHAPES = (
 )  # fmt: skip
 
 
-def in_process(stage, values, final) -> None:
+def in_process(work, line) -> execution.Executed:
     """Run a notebook here, which takes no time, instead of in a kernel."""
     space: dict = {}
-    with run_files.atomic(final) as temporary:
-        for cell in stage.notebook.cells:
+    with run_files.atomic(work.final) as temporary, tempfile.NamedTemporaryFile() as ledger, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(run_files.LEDGER, ledger.name)
+        patch.setenv(run_files.CODE, work.kernel.environment[run_files.CODE])
+        for cell in work.stage.notebook.cells:
             if cell.cell_type == "code":
                 exec(cell.source, space)
-                space |= values if "parameters" in cell.metadata.get("tags", ()) else {}
-        nbformat.write(stage.notebook, temporary)
+                space |= work.values if "parameters" in cell.metadata.get("tags", ()) else {}
+        nbformat.write(work.stage.notebook, temporary)
+        return execution.Executed(0.0, tuple(Path(json.loads(line)) for line in Path(ledger.name).read_text().splitlines()))
 
 
 def page(out: Path) -> Path:
@@ -68,12 +72,12 @@ def whole(tmp_path_factory):
     notebooks.mkdir()
     (notebooks / "01_first.py").write_text(HEADER + FIRST_STAGE.replace(
         'run_files.write_json(run / "first.json", {"size": size, "data": data})',
-        'run_files.once(run, "first.json", lambda path: path.write_text(f\'{{"size": {size}}}\'))',
+        'run_files.once(run, "first.json", lambda path, size: path.write_text(f\'{{"size": {size}}}\') and None, size=size)',
     ))  # fmt: skip
     (notebooks / "02_second.py").write_text(HEADER + SECOND_STAGE)
     known = stages.stages(notebooks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execution, "run", in_process)
+        patch.setattr(execution.Work, "run", in_process)
         patch.setattr(pipeline, "_commit", lambda: None)
         patch.setattr(stages, "stages", lambda folder: known)
         patch.setattr(report, "render", page)
@@ -152,6 +156,7 @@ def test_any_damage_is_mended_or_refused_and_nothing_of_the_users_is_lost(whole,
     if code == 0 and "--only" not in words:
         own = words if "size=4" in words else []
         assert json.loads((out / "report.html").read_text())["popular"]["hit_rate@20"] == (0.08 if own else 0.06)
+        assert (out / "card.md").read_text().startswith("# Model card: ")
         assert call(out, *own) == 0
         assert capfd.readouterr().out.count("reused") == 3
     shutil.rmtree(out)
@@ -175,6 +180,7 @@ def test_a_folder_that_is_no_runs_keeps_all_its_files_whatever_their_names(whole
     "name, text, said",
     [
         ("report.html", "<p>forged", ["reused", "reused", "rebuilt: report.html was changed"]),
+        ("card.md", "# forged", ["reused", "reused", "rebuilt: card.md was changed"]),
         ("notebooks/01_first.ipynb", "{", ["rebuilt: notebooks/01_first.ipynb was changed", "reused", " s"]),
         ("first.json", '{"size": 99}', ["rebuilt: first.json was changed", "reused", " s"]),
         (".stages/01_first.json", '{"outputs": []}', ["rebuilt: its record was damaged", "reused", " s"]),

@@ -1,13 +1,40 @@
-"""The map of the data flow: read from the records and the code of a run, not drawn by hand."""
+"""The map of the data flow: read from the records of a run and the heads of its notebooks, which say what their code does."""
 
 from __future__ import annotations
 
+import ast
+import fnmatch
+
 import nbformat
+import pytest
 from bs4 import BeautifulSoup
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_notebook
 
 from shelfspace.files import run_files, stages
 from shelfspace.page import dataflow
+
+
+def paths(code: str) -> set[str]:
+    """The files of a run that some code names, as ``run / "vectors" / f"{name}.parquet"``: patterns, with * for what is filled in."""
+    found, inner = set(), set()
+    for node in ast.walk(ast.parse(code)):  # outer nodes come before inner ones
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and node not in inner:
+            parts, left = [], node
+            while isinstance(left, ast.BinOp) and isinstance(left.op, ast.Div):
+                inner |= {left, left.right}
+                parts.append(text(left.right))
+                left = left.left
+            path = "/".join(reversed(parts))
+            found.add(path if "." in path else f"{path}/*")
+        elif isinstance(node, ast.Constant | ast.JoinedStr) and node not in inner and text(node).endswith((".json", ".parquet", ".keras")):
+            found.add(text(node))
+    return {path for path in found if not path.startswith(("*", "."))}
+
+
+def text(node: ast.expr) -> str:
+    """A literal as it stands, an f-string with * for what it fills in, and * for anything else."""
+    pieces = node.values if isinstance(node, ast.JoinedStr) else [node]
+    return "".join(piece.value if isinstance(piece, ast.Constant) and isinstance(piece.value, str) else "*" for piece in pieces)
 
 
 def test_paths_that_code_names():
@@ -19,25 +46,54 @@ c = (run / "shop").glob("*")
 d = read(run, "metrics.json")
 e = 3 / 4 / count
 f = run / name
+g = f"tables/{name}.parquet"
 """
-    assert dataflow._paths(code) == {"products.parquet", "vectors/*.parquet", "shop/*", "metrics.json"}
+    assert paths(code) == {"products.parquet", "vectors/*.parquet", "shop/*", "metrics.json", "tables/*.parquet"}
+
+
+@pytest.mark.parametrize("stage", stages.stages(), ids=lambda stage: stage.name)
+def test_a_notebook_declares_every_file_that_it_names(stage):
+    code = "\n".join(cell.source for cell in stage.notebook.cells if cell.cell_type == "code")
+    assert stage.reads != ("*",) or stage.writes != ("*",)
+    for path in paths(code):
+        assert stage.does_read(path) or stage.does_write(path), f"{stage.name} names {path} and declares it nowhere"
+    tags = {tag for cell in stage.notebook.cells for tag in cell.metadata.get("tags", ())}
+    assert set(stage.parts) <= tags
+
+
+def test_what_a_run_wrote_was_declared(small_run):
+    for stage in stages.stages():
+        record = run_files.read_record(small_run.folder, stage.name)
+        assert record["outputs"] and all(stage.does_write(name) for name in record["outputs"]), stage.name
+        unwritten = [pattern for pattern in stage.writes if not any(fnmatch.fnmatch(name, pattern) for name in record["outputs"])]
+        assert set(unwritten) <= {"user_tables/*"}, stage.name  # which a scheduler's tasks write
+
+
+def test_a_stage_waits_for_those_whose_files_it_reads():
+    by_number = {stage.name[:2]: stage for stage in stages.stages()}
+    waits = {
+        number: {other for other, earlier in by_number.items() if other < number and stage.waits_for(earlier)}
+        for number, stage in by_number.items()
+    }
+    assert waits["03"] == {"01", "02"} and waits["04"] == {"01", "02"}
+    assert "03" not in waits["05"] and {"03", "05"} <= waits["06"] and not {"05", "06"} & waits["07"]
 
 
 def test_who_wrote_and_who_reads(tmp_path):
-    cells = {
-        "01_first": '(run / "a.json").write_text("")',
-        "02_second": 'x = run / "a.json"; y = run / "v" / f"{n}.parquet"',
-        "03_third": 'x = run / "v" / f"{chosen}.parquet"; y = run / "v"',
+    heads = {
+        "01_first": {"writes": ["a.json"]},
+        "02_second": {"reads": ["a.json"], "writes": ["v/*", "lonely.parquet"]},
+        "03_third": {"reads": ["v/*"], "writes": ["metrics.json"]},
     }
     outputs = {"01_first": ["a.json"], "02_second": ["v/one.parquet", "v/two.parquet", "lonely.parquet"], "03_third": ["metrics.json"]}
-    for stage, code in cells.items():
+    for stage, head in heads.items():
         record = {"stage": stage, "key": "0" * 64, "seconds": 1, "outputs": dict.fromkeys(outputs[stage], "0" * 64)}
         run_files.write_json(tmp_path / ".stages" / f"{stage}.json", record)
         (tmp_path / "notebooks").mkdir(exist_ok=True)
-        nbformat.write(new_notebook(cells=[new_code_cell(code)]), tmp_path / "notebooks" / f"{stage}.ipynb")
+        nbformat.write(new_notebook(metadata={"shelfspace": head}), tmp_path / "notebooks" / f"{stage}.ipynb")
     (tmp_path / "a.json").write_text("12345")
     stages, files = dataflow.read(tmp_path)
-    assert stages == [*cells, "report"]
+    assert stages == [*heads, "report"]
     assert files == [
         dataflow.File("the log", -1, (0,), 0),
         dataflow.File("a.json", 0, (1,), 5),

@@ -750,7 +750,7 @@ def test_bad_input_gets_one_sentence(tmp_path, files, columns, sentence):
 
 def test_files_that_cannot_be_had(tmp_path, monkeypatch):
     write(tmp_path, "events.csv", GOOD)
-    write(tmp_path, "events.xlsx", "x")
+    write(tmp_path, "events.ods", "x")
     (tmp_path / "empty").mkdir()
     (tmp_path / "pipes").mkdir()
     os.mkfifo(tmp_path / "pipes" / "pipe.csv")
@@ -759,10 +759,10 @@ def test_files_that_cannot_be_had(tmp_path, monkeypatch):
         (tmp_path / "no" / "event.csv", "event.csv does not exist$"),
         (tmp_path / "*.parquet", "no file matches"),
         (
-            tmp_path / "events.xlsx",
-            "events.xlsx is not a kind of file that can be read; save the sheet as CSV first; what fits",
+            tmp_path / "events.ods",
+            "events.ods is not a kind of file that can be read; save the sheet as .xlsx or CSV first; what fits",
         ),
-        (tmp_path / "empty", "holds no event log .*json.$"),
+        (tmp_path / "empty", "holds no event log .*xlsx.$"),
         ([], "the list of files is empty"),
         (tmp_path / "pipes", "pipe.csv is a pipe or a device; a file would fit$"),
         ("/dev/null", "null is a pipe or a device"),
@@ -895,7 +895,7 @@ def test_a_log_that_is_another_than_the_pipeline_saw_is_refused(tmp_path, monkey
     path = write(tmp_path, "log.csv", GOOD)
     run_files.write_json(tmp_path / "params.json", {"input": {"fingerprint": sources.fingerprint(path)}})
     assert events.announced(tmp_path, str(path)) == ""  # a notebook by hand
-    monkeypatch.setenv(run_files.KEY, "key")
+    monkeypatch.setenv(run_files.CODE, "key")
     assert events.announced(tmp_path, "shop") == ""
     expected = events.announced(tmp_path, str(path))
     assert events.read(path, expected=expected).rows == 3
@@ -923,3 +923,130 @@ def test_a_given_connection_is_left_clean_after_a_refusal(tmp_path):
     with pytest.raises(ValueError):
         events.read(write(tmp_path, "log.csv", HEADER), connection=connection)
     assert connection.con.execute("SHOW ALL TABLES").fetchall() == []
+
+
+# A shop's own export
+
+
+@pytest.mark.parametrize(
+    "first, second, form",
+    [
+        ("31.05.2024", "01.06.2024", "%d.%m.%Y"),
+        ("05/31/2024", "06/01/2024", "%m/%d/%Y"),
+        ("31/05/2024 14:03", "01/06/2024 09:15", "'%d/%m/%Y %H:%M'"),
+        ("31-05-2024 14:00", "01-06-2024 09:00", "'%d-%m-%Y %H:%M'"),
+        ("31.05.2024, 14:03:09", "01.06.2024, 00:00:01", "'%d.%m.%Y, %H:%M:%S'"),
+        ("31 May 2024", "01 Jun 2024", "'%d %b %Y'"),
+        ("05/31/2024 02:03 PM", "06/01/2024 11:00 AM", "'%m/%d/%Y %I:%M %p'"),
+    ],
+)
+def test_a_usual_form_of_times_is_named_and_then_read(tmp_path, first, second, form):
+    cells = f'u,p,"{first}"\nu,q,"{second}"\nv,p,"{second}"\n'
+    write(tmp_path, "log.csv", HEADER + cells)
+    with pytest.raises(ValueError, match="cannot be read as a time") as refused:
+        events.read(tmp_path / "log.csv")
+    assert f"; --time-format {form} would read them" in str(refused.value)
+    log = events.read(tmp_path / "log.csv", time_format=form.strip("'"))
+    found = [row[0] for row in rows(log, "timestamp")]
+    assert [moment.date() for moment in found] == [datetime.date(2024, 5, 31), datetime.date(2024, 6, 1), datetime.date(2024, 6, 1)]
+    assert (found[0].hour, found[0].minute) == ((14, 3) if ":03" in first else (14, 0) if "14" in first else (0, 0))
+
+
+def test_where_the_order_of_day_and_month_is_open_both_are_named(tmp_path):
+    write(tmp_path, "log.csv", HEADER + "u,p,05/06/2024\nu,q,06/07/2024\n")
+    with pytest.raises(ValueError, match="--time-format %d/%m/%Y or --time-format %m/%d/%Y would read them$"):
+        events.read(tmp_path / "log.csv")
+    days = {form: rows(events.read(tmp_path / "log.csv", time_format=form), "timestamp")[0][0] for form in ("%d/%m/%Y", "%m/%d/%Y")}
+    assert days == {"%d/%m/%Y": at(2024, 6, 5), "%m/%d/%Y": at(2024, 5, 6)}
+
+
+def test_times_of_a_form_with_a_zone_become_utc_and_what_has_another_form_is_counted(tmp_path):
+    write(
+        tmp_path,
+        "log.csv",
+        HEADER + "u,p,31.05.2024 01:00 +0200\nu,q,31.05.2024 01:00 +0000\n" + "u,q,2024-05-31T02:00:00Z\n" * 200 + "u,q,soon\n",
+    )
+    log = events.read(tmp_path / "log.csv", time_format="%d.%m.%Y %H:%M %z")
+    assert [row[0] for row in rows(log, "timestamp")][:3] == [at(2024, 5, 30, 23), at(2024, 5, 31, 1), at(2024, 5, 31, 2)]
+    assert log.dropped == {"unreadable timestamp": 1}
+
+
+def test_a_form_changes_nothing_where_times_are_no_text(tmp_path):
+    path = parquet(
+        tmp_path / "log.parquet",
+        "SELECT 'u' AS user_id, 'p' || i AS product_id, TIMESTAMP '2024-05-31 10:00:00' AS timestamp FROM range(3) r(i)",
+    )
+    assert {row[0] for row in rows(events.read(path, time_format="%d.%m.%Y"), "timestamp")} == {at(2024, 5, 31, 10)}
+
+
+@pytest.mark.parametrize("form", ["%H:%M", "%Q.%Y.%d", "day", "%Y'; DROP TABLE x; --"])
+def test_a_form_that_says_no_day_is_refused(tmp_path, form):
+    write(tmp_path, "log.csv", GOOD)
+    with pytest.raises(ValueError, match="--time-format is .*; it must say the day"):
+        events.read(tmp_path / "log.csv", time_format=form)
+
+
+@pytest.mark.parametrize(
+    "head, offered",
+    [
+        ("household_id,product_id,transaction_timestamp", "user_id=household_id,timestamp=transaction_timestamp"),
+        ("Kunde,Artikel,Datum", "user_id=Kunde,product_id=Artikel,timestamp=Datum"),
+        ("kunde_id,artikel_nr,Kaufdatum,Preis", "user_id=kunde_id,product_id=artikel_nr,timestamp=Kaufdatum"),
+        ("Kunde Nr,Artikel,Zeit", "'user_id=Kunde Nr,product_id=Artikel,timestamp=Zeit'"),
+        ("customer_name,cust_id,product_sku_code,bought_at_datetime", "user_id=cust_id,product_id=product_sku_code,timestamp=bought_at_datetime"),
+        ("household_key,PRODUCT_ID,WEEK_NO,foo", "user_id=household_key,timestamp=COLUMN"),
+    ],
+)  # fmt: skip
+def test_likely_columns_are_offered_and_not_taken(tmp_path, head, offered):
+    write(tmp_path, "log.csv", head + "\n" + ",".join(["2024-05-01"] * (head.count(",") + 1)) + "\n")
+    with pytest.raises(ValueError, match="has no column for") as refused:
+        events.read(tmp_path / "log.csv")
+    assert str(refused.value).endswith(f"; did you mean --columns {offered}?")
+
+
+def test_what_is_offered_is_read(tmp_path):
+    write(tmp_path, "log.csv", "Kunde;Artikel;Datum\n7;a;31.05.2024\n8;b;31.05.2024\n")
+    log = events.read(tmp_path / "log.csv", {"user_id": "Kunde", "product_id": "Artikel", "timestamp": "Datum"}, time_format="%d.%m.%Y")
+    assert rows(log, "user_id", "product_id", "timestamp") == [("7", "a", at(2024, 5, 31)), ("8", "b", at(2024, 5, 31))]
+
+
+def workbook(path, *sheets):
+    openpyxl = pytest.importorskip("openpyxl", reason="Excel sheets are an extra; `make extras` installs it.")
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for number, sheet in enumerate(sheets):
+        page = book.create_sheet(f"Sheet {number}")
+        for row in sheet:
+            page.append(row)
+    book.save(path)
+    return path
+
+
+HEAD = ["customer", "item", "date", "price"]
+
+
+def test_excel_sheets_are_read(tmp_path):
+    one = [HEAD, [7, 'a, "b"', datetime.datetime(2024, 5, 31, 14, 3), 2.5], [None] * 4, [8, 17, datetime.date(2024, 6, 1), None]]
+    path = workbook(tmp_path / "sales.xlsx", one, [], [["notes"], ["none"]], [HEAD, [9, "a", "2024-06-02", 1]])
+    log = events.read(path)
+    assert rows(log, "user_id", "product_id", "timestamp", "price") == [
+        ("7", 'a, "b"', at(2024, 5, 31, 14, 3), 2.5), ("8", "17", at(2024, 6, 1), None), ("9", "a", at(2024, 6, 2), 1.0),
+    ]  # fmt: skip
+    assert log.fingerprint == sources.fingerprint(path)
+
+
+def test_what_is_wrong_with_a_sheet_names_the_sheet(tmp_path, monkeypatch):
+    path = workbook(tmp_path / "sales.xlsx", [["Kunde", "item", "date"], [1, 2, 3]])
+    with pytest.raises(ValueError, match=f"{path} has no column for user_id.*did you mean --columns user_id=Kunde"):
+        events.read(path)
+    with pytest.raises(ValueError, match="empty.xlsx is an Excel file without a cell"):
+        events.read(workbook(tmp_path / "empty.xlsx", []))
+    for content in ("x", path.read_bytes()[:300], b"PK\x03\x04"):
+        with pytest.raises(ValueError, match="broken.xlsx cannot be read as an Excel sheet"):
+            events.read(write(tmp_path, "broken.xlsx", content))
+
+
+def test_without_its_reader_an_excel_sheet_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="takes openpyxl; install it with: pip install 'shelfspace.excel.', or save it as CSV$"):
+        events.read(write(tmp_path, "sales.xlsx", "x"))

@@ -108,12 +108,19 @@ def reused(lines: list[str]) -> list[bool]:
 def test_a_change_of_a_figure_runs_the_stage_and_trains_nothing(monkeypatch):
     stage, files = stages.stages()[1], {"page/charts.py": "a", "vectors/skipgram.py": "b"}
     monkeypatch.setattr(imports, "hashes", lambda paths: files)
-    before = keys.of(stage, {}, {}, {})
+    before = keys.of(stage, {}, {}, "", {})
     files["page/charts.py"] = "c"
-    coloured = keys.of(stage, {}, {}, {})
-    assert coloured.stage != before.stage and coloured.made == before.made
+    coloured = keys.of(stage, {}, {}, "", {})
+    assert coloured.stage != before.stage and coloured.code == before.code
     files["vectors/skipgram.py"] = "d"
-    assert keys.of(stage, {}, {}, {}).made != before.made
+    assert keys.of(stage, {}, {}, "", {}).code != before.code
+
+
+def test_a_stage_is_run_again_for_files_that_it_reads_and_for_no_others():
+    stage = stages.stages()[1]
+    before = keys.of(stage, {}, {"products.parquet": "a", "searches.parquet": "b"}, "", {})
+    assert keys.of(stage, {}, {"products.parquet": "a", "searches.parquet": "c"}, "", {}) == before
+    assert keys.of(stage, {}, {"products.parquet": "c", "searches.parquet": "b"}, "", {}).stage != before.stage
 
 
 def test_stages_run_in_order_then_are_reused_until_something_they_depend_on_changes(notebooks, tmp_path):
@@ -350,7 +357,7 @@ def test_a_full_disk_names_the_run_where_the_system_names_no_file(notebooks, tmp
     def full(*_, **__):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(execution, "run", full)
+    monkeypatch.setattr(execution.Work, "run", full)
     with pytest.raises(OSError) as caught:
         run(notebooks, tmp_path / "run")
     assert caught.value.filename == str(tmp_path / "run")
@@ -406,7 +413,7 @@ from shelfspace.files import run_files
 run = run_files.run_folder(run_dir)
 
 # %% tags=["slow"]
-run_files.once(run, "slow.json", lambda path: (open(log, "a").write("slow "), path.write_text("1")))
+run_files.once(run, "slow.json", lambda path, **given: (open(log, "a").write("slow "), path.write_text("1")), factor=factor)
 
 # %% tags=["other"]
 run_files.once(run, "other.json", lambda path: (open(log, "a").write("other "), path.write_text("2")))
@@ -442,10 +449,78 @@ def test_what_a_part_made_the_stage_finds_made(notebooks, tmp_path):
     (out / "slow.json").write_text("3")  # somebody meddled with it
     run(notebooks, out)
     assert log.read_text() == "slow other slow "
-    run(notebooks, out, given={"factor": 3})  # another stage, to all that is known of it
-    assert log.read_text() == "slow other slow slow other "
+    run(notebooks, out, given={"factor": 3})  # on which one of the two depends
+    assert log.read_text() == "slow other slow slow "
     run(notebooks, out, given={"factor": 3}, start="02")
-    assert log.read_text() == "slow other slow slow other slow other "
+    assert log.read_text() == "slow other slow slow slow other "
+
+
+# --- side by side ---
+
+
+def declare(path: Path, **head: list[str]) -> None:
+    """Give a notebook a head."""
+    text = "".join(f"#     {what}: {json.dumps(files)}\n" for what, files in head.items())
+    path.write_text(path.read_text().replace("# ---\n\n", f"#   shelfspace:\n{text}# ---\n\n", 1))
+
+
+MEET = """
+import time
+from pathlib import Path
+
+(Path(run_dir) / "here{mine}").touch()
+deadline = time.monotonic() + 60
+while not (Path(run_dir) / "here{theirs}").exists():
+    assert time.monotonic() < deadline, "the other never came"
+    time.sleep(0.05)
+"""
+
+
+def test_stages_that_read_nothing_of_each_other_run_side_by_side(notebooks, tmp_path):
+    declare(notebooks / "01_first.py", reads=[], writes=["first.json"])
+    declare(notebooks / "02_second.py", reads=["first.json"], writes=["metrics.json"])
+    third = (notebooks / "01_first.py").read_text().replace("first.json", "third.json").replace("# 1. First", "# 3. Third")
+    (notebooks / "03_third.py").write_text(third + MEET.format(mine=3, theirs=2))
+    (notebooks / "02_second.py").write_text((notebooks / "02_second.py").read_text() + MEET.format(mine=2, theirs=3))
+    out = tmp_path / "run"
+    assert len(run(notebooks, out, jobs=2)) == 4
+    assert set(run_files.read_record(out, "02_second")["outputs"]) == {"metrics.json"}
+    assert set(run_files.read_record(out, "03_third")["outputs"]) == {"third.json"}
+    assert reused(run(notebooks, out, jobs=1)) == [True] * 4
+    (out / "third.json").write_text("{}")
+    assert reused(run(notebooks, out)) == [True, True, False, False]
+    with pytest.raises(ValueError, match="--jobs is 0; it must be 1"):
+        run(notebooks, out, jobs=0)
+
+
+def test_parts_run_side_by_side_and_the_stage_finds_what_they_made(notebooks, tmp_path):
+    out, log = tmp_path / "run", tmp_path / "log"
+    head = SECOND.partition("# %% [markdown]\n# ## Multiply")[0].replace("seed = 0", f"log = {str(log)!r}  # what was made\nseed = 0")
+    body = PARTS
+    for mine, theirs in (("slow", "other"), ("other", "slow")):
+        body = body.replace(f'# %% tags=["{mine}"]\n', f'# %% tags=["{mine}"]{MEET.format(mine=mine, theirs=theirs)}')
+    (notebooks / "02_second.py").write_text(HEADER + head + body)
+    declare(notebooks / "02_second.py", parts=["slow", "other"], reads=["first.json"], writes=["*.json"])
+    run(notebooks, out, jobs=2)
+    assert sorted(log.read_text().split()) == ["other", "slow"]
+    assert {"slow.json", "other.json", "metrics.json"} == set(run_files.read_record(out, "02_second")["outputs"])
+
+
+def test_a_failing_notebook_stops_the_one_beside_it(notebooks, tmp_path):
+    declare(notebooks / "01_first.py", reads=[], writes=["first.json"])
+    declare(notebooks / "02_second.py", reads=[], writes=["metrics.json"])
+    mark = tmp_path / "mark"
+    first, second = notebooks / "01_first.py", notebooks / "02_second.py"
+    second.write_text(
+        HEADER
+        + SECOND.partition("# %%\nfrom")[0]
+        + f"# %%\nimport os, time\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    declare(second, reads=[], writes=["metrics.json"])
+    first.write_text(first.read_text() + f"import os, time\nwhile not os.path.exists({str(mark)!r}):\n    time.sleep(0.05)\nundefined\n")
+    with pytest.raises(execution.StageError, match="01_first stopped in cell"):
+        run(notebooks, tmp_path / "run", jobs=2)
+    assert not Path(f"/proc/{mark.read_text()}").exists() and not temporary_files(tmp_path / "run")
 
 
 # --- failures and interruptions ---
@@ -629,7 +704,7 @@ def next_steps(folder: Path) -> dict:
 def test_the_next_steps_are_told_for_all_variants(small_run):
     told = next_steps(small_run.folder)
     names = {variant.name for variant in variants.VARIANTS}
-    assert set(told["variants"]) | set(told["left_out"]) == names | {"word2vec_before", "starspace_before", "tied"}
+    assert set(told["variants"]) | set(told["left_out"]) == names | {"word2vec_before", "starspace_before"}
     assert "starspace_images" in told["left_out"] and set(told["verdicts"]) < set(told["variants"])
     for one in told["variants"].values():
         low, high = one["mrr@20"]["ci95"]

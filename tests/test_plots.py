@@ -3,6 +3,7 @@ markup."""
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 
@@ -24,27 +25,6 @@ def displayed(monkeypatch):
     found = []
     monkeypatch.setattr(exhibits, "display", lambda html: found.append(BeautifulSoup(html.data, "html.parser")))
     return found
-
-
-def comparison():
-    return pd.DataFrame(
-        [
-            {
-                "model": model,
-                "metric": metric,
-                "value": value,
-                "lo": value - 0.01,
-                "hi": value + 0.01,
-                "kind": kind,
-            }
-            for model, value, kind in (
-                ("popular", 0.05, "baseline"),
-                (HOSTILE, 0.2, "embedding"),
-                ("dense", 0.3, "recommender"),
-            )
-            for metric in ("hit_rate@20", "mrr@20")
-        ]
-    )
 
 
 def sweep():
@@ -97,7 +77,6 @@ FIGURES = {
     "training_loss": lambda: charts.training_loss({"word2vec": [3, 2, 1], "starspace": [], "other": [1.0]}),
     "tsne_map": lambda: charts.tsne_map(RNG.normal(size=(60, 2)), ["a", "b", None, HOSTILE, *"cdefghijklmnop"[:11]] * 4),
     "tsne_map, no category": lambda: charts.tsne_map(RNG.normal(size=(9, 2)), [None] * 9, title="t"),
-    "similarity_heatmap": lambda: charts.similarity_heatmap(np.eye(3), ["a", HOSTILE, "x" * 10_000]),
     "triplet_margins": lambda: charts.triplet_margins(RNG.random(99), RNG.random(99) - 0.5),
     "triplet_margins, two": lambda: charts.triplet_margins(
         {"word2vec": RNG.random(9), "starspace": RNG.random(9)},
@@ -106,7 +85,6 @@ FIGURES = {
     "decay_weights": lambda: charts.decay_weights([3, 2, 0], {0: [1 / 3] * 3, 1.0: [0.1, 0.2, 0.7]}),
     "decay_sweep": lambda: charts.decay_sweep(sweep()),
     "decay_sweep, two models": lambda: charts.decay_sweep(pd.concat([sweep().assign(model="word2vec"), sweep().assign(model="starspace")])),
-    "model_comparison": lambda: result_charts.model_comparison(comparison()),
     "slices": lambda: result_charts.slices(slice_table()),
     "latency": lambda: result_charts.latency(latencies()),
     "reliability": lambda: result_charts.reliability({"dense": reliabilities(), HOSTILE: reliabilities()}),
@@ -116,9 +94,6 @@ FIGURES = {
             {"loss": 2, "valid_loss": 2.5, "valid_mrr@20": 0.1},
         ]
     ),
-    "coverage_by_count": lambda: result_charts.coverage_by_count(
-        pd.DataFrame({"count": [0, 1, 1, 4, 30, 500], "known": [False, True, False, True, True, True]})
-    ),
 }
 
 
@@ -127,22 +102,55 @@ FIGURES = {
 def test_figures_draw_and_are_named(name):
     fig = FIGURES[name]()
     assert isinstance(fig, Figure) and fig.get_size_inches()[0] == drawing.WIDTH
-    if not name.startswith(("tsne", "similarity")):
+    if not name.startswith("tsne"):
         assert any(axes.get_xlabel() for axes in fig.axes) or fig._supxlabel or name == "slices" or name.startswith("events")
     with np.errstate(all="raise"):
-        kind, data = exhibits._image(fig)
-    assert kind in ("svg+xml", "png") and len(data) > 1000
+        svg = exhibits._svg(fig)
+    assert len(svg) > 1000 and drawing.inline(svg, "x", name).startswith("<svg viewBox=")
 
 
 def test_same_figure_same_bytes():
-    one, two = (exhibits._image(result_charts.model_comparison(comparison()))[1] for _ in range(2))
+    one, two = (exhibits._svg(result_charts.latency(latencies())) for _ in range(2))
     assert one == two and b"<dc:date>" not in one
 
 
-def test_a_large_figure_becomes_a_png():
+def test_many_dots_are_one_picture():
     rng = np.random.default_rng(0)
-    kind, data = exhibits._image(charts.tsne_map(rng.normal(size=(3000, 2)), ["a"] * 3000))
-    assert kind == "png" and Image.open(io.BytesIO(data)).width == drawing.WIDTH * 150 and len(data) < 300_000
+    svg = exhibits._svg(charts.tsne_map(rng.normal(size=(3000, 2)), ["a"] * 3000))
+    inline = BeautifulSoup(drawing.inline(svg, "x", "dots"), "html.parser")
+    pictures = [image["href"] for image in inline.find_all("image")]
+    assert len(pictures) == 1 and pictures[0].startswith("data:image/png;base64,") and len(svg) < 300_000
+    picture = Image.open(io.BytesIO(base64.b64decode(pictures[0].partition(",")[2])))
+    assert picture.mode == "RGBA" and picture.getpixel((0, 0))[3] == 0  # nothing lies behind the dots, on dark paper either
+
+
+def test_inline_figures_take_the_colours_of_the_page():
+    svg = drawing.inline(exhibits._svg(charts.training_loss({"word2vec": [3, 2, 1], "starspace": [1, 2]})), "c1-2", 'a "b" <c>')
+    figure = BeautifulSoup(svg, "html.parser").svg
+    assert figure["role"] == "img" and figure["aria-label"] == 'a "b" <c>'
+    styles = " ".join(tag["style"] for tag in figure.find_all(style=True))
+    assert "fill:var(--ink)" in styles and "fill:var(--paper)" in styles and "stroke:var(--rule)" in styles
+    assert f"stroke:color-mix(in oklab,{palette.color_of('word2vec')},white var(--lift))" in styles
+    assert not re.search(r"(?<!oklab,)#[0-9a-f]{6}", styles) and "font-family" not in styles
+    assert "word2vec" in [text.get_text() for text in figure.find_all("text")]
+    ids = [tag["id"] for tag in figure.find_all(id=True)]
+    assert ids and all(identity.startswith("c1-2-") for identity in ids) and len(set(ids)) == len(ids)
+    assert {tag["href"][1:] for tag in figure.find_all("use")} <= set(ids)
+    assert {tag["clip-path"] for tag in figure.find_all(attrs={"clip-path": True})} <= {f"url(#{identity})" for identity in ids}
+
+
+def test_nothing_that_acts_or_loads_is_in_an_inline_figure():
+    hostile = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 9 9" onload="a()">
+    <script>a()</script><style>*{color:red}</style><a href="https://x.org"><path d="M0 0"/></a><foreignObject><b>x</b></foreignObject>
+    <path d="M0 0" onclick="a()" style="fill: url(https://x.org); stroke: red; background: blue" clip-path="url(https://x.org#a)"/>
+    <image xlink:href="https://x.org/a.png"/><image xlink:href="data:image/svg+xml;base64,aGk="/><use xlink:href="https://x.org#a"/>
+    <text>&lt;b&gt;</text></svg>"""
+    kept = drawing.inline(hostile, "x", "y")
+    assert "x.org" not in kept and not re.search("script|<style|onclick|onload|foreign|background|svg\\+xml|<b>|<a", kept)
+    assert "stroke:red" in kept and "&lt;b&gt;" in kept
+    for text in ("<p/>", "no", '<!DOCTYPE a [<!ENTITY b "c">]><svg/>'):
+        with pytest.raises(ValueError, match="SVG"):
+            drawing.inline(text, "x", "y")
 
 
 def test_colours_stay_with_their_names():
@@ -169,7 +177,7 @@ def test_colours_show_on_paper():
 def test_show_needs_words(displayed):
     exhibits.show(charts.training_loss({"word2vec": [2.0, 1.0]}), caption="It <fell>.", alt='A "falling" curve.')
     image = displayed[0].find("img")
-    assert image["alt"] == 'A "falling" curve.' and image["src"].startswith("data:image/svg+xml;base64,") and image["width"] == "614"
+    assert image["alt"] == 'A "falling" curve.' and image["src"].startswith("data:image/svg+xml;base64,") and image["width"] == "499"
     assert displayed[0].figcaption.get_text() == "It <fell>."
     for missing in ({"caption": " ", "alt": "x"}, {"caption": "x", "alt": ""}):
         with pytest.raises(ValueError, match="needs a text"):
@@ -208,6 +216,14 @@ def test_a_folded_text_keeps_its_lines(displayed):
     assert displayed[0].pre.code.text == "SELECT 1 < 2\n  AS x"
 
 
+def test_one_of_several_figures_is_shown(displayed):
+    figures = {key: charts.training_loss({"word2vec": [2.0, 1.0]}) for key in ("hr all", "mrr seen")}
+    exhibits.show_by(figures, dict.fromkeys(figures, "It <fell>."), "A curve.")
+    one, other = displayed[0].select(".chosen-figure > figure.shelf-figure")
+    assert {"by-hr", "by-all"} < set(one["class"]) and {"by-mrr", "by-seen"} < set(other["class"])
+    assert not one.has_attr("hidden") and other.has_attr("hidden")
+
+
 def test_takeaways_and_notes_are_text(displayed):
     exhibits.takeaways([HOSTILE, "b"])
     exhibits.note(HOSTILE)
@@ -239,7 +255,7 @@ def test_labels():
         ),
         (lambda: charts.decay_sweep(sweep().drop(columns="mrr@20_lo")), "needs a column 'mrr@20_lo'"),
         (lambda: charts.training_loss({"word2vec": []}), "got no losses"),
-        (lambda: result_charts.coverage_by_count(pd.DataFrame()), "it got none"),
+        (lambda: result_charts.latency(pd.DataFrame()), "it got none"),
     ],
 )
 def test_what_does_not_fit_is_said(call, sentence):

@@ -8,7 +8,7 @@ import pytest
 
 from shelfspace.files import run_files
 from shelfspace.measure import evaluation, ranking
-from shelfspace.models import baselines, factors, ranked, retrieval, tied
+from shelfspace.models import baselines, factors, ranked, retrieval, tied, tied_training
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.vectors import embeddings
 
@@ -199,10 +199,10 @@ def test_the_ranker_of_a_run_is_opened_as_it_was_left(tmp_path, monkeypatch):
         name: np.random.default_rng(seed).normal(size=(30, 4)).astype(np.float32) for seed, name in enumerate(("word2vec", "starspace"))
     }
     best = dict.fromkeys(("cooccurrence", "word2vec_user", "starspace_user"), {"decay": 0.5, "decay_time": "rank"})
-    learned = tied.start(vectors["starspace"], np.ones(30, bool), corpus, ids, decay_time="rank")
+    network = tied_training.start(vectors["starspace"], np.ones(30, bool), corpus, ids, decay_time="rank")
     ease, pairs = factors.ease(corpus, ids), baselines.cooccurrence(corpus, ids)
     aligned = {name: (table, np.ones(30, bool)) for name, table in vectors.items()}
-    sources = retrieval.sources(tied.recommend(learned), corpus, ids, aligned, best, ease)
+    sources = retrieval.sources(tied.recommend(network.learned()), corpus, ids, aligned, best, ease)
     model = ranked.train(sources, retrieval.facts(corpus, products, vectors["starspace"]), examples, valid, top=7, trees=20)
 
     products.to_parquet(tmp_path / "products.parquet")
@@ -211,7 +211,7 @@ def test_the_ranker_of_a_run_is_opened_as_it_was_left(tmp_path, monkeypatch):
         embeddings.Embeddings(ids, table).save(tmp_path / "product_embeddings" / f"{name}.parquet")
     run_files.write_json(tmp_path / "decay.json", {"embedding": "starspace", "best": best})
     run_files.write_json(tmp_path / "recommender.json", {"top": 7})
-    learned.save(tmp_path / "recommender_tied.keras")
+    network.save(tmp_path / "recommender_tied.keras")
     ranked.save(model, tmp_path / "recommender_ranked.txt")
     opened = ranked.reopen(tmp_path / "recommender_ranked.txt", corpus)
     assert opened.top == 7 and next(iter(opened.sources)) == "tied"

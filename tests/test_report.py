@@ -45,21 +45,11 @@ def code(source, *outputs, tags=()):
     return new_code_cell(source, outputs=list(outputs), execution_count=1, metadata={"tags": list(tags)})
 
 
-def model_table():
-    rows = [
-        {
-            "model": name,
-            "label": values["label"],
-            "kind": values["kind"],
-            "metric": metric,
-            "value": values[metric],
-            "lo": values["ci95"][metric][0],
-            "hi": values["ci95"][metric][1],
-        }
-        for name, values in metrics()["models"].items()
-        for metric in ("hit_rate@20", "mrr@20")
-    ]
-    return pd.DataFrame(rows)
+def cost_table():
+    return pd.DataFrame(
+        {"model": name, "batch": 1, "seconds": 0.001 * place, "value": values["mrr@20"], "kind": values["kind"]}
+        for place, (name, values) in enumerate(metrics()["models"].items(), 1)
+    )
 
 
 def part(found, factor, n):
@@ -107,7 +97,7 @@ def metrics():
     return {
         "protocol": "last-product",
         "target_event": "",
-        "best": {"model": "dense", "embedding": "starspace", "decay": 0.2},
+        "best": {"model": "dense", "embedding": "starspace", "decay": 0.2, "over_popular": gain(0.26)},
         "models": models,
         "slices": {},
         "columns": {
@@ -152,7 +142,7 @@ def metrics():
             "02_train_embeddings": 41.7,
             "05_recommender": 38.0,
             "06_evaluate": 22.4,
-            "latency": {"popular": {"1": 0.0001, "1024": 0.00002}},
+            "latency": {"popular": {"1": 0.0001, "1024": 0.00002}, "dense": {"1": 0.002, "1024": 0.0003}},
         },
     }
 
@@ -271,14 +261,15 @@ def notebooks():
         code("plots.note(text)", shown(exhibits.note, "This log comes without a truth to compare with.")),
         new_markdown_cell("## Every model"),
         code(
-            "plots.show(plots.model_comparison(table))",
+            "plots.show_by(figures)",
             shown(
-                exhibits.show,
-                result_charts.model_comparison(model_table()),
-                "The recommender is ahead of all.",
-                "Dots with intervals for eight models.",
+                exhibits.show_by,
+                {key: result_charts.latency(cost_table()) for key in ("hr all", "mrr all", "mrr seen")},
+                {"hr all": "Hits of all.", "mrr all": "Ranks of all.", "mrr seen": "Ranks of what was seen."},
+                "Dots for eight models.",
             ),
         ),
+        new_markdown_cell("A sentence that folds.", metadata={"tags": ["aside"]}),
         code("a_very_long_line = " + " + ".join(["some_quite_long_name"] * 20)),
     ]
     return {"01_prepare": prepare, "02_train_embeddings": train}
@@ -319,20 +310,26 @@ def test_first_screen(soup):
     assert soup.h1.get_text() == "What will a customer of a simulated shop look at next?"
     lead = soup.select_one(".answer > p").get_text()
     assert lead.startswith(
-        "Of 100 customers, 29 find what they look at next among twenty recommendations (with 95 % confidence 27.6 to 30.6). "
-        "It would be 3 with the most popular products and 25 with the best simple method, Co-occurrence."
+        "Of 100 customers, 29 find what they look at next among twenty recommendations (95 % confidence: 27.6 to 30.6). It would be 3 with "
+        "the most popular products (a difference of +26.0 points, +25.0 to +27.0) and 25 with the best simple method, Co-occurrence."
     )
     said = {part.dt.get_text(): part.dd.get_text() for part in soup.select(".answer dl > div")}
     assert list(said) == [
         "All together", "Products that the customer knew", "Products that were new to the customer", "What leaves the pipeline",
+        "What an answer costs", "What it cannot do",
     ]  # fmt: skip
-    assert "ahead of Co-occurrence in how many are found (+4.4 points, +3.4 to +5.4) and in how high" in said["All together"]
+    assert "ahead of Co-occurrence in how many are found (+4.4 points, +3.4 to +5.4), and in how high" in said["All together"]
     known, new = said["Products that the customer knew"], said["Products that were new to the customer"]
-    assert "3,400 are such. Of 100, 44 are found" in known and "37 with the best simple method, Co-occurrence" in known
+    assert "3,400 of the 4,862 targets. Of 100, 44 are found" in known and "37 with the best simple method, Co-occurrence" in known
     assert "Of 100, 15 are found" in new and "20 with the best simple method" in new
     assert "Recommender is behind Co-occurrence in how many are found (−5.2 points, −6.2 to −4.2)" in new
-    assert "It is Recommender's, which was chosen on other customers" in said["What leaves the pipeline"]
+    assert "They are Recommender's, which was chosen on other customers" in said["What leaves the pipeline"]
     assert "uses the StarSpace user embedding with a decay of 0.2 per day" in said["What leaves the pipeline"]
+    assert (
+        said["What an answer costs"].startswith("One customer's twenty products take 2 ms")
+        and "0.3 ms each" in said["What an answer costs"]
+    )
+    assert "nobody clicked" in said["What it cannot do"] and "simulated" in said["What it cannot do"]
 
 
 def test_key_table(soup):
@@ -341,17 +338,17 @@ def test_key_table(soup):
     assert [len(table.select("tbody:not(.lead) tr")) for table in tables] == [5, 3]  # the rest is folded
     assert tables[1].find_parent("details") and "3 more models" in soup.select_one(".key summary").get_text()
     assert "Recommender" in rows[0].get_text() and "chosen" in rows[0].get_text() and "Most popular" in rows[-1].get_text()
-    assert [" ".join(th.get_text().split()) for th in tables[0].select("[scope=colgroup]")] == [
-        "all 4,862 targets", "seen before 3,400 targets", "discovery 1,462 targets",
+    assert [" ".join(th.get_text().split()) for th in tables[0].select("thead th")] == [
+        "Model", "all 4,862 targets", "seen before 3,400 targets", "discovery 1,462 targets",
     ]  # fmt: skip
-    cells = [" ".join(cell.get_text().split()) for cell in rows[0].select("td")]
-    assert cells[0] == "29.1% 27.6–30.6%" and cells[2].startswith("43.6%") and cells[4].startswith("14.5%") and len(cells) == 6
-    lead = [" ".join(cell.get_text(" ").split()) for cell in tables[0].select(".lead td")]
-    assert lead[0] == "+4.4 +3.4 to +5.4 ahead of Co-occurrence" and lead[4] == "−5.2 −6.2 to −4.2 behind Co-occurrence"
-    bar, whisker = rows[0].select_one("svg rect"), rows[0].select_one("svg path")
-    low, high = (float(x) for x in re.match(r"M([\d.]+) 2v8m0-4H([\d.]+)m", whisker["d"]).groups())
-    assert low < float(bar["width"]) + 2 < high  # the whisker stands on the end of the bar, and no track looks like one
-    assert not soup.select(".key svg line")
+    cells = [" ".join(cell.get_text().split()) for cell in rows[0].select("td > .by-hr")]
+    assert cells[0] == "29.1% 27.6–30.6%" and cells[1].startswith("43.6%") and cells[2].startswith("14.5%") and len(cells) == 3
+    assert rows[0].select_one("td > .by-mrr .value").get_text() == "8.7%"
+    lead = [" ".join(cell.get_text(" ").split()) for cell in tables[0].select(".lead td > .by-hr")]
+    assert lead[0] == "+4.4 +3.4 to +5.4 ahead of Co-occurrence" and lead[2] == "−5.2 −6.2 to −4.2 behind Co-occurrence"
+    bar, point = rows[0].select_one("svg rect.interval"), rows[0].select_one("svg circle.point")
+    low, width = float(bar["x"]), float(bar["width"])
+    assert low < float(point["cx"]) < low + width < 108 and width > 3  # the point stands within its interval, which can be seen
 
 
 def test_the_ceiling_stands_apart_and_is_never_best():
@@ -387,7 +384,7 @@ def test_chapters_sections_and_ids(soup):
     assert [s.h2.get_text(strip=True).rstrip("#").strip() for s in soup.select("section.chapter")] == [
         "Prepare shopping sequences",
         "Train product embeddings",
-        "On your own log",
+        "Run it on your own log",
         "Glossary",
     ]
     ids = [tag["id"] for tag in soup.find_all(id=True)]
@@ -437,8 +434,9 @@ def test_nothing_is_loaded_from_elsewhere(soup, html):
 
 
 def test_every_image_has_an_alternative_text(soup):
-    images = soup.find_all("img")
-    assert len(images) == 4 and all(image.get("alt", "").strip() for image in images)
+    figures = soup.select(".shelf-figure > svg")
+    assert len(figures) == 6 and all(figure["role"] == "img" and figure["aria-label"].strip() for figure in figures)
+    assert not soup.find_all("img")
 
 
 def test_same_run_same_bytes(run, html):
@@ -449,7 +447,7 @@ def test_size_budget(run):
     with pytest.raises(
         ValueError,
         match=r"would take 0\.\d+ MB, more than its budget of 0\.02 MB.*"
-        r"largest figures: 0\.\d+ MB “The recommender",
+        r"largest figures: 0\.\d+ MB “",
     ):
         report.render(run, max_bytes=20_000)
 
@@ -486,14 +484,14 @@ def test_a_sparse_run_has_a_page_too(tmp_path):
 
 def test_answer_when_a_baseline_was_chosen():
     found = metrics()
-    found["best"] = {"model": "cooccurrence"}
+    found["best"] = {"model": "cooccurrence", "over_popular": gain(0.22)}
     said = first_screen.answer(found, "dense")
     assert said["lead"] == [
-        "Of 100 customers, 25 find what they look at next among twenty recommendations (with 95 % confidence 23.5 to 25.9).",
-        "It would be 3 with the most popular products.",
+        "Of 100 customers, 25 find what they look at next among twenty recommendations (95 % confidence: 23.5 to 25.9).",
+        "It would be 3 with the most popular products (a difference of +22.0 points, +21.0 to +23.0).",
     ]
     assert dict(said["points"])["All together"].startswith("Co-occurrence is itself the best simple method here")
-    assert "It is Recommender's, although the valid users chose Co-occurrence." in dict(said["points"])["What leaves the pipeline"]
+    assert "They are Recommender's, although the valid users chose Co-occurrence." in dict(said["points"])["What leaves the pipeline"]
     assert [one["cells"] for one in first_screen.key_table(found)["lead"]] == [None, None, None]
 
 
@@ -513,12 +511,15 @@ def test_answer_says_what_the_model_is_made_of():
     found = metrics()
     for model, sentence in (
         ("dense", "The model uses the StarSpace user embedding with a decay of 0.2 per day."),
-        ("tied", "The model starts from the StarSpace embeddings and learned a decay of 0.2 per day."),
-        ("ranked", "One of its sources, the tied recommender, starts from the StarSpace embeddings and learned a decay of 0.2 per day."),
+        ("tied", "The model starts from StarSpace and learned a decay of 0.2 per day."),
+        ("ranked", "One of its sources, the tied recommender, starts from StarSpace and learned a decay of 0.2 per day."),
         ("nearest_user_starspace", "User embeddings are averages in the StarSpace space, with a decay of 0.2 per day."),
     ):
         found["best"]["model"] = model
-        assert first_screen.answer(found)["points"][-1][1].endswith(sentence)
+        assert dict(first_screen.answer(found)["points"])["What leaves the pipeline"].endswith(sentence)
+    found["best"] |= {"model": "tied", "user_decay": {"decay": 0.1, "decay_time": "days"}}
+    said = dict(first_screen.answer(found)["points"])["What leaves the pipeline"]
+    assert said.endswith("learned a decay of 0.2 per day; averaged by themselves, user embeddings do best with 0.1 per day.")
 
 
 def test_alert_when_the_valid_users_chose_another_than_the_best():
@@ -577,6 +578,7 @@ def test_the_first_use_of_a_term_leads_to_the_glossary():
 
 def test_the_page_says_what_a_log_needs(soup):
     rows = {row.th.get_text(): [cell.get_text() for cell in row.find_all("td")] for row in soup.select("#own-log tbody tr")}
+    assert all(f"{name}" in soup.select_one("#own-log > p").get_text() for name in layouts.REQUIRED)
     assert list(rows) == list(layouts.NAMES) and [name for name, (needed, _) in rows.items() if needed == "yes"] == list(layouts.REQUIRED)
     assert "visitorid" in rows["user_id"][1] and "shelfspace report --data" in soup.select_one("#own-log pre").get_text()
 
@@ -657,10 +659,9 @@ def test_keyboard_and_print(open_page):
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "content"
-    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    assert page.locator("main details:not(.code):not([open])").count() == 0
-    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
-    assert page.locator("main details[open]").count() == 0
+    page.emulate_media(media="print")
+    assert not page.locator("#toggle-code").is_visible() and not page.locator("main details:not([open])").first.is_visible()
+    page.emulate_media(media="screen")
     assert page.pdf()[:4] == b"%PDF"
 
 
@@ -682,12 +683,8 @@ def test_glossary_has_one_source(soup):
     assert names == sorted(names, key=lambda name: re.sub("[^a-z0-9]", "", name.lower()))
     shown = {row["id"]: row.dt.get_text() for row in soup.select("#glossary dl > div")}
     assert shown == {identity: term for identity, term, _ in terms}
-    assert [link.get_text() for link in soup.select(".key > .scroll a.term")] == [
-        "all",
-        "seen before",
-        "discovery",
-        *["HR@20", "MRR@20"] * 3,
-    ]
+    assert [link.get_text() for link in soup.select(".key > .scroll a.term")] == ["all", "seen before", "discovery"]
+    assert [link.get_text() for link in soup.select(".key figcaption a.term")] == ["HR@20", "MRR@20"]
 
 
 def test_start_page_leads_through_the_notebooks_in_order():

@@ -10,7 +10,7 @@ import pytest
 
 from shelfspace.files import places
 
-ROOMS = ("files", "logs", "shop", "sequences", "vectors", "measure", "models", "trials", "page", "run")
+ROOMS = ("files", "logs", "shop", "sequences", "vectors", "measure", "models", "trials", "use", "page", "run")
 """From the ground floor up: a room imports from those before it, and from itself."""
 MODULES = sorted(places.PACKAGE.glob("*/*.py"))
 

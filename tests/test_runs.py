@@ -1,7 +1,10 @@
 """Files of a run folder are whole or not there."""
 
+import json
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shelfspace.files import run_files
@@ -51,31 +54,52 @@ def test_sha256(tmp_path):
     assert run_files.sha256_file(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_once_makes_again_only_what_another_key_or_nobody_made(tmp_path):
+def test_once_makes_again_only_what_other_code_or_other_arguments_would_make(tmp_path):
     made = []
 
-    def make(path):
-        made.append(path)
+    def make(path, **given):
+        made.append(given)
         path.write_text("x")
+        return given["size"]
 
-    run_files.once(tmp_path, "a/b.txt", make)
-    run_files.once(tmp_path, "a/b.txt", make)
+    def once(size=1, vectors=(1, 2)):
+        return run_files.once(tmp_path, "a/b.txt", make, size=size, vectors=np.array(vectors))
+
+    once()
+    once()
     assert len(made) == 2 and not (tmp_path / ".stages").exists()  # by hand, always
     with run_files.under("one"):
-        seconds = run_files.once(tmp_path, "a/b.txt", make)
-        assert len(made) == 3 and run_files.once(tmp_path, "a/b.txt", make) == seconds and len(made) == 3
+        first = once()
+        assert len(made) == 3 and first.returned == 1 and once() == first and len(made) == 3
+        assert once(size=2).returned == 2 and len(made) == 4
+        once(size=2, vectors=(1, 3))
+        assert len(made) == 5
         with run_files.under("two"):
-            run_files.once(tmp_path, "a/b.txt", make)
-        assert len(made) == 4
-        run_files.once(tmp_path, "a/b.txt", make)
-        assert len(made) == 5
-        run_files.forget(tmp_path, "two")
-        run_files.once(tmp_path, "a/b.txt", make)
-        assert len(made) == 5
-        run_files.forget(tmp_path, "one")
-        run_files.once(tmp_path, "a/b.txt", make)
+            once(size=2, vectors=(1, 3))
         assert len(made) == 6
-    assert "SHELFSPACE_KEY" not in run_files.os.environ
+        once(size=2, vectors=(1, 3))
+        assert len(made) == 7
+        run_files.forget(tmp_path, lambda name: name == "a/c.txt")
+        once(size=2, vectors=(1, 3))
+        assert len(made) == 7
+        run_files.forget(tmp_path, lambda name: name == "a/b.txt")
+        once(size=2, vectors=(1, 3))
+        assert len(made) == 8
+        (tmp_path / "a" / "b.txt").write_text("y")  # somebody meddled with it
+        once(size=2, vectors=(1, 3))
+        assert len(made) == 9
+    assert run_files.CODE not in os.environ
+
+
+def test_the_ledger_lists_what_was_written_and_what_was_found_made(tmp_path, monkeypatch):
+    ledger = tmp_path / "ledger"
+    monkeypatch.setenv(run_files.LEDGER, str(ledger))
+    with run_files.under("code"):
+        run_files.once(tmp_path, "a.txt", lambda path: path.write_text("x") and None)
+        ledger.unlink()
+        run_files.once(tmp_path, "a.txt", lambda path: path.write_text("x") and None)
+    run_files.write_json(tmp_path / "b\nc.json", 1)
+    assert [Path(json.loads(line)).name for line in ledger.read_text().splitlines()] == ["a.txt", "b\nc.json"]
 
 
 def test_a_run_folder_is_known_by_its_list_which_says_what_may_be_replaced(tmp_path):

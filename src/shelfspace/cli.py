@@ -1,7 +1,9 @@
-"""The command line: `shelfspace report`, `compare`, `sweep`, `benchmark`, `simulate`, `notebooks`, `parameters`."""
+"""The command line: `shelfspace report`, `compare`, `sweep`, `benchmark`, `simulate`, `notebooks`, `parameters`; and of a finished
+run `recommend`, `similar`, `explain`, `export`, `serve`."""
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import re
@@ -28,8 +30,11 @@ app = typer.Typer(
 
 @app.command(epilog="See `shelfspace parameters` for all that -p can set.")
 def report(
-    data: Annotated[str, typer.Option(help="'shop' (simulated), or a file, folder or pattern: CSV, Parquet, JSON Lines.")] = "shop",
+    data: Annotated[str, typer.Option(help="'shop' (simulated), or a file, folder or pattern: CSV, Parquet, JSON Lines, Excel.")] = "shop",
     columns: Annotated[str, typer.Option(help="The log's own names: user_id=visitorid,product_id=itemid,…")] = "",
+    time_format: Annotated[
+        str, typer.Option(metavar="FORM", help="How the log writes times that are not ISO 8601: %d.%m.%Y, '%m/%d/%Y %H:%M', …")
+    ] = "",
     out: Annotated[Path, typer.Option(help="Folder to write the run to.")] = Path("reports/default"),
     parameter: Annotated[
         list[str], typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="Set a parameter of the notebooks; may be repeated.")
@@ -47,6 +52,8 @@ def report(
             help="Spark: its master, as spark://host:7077 or yarn; this machine by default. BigQuery: PROJECT or PROJECT/DATASET."
         ),
     ] = "",
+    jobs: Annotated[int | None, typer.Option(help="Notebooks that run side by side at most; by default 2, and 1 on a single core.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Say at the end where time and memory went, by notebook and by cell.")] = False,
     notebooks: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run the notebooks of this folder, as `shelfspace notebooks` writes them.")
     ] = None,
@@ -60,6 +67,7 @@ def report(
     - `shelfspace report`
     - `shelfspace report --data data/events.csv --out reports/mine -p dim=64 -p decay=0.2`
     - `shelfspace report --data log.parquet --columns user_id=visitor,product_id=sku,timestamp=at`
+    - `shelfspace report --data sales.xlsx --time-format "%d.%m.%Y %H:%M"`
     - `shelfspace report --data log.parquet --engine spark --engine-url spark://host:7077`
 
     An engine does the relational work: visits, sequences, splits and user embeddings, with the same rows as a result. The
@@ -68,11 +76,16 @@ def report(
     from shelfspace.files import places
     from shelfspace.run import pipeline
 
-    given = _given(parameter, file) | {name: value for name, value in (("engine", engine), ("engine_url", engine_url)) if value}
+    options = {"time_format": time_format, "engine": engine, "engine_url": engine_url}
+    given = _given(parameter, file) | {name: value for name, value in options.items() if value}
     made = pipeline.run(
-        data, out, columns=columns, given=given, start=start, only=only, command=command(data, columns, out, given, notebooks),
+        data, out, columns=columns, given=given, start=start, only=only, jobs=jobs, command=command(data, columns, out, given, notebooks),
         folder=notebooks or places.NOTEBOOKS,
     )  # fmt: skip
+    if profile:
+        from shelfspace.run import profile as profiles
+
+        typer.echo("\n" + profiles.read(out))
     typer.echo(f"\nThe {'report' if made.suffix == '.html' else 'notebook'} is {os.path.relpath(made)}")
 
 
@@ -107,7 +120,7 @@ def sweep(
             help="The parameter to try several values of; with a single value, one that all runs share.",
         ),
     ],
-    data: Annotated[str, typer.Option(help="'shop' (simulated), or a file, folder or pattern: CSV, Parquet, JSON Lines.")] = "shop",
+    data: Annotated[str, typer.Option(help="'shop' (simulated), or a file, folder or pattern: CSV, Parquet, JSON Lines, Excel.")] = "shop",
     columns: Annotated[str, typer.Option(help="The log's own names: user_id=visitorid,product_id=itemid,…")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder to write the runs and the page to; reports/sweep-KEY by default.")] = None,
     file: Annotated[Path | None, typer.Option("-f", "--file", help="YAML file of parameters that all runs share.")] = None,
@@ -197,6 +210,117 @@ def command(data: str, columns: str, out: Path, given: Mapping[str, object], not
     words += ["--out", str(out)] if str(out) != "reports/default" else []
     words += ["--notebooks", str(notebooks)] if notebooks else []
     return shlex.join(words + [word for name, value in given.items() for word in ("-p", f"{name}={value}")])
+
+
+RUN = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
+
+
+@app.command()
+def recommend(
+    run: RUN,
+    data: Annotated[str, typer.Option(help="A log of the customers to serve: file, folder or pattern, as `report` takes it.")],
+    out: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")],
+    k: Annotated[int, typer.Option("-k", help="Products for each customer.", min=1, max=1000)] = 20,
+    seen: Annotated[
+        bool | None, typer.Option("--seen/--new", help="Whether products that a customer saw may be among them; as in the run by default.")
+    ] = None,
+    columns: Annotated[str, typer.Option(help="The log's own names, where they are not the run's: user_id=visitorid,…")] = "",
+) -> None:
+    """Write the best products for the customers of a log, whether the run saw them or not.
+
+    A log of any size is answered in blocks; the file is written whole or not at all.
+
+    Examples:
+
+    - `shelfspace recommend reports/default --data today.parquet --out recommendations.parquet`
+    - `shelfspace recommend reports/default --data today.csv --columns user_id=visitor --out today.csv -k 5 --new`
+    """
+    from shelfspace.use import answers, runs
+
+    written = answers.recommend(runs.open(run), data, out, k=k, seen=seen, columns=_pairs(columns))
+    typer.echo(f"{out}: {written:,} rows")
+
+
+@app.command()
+def similar(
+    run: RUN,
+    product: Annotated[str, typer.Argument(metavar="PRODUCT", help="Its id.")],
+    k: Annotated[int, typer.Option("-k", help="How many.", min=1, max=1000)] = 10,
+) -> None:
+    """Print the products that are nearest to one by their embeddings.
+
+    Example: `shelfspace similar reports/default P00017 -k 5`
+    """
+    from shelfspace.use import runs
+
+    typer.echo(runs.open(run).similar(product, k).to_string(index=False, float_format="{:.3f}".format))
+
+
+@app.command()
+def explain(
+    run: RUN,
+    product: Annotated[str, typer.Argument(metavar="PRODUCT", help="Whose score is to be told.")],
+    saw: Annotated[list[str], typer.Argument(metavar="SAW…", help="What the customer saw, oldest first.")],
+) -> None:
+    """Print what makes up the score of a product for a customer who saw others.
+
+    Example: `shelfspace explain reports/default P00017 P00002 P00005`
+    """
+    from shelfspace.use import runs
+
+    typer.echo(runs.open(run).explain(saw, product).to_string(float_format="{:.3f}".format))
+
+
+@app.command()
+def export(
+    run: RUN,
+    to: Annotated[str, typer.Option(help="word2vec (gensim, Embedding Projector), parquet, faiss or npz.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; in RUN/exports by default.")] = None,
+    embedding: Annotated[str, typer.Option(help="word2vec or starspace; the one that the run chose by default.")] = "",
+) -> None:
+    """Write the product embeddings in a form that other tools open.
+
+    Examples:
+
+    - `shelfspace export reports/default --to word2vec --out products.txt`
+    - `shelfspace export reports/default --to faiss`
+    """
+    from shelfspace.use import exports, runs
+
+    for path in exports.export(runs.open(run), to, out, embedding):
+        typer.echo(os.path.relpath(path))
+
+
+@app.command()
+def serve(
+    run: RUN,
+    host: Annotated[str, typer.Option(help="Address to listen on; this machine alone by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
+) -> None:
+    """Answer over HTTP: POST /recommend, GET /similar, /health, /metrics; /docs shows them all.
+
+    RUN may be a link: when it is turned to a newer run, or the run is made anew, that one is loaded beside and then answers. There is no
+    password and no encryption; whoever opens it to others puts it behind a proxy that has both.
+
+    Examples:
+
+    - `shelfspace serve reports/default`
+    - `curl -d '{"history": ["P00002", "P00005"], "k": 5}' -H 'content-type: application/json' localhost:8000/recommend`
+    """
+    for name in ("fastapi", "uvicorn", "prometheus_client"):
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f"The service needs {name}; install what it takes with: pip install 'shelfspace[serve]'.")
+    from shelfspace.use import service
+
+    service.serve(run, host, port)
+
+
+def _pairs(columns: str) -> dict[str, str]:
+    """The names of columns as --columns takes them."""
+    pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
+    if not all(name.strip() and equals for name, equals, _ in pairs):
+        raise ValueError(f"--columns is {columns!r}; it must be pairs of NAME=COLUMN, each name once, with commas between.")
+    return {name.strip(): column.strip() for name, _, column in pairs}
 
 
 @app.command()

@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 LIST = ".stages/files"
 HEAD = "# What Shelfspace wrote into this folder. It replaces and removes these files, and no others."
 TEMPORARY = ".tmp-"  # how the names of unfinished files begin
-KEY = "SHELFSPACE_KEY"  # the environment variable with the key of the stage at work, which covers all that it depends on
+CODE = "SHELFSPACE_CODE"  # the environment variable with the hash of the code at work, where the pipeline runs it
+LEDGER = "SHELFSPACE_LEDGER"  # that with the name of a file which lists what the notebook at work wrote
 
 
 def run_folder(run_dir: str | Path) -> Path:
@@ -135,14 +137,23 @@ def atomic(path: str | Path) -> Iterator[Path]:
         if run is not None:
             claim(run, [name])
         os.replace(temporary, path)
+        _note(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def once(run_dir: str | Path, name: str, make: Callable[[Path], object]) -> float:
-    """Make a file of a stage, unless the same stage made it before it was stopped, or a task of its own did.
+class Made(NamedTuple):
+    """What `once` made: the seconds that it took, and what its maker returned."""
 
-    The same stage is one with the same code, inputs, parameters and versions (`shelfspace.run.pipeline`). A notebook that runs
+    seconds: float
+    returned: object
+
+
+def once(run_dir: str | Path, name: str, make: Callable, **given) -> Made:
+    """Make a file, unless it was made before from the same by the same code: in a run that was stopped, in a part of the notebook that
+    ran before, or in an earlier run of the folder.
+
+    The same code is that of the modules which the notebook imports, without figures (`shelfspace.run.keys`). A notebook that runs
     by hand makes the file anew.
 
     Parameters
@@ -151,37 +162,44 @@ def once(run_dir: str | Path, name: str, make: Callable[[Path], object]) -> floa
     name : str
         The file, in the run folder.
     make : callable
-        Takes the path to write to; the file is put in place when it returns.
-
-    Returns
-    -------
-    float
-        The seconds that it took to make.
+        Takes the path to write to and what is `given`; the file is put in place when it returns. What it returns must be JSON.
+    given
+        All that the file depends on beside code, as `joblib.hash` takes it: arrays, dataclasses, functions of modules.
     """
-    path, record = Path(run_dir) / name, _made(run_dir, name)
-    key, known = os.environ.get(KEY), read_object(record)
+    import joblib
+
+    path, record, code = Path(run_dir) / name, _made(run_dir, name), os.environ.get(CODE)
+    key = hashlib.sha256(f"{code} {name} {joblib.hash(given)}".encode()).hexdigest() if code else None
+    known = read_object(record)
     if key and _is_made(known) and known["key"] == key and path.is_file() and sha256_file(path) == known["sha256"]:
-        os.utime(path)  # the pipeline takes a file with a new time for one that the stage wrote
-        return known["seconds"]
+        _note(path)
+        return Made(known["seconds"], known["returned"])
     started = time.perf_counter()
     with atomic(path) as temporary:
-        make(temporary)
+        returned = make(temporary, **given)
     seconds = time.perf_counter() - started
     if key:
-        write_json(record, {"key": key, "sha256": sha256_file(path), "seconds": seconds})
-    return seconds
+        write_json(record, {"key": key, "sha256": sha256_file(path), "seconds": seconds, "returned": returned})
+    return Made(seconds, returned)
 
 
-def forget(run_dir: str | Path, key: str) -> None:
-    """Have `once` make again what was made under a key."""
-    for record in _made(run_dir, "").rglob("*.json"):
-        if (read_object(record) or {}).get("key") == key:
+def forget(run_dir: str | Path, does_write: Callable[[str], bool]) -> None:
+    """Have `once` make those files again of which `does_write` is true."""
+    folder = _made(run_dir, "")
+    for record in folder.rglob("*.json"):
+        if does_write(record.relative_to(folder).as_posix().removesuffix(".json")):
             record.unlink()
 
 
 def _is_made(record: Mapping | None) -> bool:
     """Whether a record is what `once` writes."""
-    return record is not None and isinstance(record.get("key"), str) and is_hash(record.get("sha256")) and is_seconds(record.get("seconds"))
+    return (
+        record is not None
+        and is_hash(record.get("key"))
+        and is_hash(record.get("sha256"))
+        and is_seconds(record.get("seconds"))
+        and "returned" in record
+    )
 
 
 def _made(run_dir: str | Path, name: str) -> Path:
@@ -190,17 +208,24 @@ def _made(run_dir: str | Path, name: str) -> Path:
     return folder / f"{name}.json" if name else folder
 
 
+def _note(path: Path) -> None:
+    """Tell the pipeline that the notebook at work wrote a file, or found it made."""
+    if ledger := os.environ.get(LEDGER):
+        with open(ledger, "a", encoding="utf-8") as file:  # one write, at the end, whatever others append
+            file.write(json.dumps(os.path.abspath(path)) + "\n")
+
+
 @contextmanager
-def under(key: str) -> Iterator[None]:
-    """Set the key of the stage at work, for `once` in this process and in the kernels that it starts."""
-    before = os.environ.get(KEY)
-    os.environ[KEY] = key
+def under(code: str) -> Iterator[None]:
+    """Set the hash of the code at work, for `once` in this process."""
+    before = os.environ.get(CODE)
+    os.environ[CODE] = code
     try:
         yield
     finally:
-        os.environ.pop(KEY)
+        os.environ.pop(CODE)
         if before is not None:
-            os.environ[KEY] = before
+            os.environ[CODE] = before
 
 
 def write_json(path: str | Path, value: object) -> None:

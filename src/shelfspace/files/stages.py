@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shelfspace.files.parameters import LONG, Parameter, check_together, declared, gathered
@@ -13,13 +14,74 @@ from shelfspace.files.places import NOTEBOOKS
 PLUMBING = {"data", "columns", "run_dir"}  # said by --data, --columns and --out
 
 
+SETUP = {"parameters", "setup"}  # tags of cells that every part of a notebook begins with
+
+
 @dataclass(frozen=True)
 class Stage:
-    """One notebook: its name, its cells, and the defaults of its own parameters."""
+    """One notebook, and what its head (`shelfspace` in its metadata) declares of it.
+
+    Attributes
+    ----------
+    name : str
+    notebook : nbformat.NotebookNode
+    parameters : dict of name to Parameter
+        Its own parameters with their defaults.
+    """
 
     name: str
-    notebook: object  # nbformat.NotebookNode
+    notebook: object
     parameters: dict[str, Parameter]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Files of the run that it may read, as patterns; all of them where the notebook has no head."""
+        return self._declared("reads", ("*",))
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Files of the run that it may write, as patterns; all of them where the notebook has no head."""
+        return self._declared("writes", ("*",))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What in it is long and can be made side by side before the whole: tags of cells."""
+        return self._declared("parts", ())
+
+    def _declared(self, what: str, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+        head = self.notebook.metadata.get("shelfspace", {})
+        return tuple(head.get(what, otherwise if not head else ()))
+
+    def does_read(self, file: str) -> bool:
+        """Whether it may read this file of the run."""
+        return any(fnmatch.fnmatch(file, pattern) for pattern in self.reads)
+
+    def does_write(self, file: str) -> bool:
+        """Whether it may write this file of the run."""
+        return any(fnmatch.fnmatch(file, pattern) for pattern in self.writes)
+
+    def waits_for(self, earlier: Stage) -> bool:
+        """Whether it reads or overwrites what an earlier stage writes."""
+        return any(
+            fnmatch.fnmatch(mine, theirs) or fnmatch.fnmatch(theirs, mine)
+            for mine in (*self.reads, *self.writes)
+            for theirs in earlier.writes
+        )
+
+    def part(self, name: str) -> Stage:
+        """Those of its cells that make one of its parts: tagged `parameters`, `setup` or the part's name.
+
+        Raises
+        ------
+        ValueError
+            If no cell has the name as its tag.
+        """
+        tags = [set(cell.metadata.get("tags", ())) for cell in self.notebook.cells]
+        known = sorted(set().union(*tags) - SETUP - {"aside"})
+        if name not in known:
+            raise ValueError(f"{self.name} has no part {name!r}; it has {', '.join(known) or 'none'}.")
+        cells = [cell for cell, its in zip(self.notebook.cells, tags) if its & (SETUP | {name})]
+        return replace(self, notebook=type(self.notebook)(self.notebook | {"cells": cells}))
 
 
 def stages(folder: Path = NOTEBOOKS) -> list[Stage]:

@@ -1,7 +1,9 @@
 """Whether a log that could be read can be used: enough rows whose time and event are known. If not, one sentence says why."""
 
 import re
+import shlex
 from collections.abc import Sequence
+from datetime import datetime
 
 import ibis
 
@@ -21,25 +23,25 @@ def rows_by_reason(stats: list[dict]) -> dict[str, int]:
     return rows
 
 
-def check(connection, sources: Sequence[Source], stats: list[dict]) -> None:
-    """Refuse a log that was read but cannot be used."""
+def check(connection, sources: Sequence[Source], stats: list[dict], learn: bool = True) -> None:
+    """Refuse a log that was read but cannot be used; one of a single product only where it is to `learn` from."""
     count, rows = rows_by_reason(stats), sum(s["n"] for s in stats)
     where = str(sources[0].path) + (f" and {len(sources) - 1} other files" if len(sources) > 1 else "")
     if not rows:
         raise refuse.error(f"{where} has columns but no rows; a log with events would fit")
 
-    def examples(reason: str, column: str) -> tuple[str, str, str]:
-        """The column in the first file with that reason, its first values with their rows, the first one."""
+    def examples(reason: str, column: str) -> tuple[str, str, list[str | None]]:
+        """The column in the first file with that reason, its first three values with their rows, its first thousand values."""
         files = [s["file"] for s in stats if s["reason"] == reason]
         source = next(s for s in sources if str(s.path) in files)
         raw = raw_rows(connection, [source])
         bad = clean.clean(raw.mutate(line=ibis.row_number() + 1, value=raw[column].cast("string")), LAYOUTS.get(source.layout))
-        bad = bad.filter(bad.reason == reason).order_by("line").limit(3).select("value", "line")
+        bad = bad.filter(bad.reason == reason).order_by("line").limit(1000).select("value", "line")
         bad = bad.to_pyarrow().to_pylist()
-        shown = ", ".join(f"{refuse.show(b['value'])} in row {b['line']:,}" for b in bad)
+        shown = ", ".join(f"{refuse.show(b['value'])} in row {b['line']:,}" for b in bad[:3])
         named = source.names[dict(source.mapping)[column]]
         place = f"column {refuse.show(named)} of {source.path}, taken for {column},"
-        return place, f"first: {shown}", bad[0]["value"]
+        return place, f"first: {shown}", [b["value"] for b in bad]
 
     for column in (*REQUIRED, "event"):
         if (missing := count.get(f"no {column}", 0)) > MOSTLY * rows:
@@ -60,11 +62,16 @@ def check(connection, sources: Sequence[Source], stats: list[dict]) -> None:
         ("timestamp before 1995 or after 2100", "lie before 1995 or after 2100"),
     ):
         if (bad := count.get(reason, 0)) > FEW * rows:
-            place, first, value = examples(reason, "timestamp")
+            place, first, values = examples(reason, "timestamp")
+            forms = " or ".join(f"--time-format {shlex.quote(form)}" for form in _forms(values))
             raise refuse.error(
-                f"{place} has values that {verb}, {bad:,} of {rows:,} ({first}{_unit(value)}); ISO "
-                "text such as 2024-05-31 17:04:00 (UTC unless a zone is given) or seconds, ms or µs "
-                "since 1970 would fit"
+                f"{place} has values that {verb}, {bad:,} of {rows:,} ({first}{_unit(values[0])}); "
+                + (
+                    f"{forms} would read them"
+                    if forms
+                    else "ISO text such as 2024-05-31 17:04:00 (UTC unless a zone is given) or "
+                    "seconds, ms or µs since 1970 would fit, or say their form with --time-format"
+                )
             )
     for column in ("user_id", "product_id"):
         if odd := sum(s[f"{column}_odd"] for s in stats):
@@ -89,7 +96,7 @@ def check(connection, sources: Sequence[Source], stats: list[dict]) -> None:
         reasons = ", ".join(f"{reason}: {n:,}" for reason, n in count.items())
         raise refuse.error(f"none of the {rows:,} rows of {where} can be used ({reasons})")
     found = {s[c] for s in kept for c in ("low", "high")} - {None}
-    if len(found) < 2:
+    if learn and len(found) < 2:
         what = f"one single product, {refuse.show(next(iter(found)))}" if found else "no product, only searches"
         raise refuse.error(
             f"the {sum(s['n'] for s in kept):,} events of {where} hold {what}; a log of many "
@@ -109,6 +116,36 @@ def _unknown(connection, sources: Sequence[Source]) -> str:
     found = t.group_by("value").agg(n=t.count()).order_by(ibis.desc("n"), "value").limit(9)
     names = [f"{refuse.show(f['value'])} ({f['n']:,})" for f in found.to_pyarrow().to_pylist()]
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+
+
+_DAYS = (
+    "%d.%m.%Y",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%Y.%m.%d",
+    "%d.%m.%y",
+    "%d/%m/%y",
+    "%m/%d/%y",
+    "%Y%m%d",
+    "%d %b %Y",
+    "%d-%b-%Y",
+    "%b %d, %Y",
+)
+_TIMES = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", "T%H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+
+
+def _forms(values: Sequence[str | None]) -> list[str]:
+    """The usual forms of times that all these values have; two where it is open whether the day or the month comes first."""
+
+    def fits(form: str) -> bool:
+        try:
+            return all(1995 <= datetime.strptime(value.strip(), form).year < 2100 for value in values if value)
+        except ValueError:
+            return False
+
+    return [day + time for day in _DAYS for time in _TIMES if fits(day + time)] if any(values) else []
 
 
 def _unit(value: str | None) -> str:

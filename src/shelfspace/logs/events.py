@@ -1,4 +1,4 @@
-"""Read a shop's event log - CSV, Parquet or JSON Lines, also the public logs - into one canonical table.
+"""Read a shop's event log - CSV, Parquet, JSON Lines or Excel, also the public logs - into one canonical table.
 
 DuckDB reads the files at the edge, streaming, into a database file in a temporary folder, so that a log
 larger than memory loads; `shelfspace.logs.engines` moves the clean log on to another engine. `clean` itself is an
@@ -21,7 +21,7 @@ from shelfspace.logs import check, clean, engines, refuse
 from shelfspace.logs.check import FEW
 from shelfspace.logs.clean import WHOLE_FLOAT
 from shelfspace.logs.layouts import CANONICAL, LAYOUTS, NAMES
-from shelfspace.logs.sources import Source, explain, files, fingerprint, forget_raw_rows, opened, raw_rows
+from shelfspace.logs.sources import Source, as_text, check_time_format, explain, files, fingerprint, forget_raw_rows, opened, raw_rows
 
 FAR = "timestamp years away from the rest of the log"
 UNREAD_PRICE = "price that cannot be read"
@@ -56,7 +56,14 @@ class Events:
     noted: dict[str, int] = field(default_factory=dict)
 
 
-def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, connection=None, expected: str = "") -> Events:
+def read(
+    data: str | Path | Sequence,
+    columns: Mapping[str, str] | None = None,
+    connection=None,
+    expected: str = "",
+    learn: bool = True,
+    time_format: str = "",
+) -> Events:
     """Read a log, clean it and check that it fits.
 
     Parameters
@@ -67,6 +74,8 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
     columns : canonical name → column in the file; wins over what is recognised. An empty text leaves it out.
     connection : an Ibis DuckDB connection to put the table into instead of a database in a temporary folder.
     expected : the fingerprint that the files must have; see `announced`. Empty: any.
+    learn : whether something is to be learned from the log, which takes more than a single product.
+    time_format : how times are written that are not ISO 8601, in the codes of strptime: "%d.%m.%Y %H:%M".
 
     Raises
     ------
@@ -90,10 +99,12 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
     connection = connection if connection is not None else engines.connect()
     name = f"events_{uuid.uuid4().hex[:12]}"
     try:
-        sources = _load(connection, paths, kind, columns, name)
-        far = _leave_out_far(connection, name)
-        stats = _stats(connection.table(name))
-        check.check(connection, sources, stats)
+        check_time_format(connection, time_format)
+        with as_text(paths, kind) as (texts, kind):
+            sources = _load(connection, texts, kind, columns, name, time_format)
+            far = _leave_out_far(connection, name)
+            stats = _stats(connection.table(name))
+            check.check(connection, sources, stats, learn)
         found = fingerprint(data)
         if files(data)[0] != paths or _state(paths) != before or expected not in ("", found):
             raise refuse.error(
@@ -129,7 +140,7 @@ def read(data: str | Path | Sequence, columns: Mapping[str, str] | None = None, 
 def announced(run_dir: str | Path, data: str) -> str:
     """The fingerprint that the pipeline took of the log before it started the notebook; "" for a notebook run by
     hand, and for the simulated shop."""
-    if data == "shop" or run_files.KEY not in os.environ:
+    if data == "shop" or run_files.CODE not in os.environ:
         return ""
     return run_files.read_json(Path(run_dir) / "params.json")["input"]["fingerprint"]
 
@@ -139,12 +150,12 @@ def _state(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
     return [(found.st_ino, found.st_size, found.st_mtime_ns) for found in map(os.stat, paths)]
 
 
-def _load(connection, paths: Sequence[Path], kind: str, columns: Mapping, name: str) -> list[Source]:
+def _load(connection, paths: Sequence[Path], kind: str, columns: Mapping, name: str, time_format: str) -> list[Source]:
     """Clean all files into the table `name`, in their order, with `reason` and `file` (the path)."""
     encodings = {}
     while True:
         try:
-            sources = [opened(connection, path, kind, columns, encodings.get(path)) for path in paths]
+            sources = [opened(connection, path, kind, columns, encodings.get(path), time_format) for path in paths]
             alike = {}
             for s in sources:
                 alike.setdefault(replace(s, path=None), []).append(s)

@@ -1,6 +1,7 @@
 """The layouts of logs: the public ones by their columns, and the names that a shop's own columns may have."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,6 +36,12 @@ NAMES = {
     "query": "query searchquery searchterm searchtext keywords",
 }
 REQUIRED = ("user_id", "product_id", "timestamp")
+#: What the name of a column may hold that is one of these, in lower case without spaces and signs, best first: offered, never taken.
+HINTS = {
+    "user_id": "household kunde kunden klant cliente client customer cust shopper buyer member visitor account person user",
+    "product_id": "artikel produkt producto produit prodotto article sku ean gtin upc asin product item",
+    "timestamp": "timestamp datetime datum zeitpunkt uhrzeit fecha zeit date time day",
+}
 _RETAIL = dict(user_id="Customer ID", product_id="StockCode", timestamp="InvoiceDate", name="Description", quantity="Quantity")
 _SESSION = dict(user_id="Session ID", session_id="Session ID", product_id="Item ID")
 _DIGINETICA = _SESSION | dict(timestamp="eventdate", offset="timeframe")
@@ -79,6 +86,7 @@ ENDINGS = {
     ".ndjson": "JSON Lines",
     ".json": "JSON Lines",
     ".jsonl.gz": "JSON Lines",
+    ".xlsx": "Excel",
 }
 
 
@@ -121,15 +129,36 @@ def match(path: Path, names: Sequence[str], columns: Mapping[str, str]) -> tuple
     if lacking and all(re.fullmatch(r"\d*", key) for key in keys):
         raise refuse.error(f"{path} has no header: its first line is {refuse.listing(names)}; put column names in the first line")
     if lacking:
-        raise refuse.error(
-            f"{path} has no column for {' and '.join(lacking)}: its columns are {refuse.listing(names)}; say "
-            f"which is which with --columns {','.join(f'{c}=COLUMN' for c in lacking)}, or name "
-            "only files of events"
+        guesses = _guesses(names, lacking, {names[place] for place in mapping.values()})
+        asked = ",".join(f"{c}={guesses.get(c, 'COLUMN')}" for c in lacking)
+        offer = (
+            f"did you mean --columns {shlex.quote(asked)}?"
+            if guesses
+            else f"say which is which with --columns {asked}, or name only files of events"
         )
+        raise refuse.error(f"{path} has no column for {' and '.join(lacking)}: its columns are {refuse.listing(names)}; {offer}")
     if mapping["user_id"] == mapping["product_id"]:
         raise refuse.error(f"column {refuse.show(names[mapping['user_id']])} of {path} cannot be both user_id and product_id")
     order = (*CANONICAL, "offset", "quantity")
     return layout, dict(sorted(mapping.items(), key=lambda item: order.index(item[0])))
+
+
+def _guesses(names: Sequence[str], lacking: Sequence[str], taken: set[str]) -> dict[str, str]:
+    """For each canonical column a column that may be it by its name, where there is one; each column once."""
+    found = {}
+    for canonical in lacking:
+        hints = HINTS[canonical].split()
+        # What names the thing itself, or is its id, number or code, comes before what is said of it.
+        rank = {
+            name: (not re.fullmatch(f".*{hint}(id|nr|no|num|number|nummer|code|key)?s?", _key(name)), place, len(name))
+            for place, hint in reversed(list(enumerate(hints)))
+            for name in names
+            if hint in _key(name) and name not in taken and not set(name) & set(",=")
+        }
+        if rank:
+            found[canonical] = min(rank, key=rank.get)
+            taken = taken | {found[canonical]}
+    return found
 
 
 def _key(name: str) -> str:

@@ -5,16 +5,21 @@ import csv
 import glob as globbing
 import gzip
 import hashlib
+import importlib.util
 import io
 import json
 import os
 import re
+import tempfile
 import uuid
+import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import ibis
 
 from shelfspace.logs import engines, layouts, refuse
@@ -43,11 +48,12 @@ class Source:
     header: bool
     layout: str | None
     mapping: tuple[tuple[str, int], ...]
+    time_format: str = ""
 
 
 def files(data) -> tuple[list[Path], str]:
     """The files of `data` in reading order, and their one kind."""
-    fits = ".csv, .tsv, .csv.gz, .parquet, .jsonl, .ndjson or .json"
+    fits = ".csv, .tsv, .csv.gz, .parquet, .jsonl, .ndjson, .json or .xlsx"
     one = isinstance(data, str | os.PathLike)
     files = [Path(data).expanduser()] if one else [Path(p).expanduser() for p in data]
     if not files:
@@ -71,8 +77,8 @@ def files(data) -> tuple[list[Path], str]:
             if not path.is_file() and not path.is_dir():
                 raise refuse.error(f"{path} is a pipe or a device; a file would fit")
             if not path.is_file() or not _kind(path):
-                sheet = path.suffix.lower() in (".xlsx", ".xls", ".ods")
-                tip = "; save the sheet as CSV first" if sheet else ""
+                sheet = path.suffix.lower() in (".xls", ".xlsb", ".ods")
+                tip = "; save the sheet as .xlsx or CSV first" if sheet else ""
                 raise refuse.error(f"{path} is not a kind of file that can be read{tip}; what fits ends in {fits}")
             if not os.access(path, os.R_OK):
                 raise PermissionError
@@ -95,7 +101,70 @@ def _kind(path: Path) -> str | None:
     return next((kind for ending, kind in ENDINGS.items() if path.name.lower().endswith(ending)), None)
 
 
-def opened(connection, path: Path, kind: str, columns: Mapping[str, str], encoding: str | None) -> Source:
+def check_time_format(connection, time_format: str) -> None:
+    """Refuse a form of times that DuckDB's strptime does not know, or that leaves the day open."""
+    fits = re.search("%[yY]", time_format) and re.search("%[dj]", time_format) or re.search("%[cx]", time_format)
+    try:
+        connection.con.execute(f"SELECT try_strptime('', {engines.quoted(time_format)})")
+    except duckdb.Error:
+        fits = None
+    if time_format and not fits:
+        raise refuse.error(
+            f"--time-format is {refuse.show(time_format)}; it must say the day, as %d.%m.%Y or '%m/%d/%Y %H:%M' do (the codes of strptime)"
+        )
+
+
+@contextmanager
+def as_text(paths: Sequence[Path], kind: str) -> Iterator[tuple[list[Path], str]]:
+    """Excel sheets as CSV files while the log is read, and whatever is wrong with these told of the sheets; other files as they are.
+
+    Of a workbook, all sheets with the columns of its first one are read; an empty sheet and others are passed over.
+    """
+    if kind != "Excel":
+        yield list(paths), kind
+        return
+    if importlib.util.find_spec("openpyxl") is None:
+        raise refuse.error(
+            f"{paths[0]} is an Excel sheet, which takes openpyxl; install it with: pip install 'shelfspace[excel]', or save it as CSV"
+        )
+    with tempfile.TemporaryDirectory(prefix="shelfspace-") as folder:
+        made = {Path(folder) / f"{place}-{number}.csv": path for place, path in enumerate(paths) for number in _sheets(path, folder, place)}
+        try:
+            yield list(made), "CSV"
+        except ValueError as error:
+            told = str(error)
+            for copy, path in made.items():
+                told = told.replace(str(copy), str(path))
+            raise refuse.error(told) from None
+
+
+def _sheets(path: Path, folder: str, place: int) -> list[int]:
+    """Write the sheets of a workbook as PLACE-NUMBER.csv; the numbers."""
+    import openpyxl
+
+    numbers, first = [], None
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        for number, sheet in enumerate(book.worksheets):
+            rows = sheet.iter_rows(values_only=True)
+            head = next((row for row in rows if any(cell is not None for cell in row)), None)
+            if head is None or head != (first := first or head):
+                continue
+            with open(Path(folder) / f"{place}-{number}.csv", "w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerow(head)
+                csv.writer(file).writerows(row for row in rows if any(cell is not None for cell in row))
+            numbers.append(number)
+        book.close()
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, openpyxl.utils.exceptions.InvalidFileException):
+        raise refuse.error(
+            f"{path} cannot be read as an Excel sheet, it may be damaged or cut short; save it again as .xlsx or CSV"
+        ) from None
+    if not numbers:
+        raise refuse.error(f"{path} is an Excel file without a cell; a sheet with a header and rows would fit")
+    return numbers
+
+
+def opened(connection, path: Path, kind: str, columns: Mapping[str, str], encoding: str | None, time_format: str = "") -> Source:
     """Look at the first bytes and the columns of a file; refuse what its ending does not promise."""
     start = _start(path, kind)
     delimiter, header = "", True
@@ -123,7 +192,7 @@ def opened(connection, path: Path, kind: str, columns: Mapping[str, str], encodi
                 f"column {refuse.show(names[mapping[name]])} of {path}, taken for {name}, holds values of "
                 f"the type {found[:60]}; {fits[1]} would fit"
             )
-    return Source(path, kind, tuple(names), tuple(types), delimiter, encoding or "", header, layout, tuple(mapping.items()))
+    return Source(path, kind, tuple(names), tuple(types), delimiter, encoding or "", header, layout, tuple(mapping.items()), time_format)
 
 
 _RAW = "shelfspace_raw_"  # how the names of the views of raw rows begin
@@ -225,10 +294,21 @@ def raw_rows(connection, sources: Sequence[Source]) -> ibis.Table:
     else:
         types = "session: 'VARCHAR', events: 'STRUCT(aid VARCHAR, ts VARCHAR, \"type\" VARCHAR)[]'"
         table = f"(SELECT session, unnest(events, recursive := true), shelfspace_file FROM read_ndjson({files}, columns={{{types}}}))"
-    selected = ", ".join(f'{ids[i]} AS "{c}"' for c, i in first.mapping)
+    read_as = {c: ids[i] for c, i in first.mapping}
+    if first.time_format and (first.kind != "Parquet" or first.types[dict(first.mapping)["timestamp"]] == "VARCHAR"):
+        read_as["timestamp"] = _in_iso(read_as["timestamp"], first.time_format)
+    selected = ", ".join(f'{read} AS "{c}"' for c, read in read_as.items())
     view = f"{_RAW}{uuid.uuid4().hex[:12]}"
     connection.raw_sql(f"CREATE TEMP VIEW {view} AS SELECT {selected}, shelfspace_file AS file FROM {table}")
     return connection.table(view)
+
+
+def _in_iso(column: str, time_format: str) -> str:
+    """SQL for a text column of times, those of the form written as ISO 8601; the others as they are, to be refused by what they say."""
+    moment = f"try_strptime(trim({column}), {engines.quoted(time_format)})"
+    if "%z" in time_format or "%Z" in time_format:
+        moment = f"({moment} AT TIME ZONE 'UTC')"
+    return f"coalesce(strftime({moment}, '%Y-%m-%d %H:%M:%S.%f'), {column})"
 
 
 def forget_raw_rows(connection) -> None:

@@ -19,12 +19,13 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
+from shelfspace.measure import evaluation, ranking
 from shelfspace.measure.ranking import Model
 from shelfspace.models import users
 from shelfspace.models.transitions import companions, followers, following, scales, together
 from shelfspace.models.users import user_embeddings
 from shelfspace.sequences.arrays import Corpus, Examples
-from shelfspace.vectors.embeddings import normalise
+from shelfspace.vectors.embeddings import Embeddings, align, normalise
 
 ENTRIES = 50_000_000  # of an item-to-item table, 400 MB
 
@@ -226,6 +227,22 @@ def nearest_to_user(
     """
     table = _cosine_table(vectors, known)
     return lambda examples: _cosines(user_embeddings(examples, vectors, decay, decay_time, known, event_weights), table)
+
+
+def hit_rate_of_mean(made: Embeddings, examples: Examples, product_ids: np.ndarray, k: int = 20) -> float:
+    """Share of the examples whose target is among the `k` products nearest to the plain mean of the history.
+
+    Parameters
+    ----------
+    made : Embeddings
+        As a trainer gives them after a pass.
+    examples : Examples
+    product_ids : ndarray of str, shape (n_products,)
+        What the examples' products stand for, sorted.
+    k : int
+    """
+    ranks = evaluation.evaluate(nearest_to_user(*align(made, product_ids), decay=0.0), examples).ranks
+    return float(ranking.hit_rate(ranks, k).mean())
 
 
 def _cosine_table(vectors: np.ndarray, known: np.ndarray) -> np.ndarray:

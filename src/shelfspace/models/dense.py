@@ -11,6 +11,7 @@ out. Keras 3's own `fit` refuses several machines, hence the loop here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -43,6 +44,49 @@ def dense(users: np.ndarray, n_products: int, hidden: Sequence[int] = (128,), dr
         x = keras.layers.Dropout(dropout)(x)
         x = keras.layers.BatchNormalization(synchronized=True)(x)  # over all shares of a batch, where it is shared out
     return keras.Model(user, keras.layers.Dense(n_products, name="products")(x), name="dense")
+
+
+def fit(
+    path: str | Path,
+    users: np.ndarray,
+    targets: np.ndarray,
+    valid_users: np.ndarray | None,
+    valid_targets: np.ndarray | None,
+    *,
+    n_products: int,
+    hidden: Sequence[int],
+    dropout: float,
+    distribute: str,
+    seed: int,
+    **settings,
+) -> list[dict[str, float]]:
+    """Build the network, train it and write it to a file: for `shelfspace.files.run_files.once`.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of a ``.keras`` file.
+    users, targets, valid_users, valid_targets
+        See `train`.
+    n_products, hidden, dropout
+        See `dense`.
+    distribute : str
+        See `shelfspace.models.training.strategy`.
+    seed : int
+    settings
+        What else `train` takes.
+
+    Returns
+    -------
+    list of dict
+        As `train`.
+    """
+    training.deterministic(seed)
+    shared = training.strategy(distribute)
+    network = dense(users, n_products, hidden, dropout)
+    history = train(network, users, targets, valid_users, valid_targets, seed=seed, shared=shared, **settings)
+    network.save(path)
+    return history
 
 
 def train(

@@ -112,7 +112,7 @@ def train(
         Pieces of sequences at each step, of much the same length.
     learning_rate : float
     negatives, full_below : int
-        See `shelfspace.models.tied.train`.
+        See `shelfspace.models.tied_training.train`.
     seed : int
         Of everything random.
     progress : bool

@@ -26,7 +26,7 @@ import scipy.sparse as sp
 
 from shelfspace.files import run_files
 from shelfspace.measure.ranking import Model, in_blocks
-from shelfspace.models import factors, retrieval, tied, training
+from shelfspace.models import factors, retrieval, tied
 from shelfspace.models.retrieval import DESCRIPTION, OWN, TOP, Facts
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.vectors import embeddings
@@ -254,7 +254,7 @@ def reopen(
     ids = products.product_id.to_numpy().astype(str)
     files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
     aligned = {name: embeddings.align(embeddings.load(file), ids) for name, file in files.items()}
-    learned = tied.recommend(training.keras.saving.load_model(run / "recommender_tied.keras"))
+    learned = tied.recommend(tied.load(run / "recommender_tied.keras"))
     sources = retrieval.sources(learned, corpus, ids, aligned, choice["best"], ease or factors.ease(corpus, ids), pairs)
     facts = retrieval.facts(corpus, products, aligned[choice["embedding"]][0])
     return load(path, sources, facts, run_files.read_json(run / "recommender.json")["top"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import ibis
@@ -95,7 +96,7 @@ def averages(sums: ibis.Table, dim: int) -> ibis.Table:
 def materialise(connection: ibis.BaseBackend, run_dir: str | Path, step: str) -> None:
     """Write one step of `relational` as a table, for a scheduler that shows and repeats the steps one by one.
 
-    A table that the same stage already wrote is left alone (see `shelfspace.files.run_files.once`).
+    A table that was made of the same already is left alone (see `shelfspace.files.run_files.once`).
 
     Parameters
     ----------
@@ -109,23 +110,32 @@ def materialise(connection: ibis.BaseBackend, run_dir: str | Path, step: str) ->
     if step not in STEPS:
         raise ValueError(f"step is {step!r}; it must be one of {', '.join(STEPS)}.")
     run = Path(run_dir)
-    files = {name: f"user_tables/{name}.parquet" for name in STEPS[:-1]}
+    given = inputs(run, None if step == "histories" else run_files.read_json(run / "decay.json"))
+    name = "user_embeddings.parquet" if step == "averages" else f"user_tables/{step}.parquet"
+    run_files.once(run, name, lambda path, **_: _write_step(connection, run, step, path), **given)
+
+
+def inputs(run: Path, choice: Mapping | None) -> dict[str, object]:
+    """What user embeddings depend on, for `run_files.once`: the choice of ``decay.json``, and hashes of the files that they are made of."""
+    names = ["sequences.parquet", *([f"product_embeddings/{choice['embedding']}.parquet"] if choice else [])]
+    chosen = {name: choice[name] for name in ("decay", "decay_time")} if choice else {}
+    return chosen | {name: run_files.sha256_file(run / name) for name in names}
+
+
+def _write_step(connection: ibis.BaseBackend, run: Path, step: str, path: Path) -> None:
     if step == "histories":
-        query = histories(engines.read(connection, run / "sequences.parquet"))
-        run_files.once(run, files[step], lambda path: engines.write(query, path))
+        engines.write(histories(engines.read(connection, run / "sequences.parquet")), path)
         return
     choice = run_files.read_json(run / "decay.json")
     file = run / "product_embeddings" / f"{choice['embedding']}.parquet"
     vectors, dim = engines.read(connection, file), pq.read_schema(file).field("vector").type.list_size
-    before = engines.read(connection, run / files[STEPS[STEPS.index(step) - 1]])
+    before = engines.read(connection, run / "user_tables" / f"{STEPS[STEPS.index(step) - 1]}.parquet")
     if step == "weights":
-        query = weights(before, vectors, choice["decay"], choice["decay_time"])
-        run_files.once(run, files[step], lambda path: engines.write(query, path))
+        engines.write(weights(before, vectors, choice["decay"], choice["decay_time"]), path)
     elif step == "sums":
-        run_files.once(run, files[step], lambda path: engines.write(sums(before, vectors, dim), path))
+        engines.write(sums(before, vectors, dim), path)
     else:
-        query = averages(before, dim).order_by("user_id")
-        run_files.once(run, "user_embeddings.parquet", lambda path: write(query, path, dim))
+        write(averages(before, dim).order_by("user_id"), path, dim)
 
 
 def write(query: ibis.Table, path: str | Path, dim: int) -> None:

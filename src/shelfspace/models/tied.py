@@ -20,29 +20,33 @@ of the newest one, which the bias holds. n_k(a -> b) is how often b came k visit
 many sequences both were: the item-to-item neighbours of Sarwar et al. 2001, averaged over the history with weights c_i in proportion
 to exp(-d t_i), where d is the decay that training starts from. Large catalogues are trained on a sample of the products at each step (`shelfspace.models.training.sample`). The attention is
 that of Li et al. 2017 (NARM) and Liu et al. 2018 (STAMP).
+
+This module holds what was learned, and answers by it in numpy; `shelfspace.models.tied_training` learns it, in TensorFlow, which no
+answer needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+import io
+import json
+import zipfile
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from tqdm import tqdm
+from threadpoolctl import threadpool_limits
 
 from shelfspace.measure.ranking import Model
-from shelfspace.models import training
-from shelfspace.models.training import Rows, adam, keras, tf, validate
-from shelfspace.models.transitions import STEPS, Links
-from shelfspace.models.users import DECAY_TIMES
-from shelfspace.sequences.arrays import Corpus, Examples, passes
+from shelfspace.models.transitions import Links
+from shelfspace.sequences.arrays import Examples
 from shelfspace.sequences.prepare import EVENT_LEVELS
 from shelfspace.vectors.embeddings import normalise
 
-EXAMPLES = 400_000  # trained on in all, when the number of epochs is left to the size of the log
 HABITS = ("seen again", "revisits", "repeats in a row", "visits", "place")  # of a history and a product in it, as ln(1 + n)
 POPULARITY = ("product", "newest product")  # whose bias tells beside these whether a product comes back
 
@@ -60,150 +64,102 @@ TERMS = {
 """What `recommend` can leave out, and what it is called: four parts of q, and the five terms that sum to the score (`explain`)."""
 
 
-@keras.saving.register_keras_serializable("shelfspace")
-class Tied(keras.Model):
-    """The weights of the recommender, saved and loaded as one ``.keras`` file; made by `start`.
+@dataclass(frozen=True)
+class Learned:
+    """What was learned, and what was counted; the letters are those of the module's formula.
 
-    Parameters
+    It holds no product ids: product j is row j of the product table that training was given, which a run keeps as ``products.parquet``.
+
+    Attributes
     ----------
-    n_products, dim : int
-        The table of embeddings.
-    links : sequence of int
-        Numbers stored of each kind of link; empty for a model without them.
     visits : int
         Newest visits of a history that count.
     decay_time : {"days", "log_days", "rank"}
         How age is counted.
-    attention : bool
-        Whether the weights of visits depend on the products and their places, too.
-    learn_decay : bool
-        Whether the decay learns, or stays at `decay`.
-    decay : float
-        d at the start.
+    decay_at_start : float
+        The decay that training started from, by which c_i weighs what goes together.
     temperature : float
-        T, which stays: left to learn, it sharpens, and the model learns by heart.
+        T.
     together : float
-        beta, which is fixed: if trained, it grows too large, as co-occurrence fits the sequences that it was counted in better than later ones.
+        beta.
+    vectors : ndarray of float32, shape (n_products, dim)
+        v.
+    bias : ndarray of float32, shape (n_products,)
+        Popularity.
+    decay : float
+        d, per unit of age.
+    event_bias, repeat_event : ndarray of float32, shape (n_events,)
+        b and s, in the order of `shelfspace.sequences.prepare.EVENT_LEVELS`.
+    repeat : ndarray of float32, shape (visits,)
+        r.
+    habit_inner, habit_bias, habit_outer : ndarray of float32, shapes (n_habits, 16), (16,) and (16,)
+        H, g and o, where n_habits counts `HABITS` and `POPULARITY`.
+    inner, inner_bias, outer : ndarray of float32, shapes (2 dim, dim), (dim,) and (dim, dim)
+        W1, c and W2.
+    link_weight, link_scale : ndarray of float32, shape (len(STEPS),)
+        alpha and kappa.
+    links : Links
+        n_k and n.
+    of_visit, of_last, of_place, attention : ndarray of float32, shapes (dim, dim), (dim, dim), (visits, dim) and (dim,)
+        A, B, P and a; None without attention.
     """
 
-    def __init__(
-        self,
-        n_products: int,
-        dim: int,
-        links: tuple[int, ...] = (),
-        visits: int = 50,
-        decay_time: str = "days",
-        attention: bool = True,
-        learn_decay: bool = True,
-        decay: float = 0.7,
-        temperature: float = 0.1,
-        together: float = 1.0,
-        **options,
-    ):
-        super().__init__(**options)
-        self.settings = {
-            "n_products": n_products, "dim": dim, "links": list(links), "visits": visits, "decay_time": decay_time,
-            "attention": attention, "learn_decay": learn_decay, "decay": decay, "temperature": temperature, "together": together,
-        }  # fmt: skip
+    visits: int
+    decay_time: str
+    decay_at_start: float
+    temperature: float
+    together: float
+    vectors: np.ndarray
+    bias: np.ndarray
+    decay: float
+    event_bias: np.ndarray
+    repeat_event: np.ndarray
+    repeat: np.ndarray
+    habit_inner: np.ndarray
+    habit_bias: np.ndarray
+    habit_outer: np.ndarray
+    inner: np.ndarray
+    inner_bias: np.ndarray
+    outer: np.ndarray
+    link_weight: np.ndarray
+    link_scale: np.ndarray
+    links: Links
+    of_visit: np.ndarray | None = None
+    of_last: np.ndarray | None = None
+    of_place: np.ndarray | None = None
+    attention: np.ndarray | None = None
 
-        def add(name, shape, start=0.0, **kind):
-            return self.add_weight(shape=shape, initializer=keras.initializers.Constant(start), name=name, **kind)
-
-        def mixing(name, rows, columns=dim):
-            spread = keras.initializers.RandomNormal(stddev=rows**-0.5)
-            return self.add_weight(shape=(rows, columns), initializer=spread, name=name)
-
-        self.log_decay = add("log_decay", (), np.log(max(decay, 1e-9)), trainable=learn_decay)
-        self.event_bias = add("event_bias", (len(EVENT_LEVELS),))
-        self.repeat, self.repeat_event = add("repeat", (visits,)), add("repeat_event", (len(EVENT_LEVELS),))
-        self.habit_inner, self.habit_bias = mixing("habit_inner", len(HABITS) + len(POPULARITY), 16), add("habit_bias", (16,))
-        self.habit_outer = add("habit_outer", (16,))
-        if attention:
-            self.of_visit, self.of_last = mixing("of_visit", dim), mixing("of_last", dim)
-            self.of_place, self.attention = add("of_place", (visits, dim)), add("attention", (dim,))
-        self.inner, self.inner_bias = mixing("inner", 2 * dim), add("inner_bias", (dim,))
-        self.outer = add("outer", (dim, dim))
-        self.link_weight, self.log_link_scale = add("link_weight", (len(STEPS),), 0.5), add("log_link_scale", (len(STEPS),))
-        self.alone = add("alone", (n_products,), trainable=False)
-        # Not trained by Keras: `train` moves the rows of the table that a step touches.
-        self.table = add("table", (n_products, dim + 1), trainable=False)  # the last column is the bias
-        self.link_tables = [
-            [
-                add(f"link_counts_{k}", (n,), trainable=False),
-                add(f"link_products_{k}", (n,), trainable=False, dtype="int32"),
-                add(f"link_offsets_{k}", (n_products + 1,), trainable=False, dtype="int32"),
-            ]
-            for k, n in enumerate(links)
+    @classmethod
+    def of_weights(cls, settings: Mapping, weights: Mapping[str, np.ndarray]) -> Learned:
+        """Put together from what `shelfspace.models.tied_training.Tied` was made with and its weights by name."""
+        given = dict(weights)
+        table, alone = given.pop("table"), given.pop("alone")
+        shape = (len(table),) * 2
+        counted = [
+            sp.csr_matrix(tuple(given.pop(f"link_{part}_{k}") for part in ("counts", "products", "offsets")), shape=shape)
+            for k in range(len(settings["links"]))
         ]
-        self.built = True
+        *steps, pairs = counted or [sp.csr_matrix(shape, dtype=np.float32)]
+        return cls(
+            visits=settings["visits"], decay_time=settings["decay_time"], decay_at_start=settings["decay"],
+            temperature=settings["temperature"], together=settings["together"],
+            vectors=np.ascontiguousarray(table[:, :-1]), bias=np.ascontiguousarray(table[:, -1]),
+            decay=float(np.exp(given.pop("log_decay"))), link_scale=np.exp(given.pop("log_link_scale")),
+            links=Links(steps, pairs, alone), **given,
+        )  # fmt: skip
 
-    def get_config(self) -> dict:
-        """What `__init__` needs to make the same model."""
-        return super().get_config() | self.settings
+    @cached_property
+    def unit(self) -> np.ndarray:
+        """The products' embeddings of length 1; float32, shape (n_products, dim)."""
+        return normalise(self.vectors)
 
-    def links(self) -> Links:
-        """What was counted; nothing, for a model without links."""
-        shape = (self.settings["n_products"],) * 2
-        tables = [sp.csr_matrix(tuple(np.asarray(part) for part in parts), shape=shape) for parts in self.link_tables]
-        *steps, pairs = tables or [sp.csr_matrix(shape, dtype=np.float32)]
-        return Links(steps, pairs, self.alone.numpy())
-
-    def users(self, v, age, event, place, row, newest, without=()):
-        """The query q of each history, before it is brought to length 1; float32, shape (n, dim).
-
-        Parameters
-        ----------
-        v : tensor of float32, shape (m, dim)
-            Embeddings of the visits of all histories, one history after the other.
-        age, event, place, row : shape (m,)
-            Of each visit: its age, event code, how many visits came after it, and number of its history.
-        newest : shape (n,)
-            Where the newest visit of each history stands.
-        without : collection of str
-            Of decay, events, attention and network: what is left out (`recommend`).
-        """
-        n = tf.shape(newest)[0]
-        last = tf.gather(v, newest)
-        logit = tf.zeros_like(age) if "events" in without else tf.gather(self.event_bias, event)
-        if "decay" not in without:
-            logit -= tf.exp(self.log_decay) * age
-        if self.settings["attention"] and "attention" not in without:
-            hidden = v @ self.of_visit + tf.gather(last @ self.of_last, row) + tf.gather(self.of_place, place)
-            logit += tf.linalg.matvec(tf.sigmoid(hidden), self.attention)
-        top = tf.stop_gradient(tf.math.unsorted_segment_max(logit, row, n))
-        w = tf.exp(logit - tf.gather(top, row))
-        total = tf.math.unsorted_segment_sum(w, row, n)
-        u = tf.math.unsorted_segment_sum(w[:, None] * v, row, n) / total[:, None]
-        if "network" in without:
-            return u
-        return u + tf.nn.relu(tf.concat([u, last], axis=1) @ self.inner + self.inner_bias) @ self.outer
-
-    def logits(self, q, v, bias):
-        """cos(q, v_j) / T + bias_j of each query with each product, shape (n, m); of v (m, dim) and bias (m, 1)."""
-        unit = tf.math.l2_normalize(q, 1, 1e-8) / self.settings["temperature"]
-        query, product = [unit, tf.ones_like(unit[:, :1])], [tf.math.l2_normalize(v, 1, 1e-8), bias]
-        return tf.matmul(tf.concat(query, 1), tf.concat(product, 1), transpose_b=True)  # the bias as one more number of each
-
-    def repeat_bonus(self, place, event, habits, popularity):
-        """r_i + s(e_i) + o . relu(H [h, bias_j, bias_last] + g): what a product j gains that was seen i visits ago.
-
-        Parameters
-        ----------
-        place, event : shape (k,)
-            i of each, and the event code of that visit.
-        habits : shape (k, len(HABITS))
-            Of its history.
-        popularity : shape (k, len(POPULARITY))
-            The bias of the product, and that of the newest product of its history.
-        """
-        hidden = tf.nn.relu(tf.concat([habits, popularity], axis=1) @ self.habit_inner + self.habit_bias)
-        return tf.gather(self.repeat, place) + tf.gather(self.repeat_event, event) + tf.linalg.matvec(hidden, self.habit_outer)
-
-    def link_bonus(self, kind, value):
-        """alpha_k log(1 + kappa_k n_k), or beta log(1 + 30 c) for what goes together, kinds and values as `Links` gives them."""
-        weight = tf.concat([self.link_weight, [self.settings["together"]]], 0)
-        scale = tf.concat([tf.exp(self.log_link_scale), [30.0]], 0)
-        return tf.gather(weight, kind) * tf.math.log1p(tf.gather(scale, kind) * value)
+    @cached_property
+    def of_product(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A v, B v and the right half of W1 times v, of each product; float32, each of shape (n_products, dim)."""
+        dim = self.vectors.shape[1]
+        matrices = (self.of_visit, self.of_last, self.inner[dim:])
+        with threadpool_limits(1, "blas"):  # whoever asks first, the bits are the same
+            return tuple(None if matrix is None else self.vectors @ matrix for matrix in matrices)
 
     def findings(self) -> dict:
         """What it learned that can be read: decay, half_life, event_weights, repeat, repeat_odds, link_weight.
@@ -211,71 +167,33 @@ class Tied(keras.Model):
         `decay` and `half_life` (ln 2 / d) are per day and in days, or in visits where age is counted as rank; an event's
         weight, and the odds exp(s(e)) that its product is the next, are relative to those of a view.
         """
-        decay = float(np.exp(self.log_decay.numpy()))
-        weights, odds = (np.exp(each.numpy() - each.numpy()[0]) for each in (self.event_bias, self.repeat_event))
+        weights, odds = (np.exp(each - each[0]) for each in (self.event_bias, self.repeat_event))
         return {
-            "decay": decay,
-            "half_life": float(np.log(2) / decay),
-            "decay_time": self.settings["decay_time"],
+            "decay": self.decay,
+            "half_life": float(np.log(2) / self.decay),
+            "decay_time": self.decay_time,
             "event_weights": {name: float(w) for name, w in zip(EVENT_LEVELS, weights)},
-            "repeat": self.repeat.numpy().tolist(),
+            "repeat": self.repeat.tolist(),
             "repeat_odds": {name: float(o) for name, o in zip(EVENT_LEVELS, odds)},
-            "link_weight": self.link_weight.numpy().tolist(),
+            "link_weight": self.link_weight.tolist(),
         }
 
 
-def start(
-    vectors: np.ndarray,
-    known: np.ndarray,
-    corpus: Corpus,
-    product_ids: np.ndarray,
-    *,
-    transitions: bool = True,
-    seed: int = 0,
-    **settings,
-) -> Tied:
-    """A model ready to train: the table at the pre-trained embeddings, the bias at popularity, transitions counted.
-
-    Call `shelfspace.models.training.deterministic` before for the same weights in every run.
-
-    Parameters
-    ----------
-    vectors : ndarray of float32, shape (n_products, dim)
-        Brought to length 1.
-    known : ndarray of bool, shape (n_products,)
-        Products without an embedding start near zero, at random.
-    corpus : Corpus
-        All that may train (`shelfspace.sequences.arrays.corpus` with the targets); what is counted, is counted in it.
-    product_ids : ndarray of str, shape (n_products,)
-        The product table, sorted.
-    transitions : bool
-        Whether scores know what came after what, and what came with what.
-    seed : int
-    settings
-        See `Tied`.
+def load(path: str | Path) -> Learned:
+    """What `shelfspace.models.tied_training.Tied.save` wrote as a ``.keras`` file: a zip of its settings and a HDF5 file of its weights.
 
     Raises
     ------
     ValueError
-        If a setting is out of its range, naming what is allowed.
+        If the file holds another model.
     """
-    if settings.get("decay_time", "days") not in DECAY_TIMES:
-        raise ValueError(f"decay_time is {settings['decay_time']!r}; it must be one of {', '.join(DECAY_TIMES)}.")
-    if settings.get("visits", 1) < 1:
-        raise ValueError(f"visits is {settings['visits']}; it must be 1 (the newest alone) or more.")
-    n_products, dim = vectors.shape
-    links = Links.count(corpus, product_ids) if transitions else None
-    tables = [*links.steps, links.pairs] if links else []
-    model = Tied(n_products, dim, [table.nnz for table in tables], **settings)
-    for parts, table in zip(model.link_tables, tables):
-        for part, values in zip(parts, (table.data, table.indices, table.indptr)):
-            part.assign(values)
-    if links:
-        model.alone.assign(links.alone)
-    noise = np.random.default_rng(seed).normal(0, 0.01, vectors.shape)
-    bias = 0.3 * np.log1p(np.bincount(corpus.places(product_ids), minlength=n_products))
-    model.table.assign(np.column_stack([np.where(known[:, None], normalise(vectors), noise), bias]))
-    return model
+    with zipfile.ZipFile(path) as kept:
+        settings = json.loads(kept.read("config.json"))["config"]
+        with h5py.File(io.BytesIO(kept.read("model.weights.h5")), "r") as file:  # within the zip, each seek reads it anew
+            weights = {name: value[()] for name, value in file["vars"].items()} if "vars" in file else {}
+    if "table" not in weights:
+        raise ValueError(f"{path} holds no tied recommender of this version; run 05_recommender again.")
+    return Learned.of_weights(settings, weights)
 
 
 @dataclass(frozen=True)
@@ -329,233 +247,71 @@ def histories(examples: Examples, visits: int, decay_time: str) -> Histories:
     return Histories(items, age, event, place, row, newest[:-1].astype(np.int32), repeats, habits)
 
 
-def train(
-    model: Tied,
-    examples: Examples,
-    valid: Examples | None = None,
-    *,
-    epochs: int = 0,
-    batch: int = 512,
-    learning_rate: float = 0.002,
-    dropout: float = 0.4,
-    negatives: int = 2048,
-    full_below: int = 4096,
-    chances: np.ndarray | None = None,
-    limit: int = 1_000_000,
-    seed: int = 0,
-    progress: bool = True,
-) -> list[dict[str, float]]:
-    """Fit by cross-entropy with Adam, whose step size falls linearly to zero over all epochs.
-
-    A row of the table moves only in steps that hold it (`shelfspace.models.training.Rows`).
+def alike(
+    links: Links, decay: float, examples: Examples, h: Histories, among: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What goes with each history (`Links.alike`), a visit of age t weighted by exp(-decay t).
 
     Parameters
     ----------
-    model : Tied
-        From `start`; changed in place.
+    links : Links
+    decay : float
     examples : Examples
-        Of sequences of the corpus that `start` counted: their `trained` parts are left out of the counts.
-    valid : Examples, optional
-        Measured after every epoch; the weights of the epoch with the best MRR@20 are kept. Without, the last ones.
-    epochs : int
-        Passes over the examples; 0 for as many as make `EXAMPLES` in all, but at least 3 (`shelfspace.sequences.arrays.passes`).
-    batch : int
-        Examples per step.
-    learning_rate : float
-        Adam's step size at the start.
-    dropout : float
-        Share of the numbers of each history's embeddings that are left out at random.
-    negatives : int
-        Products drawn at each step (`shelfspace.models.training.sample`) beside those that matter: the batch's histories and
-        targets, and at most so many that came after the histories most often.
-    full_below : int
-        Catalogues up to this size are trained with all products at every step.
-    chances : ndarray of float, shape (n,), optional
-        Chance of each example to be taken in the last epoch, above 0 and up to 1 (`recency`). The first epoch takes all,
-        those between have powers of the chance. By default, all epochs take all.
-    limit : int
-        An epoch takes at most so many examples, drawn anew each time.
-    seed : int
-        Of the order of examples, dropout and the drawn products.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    list of dict
-        Per epoch: "loss", and with valid examples "valid_loss" and "valid_mrr@20".
-
-    Raises
-    ------
-    ValueError
-        If there is no example.
+    h : Histories
+        Of these examples.
+    among : ndarray of bool, shape (n_products,)
+        Products to look for.
     """
-    if not len(examples):
-        raise ValueError("There is no training example; give a longer log.")
-    n_products, n, rng = model.settings["n_products"], len(examples), np.random.default_rng(seed)
-    links = model.links()
-    full = n_products <= full_below
-    rows = Rows(model.table.numpy())
-    take = _stepper(model, dropout, seed)
-
-    def prepared(chosen: np.ndarray) -> tuple[np.ndarray, dict]:
-        """The products of a step and its batch, in which product numbers are places among them."""
-        part = examples[chosen]
-        h = histories(part, model.settings["visits"], model.settings["decay_time"])
-        after = links.after(part)
-        if full:
-            products, correction = np.arange(n_products), np.zeros(n_products, dtype=np.float32)
-        else:
-            _, product, _, count = after
-            often = count >= 2
-            total = np.bincount(product[often], count[often], n_products)
-            followed = np.flatnonzero(total)
-            followed = followed[np.argsort(-total[followed], kind="stable")[:negatives]]
-            always = np.unique(np.concatenate([h.items, part.target, followed]))
-            products, correction = training.sample(always, n_products, negatives, rng)
-        place = np.full(n_products, -1, dtype=np.int32)
-        place[products] = np.arange(len(products), dtype=np.int32)
-        alike = _alike(model, links, part, h, place >= 0)
-        row, product, kind, value = (np.concatenate(column) for column in zip(after, alike))
-        items, linked = place[h.items], place[product]
-        inside = linked >= 0
-        return products, {
-            "items": items, "age": h.age, "event": h.event, "place": h.place, "row": h.row, "newest": h.newest,
-            "target": place[part.target], "correction": correction,
-            "repeat": np.stack([h.row, items, items[h.newest[h.row]]], axis=1, dtype=np.int64)[h.repeats],
-            "habits": h.habits, "repeat_place": h.place[h.repeats], "repeat_event": h.event[h.repeats],
-            "link": np.stack([row, linked], axis=1, dtype=np.int64)[inside],
-            "link_kind": kind[inside], "link_value": value[inside],
-        }  # fmt: skip
-
-    epochs = epochs or passes(min(n, limit), EXAMPLES)
-    chances = np.ones(n) if chances is None else chances
-    orders = [np.flatnonzero(rng.random(n) < chances ** (epoch / max(1, epochs - 1))) for epoch in range(epochs)]
-    orders = [rng.permutation(order if len(order) else n)[:limit] for order in orders]
-    steps, best, history = sum(-(-len(order) // batch) for order in orders), -1.0, []
-    with tqdm(total=steps, desc="tied", unit="step", disable=not progress) as bar, ThreadPoolExecutor(1) as worker:
-        for order in orders:
-            losses = []
-            chunks = [order[first : first + batch] for first in range(0, len(order), batch)]
-            following = worker.submit(prepared, chunks[0])  # the next batch is made while this one is learned from
-            for i in range(len(chunks)):
-                products, ready = following.result()
-                if i + 1 < len(chunks):
-                    following = worker.submit(prepared, chunks[i + 1])
-                rate = learning_rate * (1 - rows.steps / steps)
-                moved, loss = take(rows.take(products), ready, np.float32(rate), np.float32(rows.steps + 1), rows.steps_of[products] + 1)
-                rows.put(products, moved)
-                losses.append(loss)
-                bar.update()
-            model.table.assign(rows.table)
-            history.append({"loss": float(np.average([float(x) for x in losses], weights=[len(c) for c in chunks]))})
-            if valid is not None:
-                scores = recommend(model)
-                loss, mrr = validate(lambda part: scores(valid[part]), valid.target)
-                history[-1] |= {"valid_loss": loss, "valid_mrr@20": mrr}
-                if mrr > best:
-                    best, weights = mrr, model.get_weights()
-            bar.set_postfix({name: f"{value:.4f}" for name, value in history[-1].items()})
-    if valid is not None:
-        model.set_weights(weights)
-    return history
-
-
-def recency(examples: Examples, strength: float) -> np.ndarray:
-    """Chances for `train` that make it see recent examples more often; float64, shape (n,).
-
-    exp(-strength · age), where age runs from 0 for the newest example to 1 for the oldest, by time where the visits have
-    different times, else by the examples' order. Tastes drift: the test users come after the training users.
-
-    Raises
-    ------
-    ValueError
-        If `strength` is negative.
-    """
-    if strength < 0:
-        raise ValueError(f"The strength of recency is {strength}; it must be 0 (all examples alike) or more.")
-    time = examples.times[examples.end - 1]
-    if np.ptp(time) == 0:
-        time = np.arange(len(examples), dtype=float)
-    return np.exp(-strength * (time.max() - time) / max(np.ptp(time), 1e-12))
-
-
-def _alike(model: Tied, links: Links, examples: Examples, h: Histories, among: np.ndarray):
-    """What goes with each history (`Links.alike`), its visits weighted by the decay that training started from."""
     offsets = np.append(h.newest, len(h.items)).astype(np.int64)
-    weights = np.exp(-model.settings["decay"] * h.age)  # the newest visit has age 0, so that no sum is 0
+    weights = np.exp(-decay * h.age)  # the newest visit has age 0, so that no sum is 0
     weights /= np.repeat(np.add.reduceat(weights, offsets[:-1]), np.diff(offsets))
     return links.alike(examples, h.items, weights, offsets, among)
 
 
-@tf.custom_gradient
-def cross_entropy(logits, target):
-    """-ln softmax(logits)[target] of each row, shape (n,): TensorFlow's own, in half its time on processors."""
-    place = tf.stack([tf.range(tf.shape(logits)[0]), target], 1)
-    top = tf.reduce_max(logits, 1)
-    odds = tf.exp(logits - top[:, None])
-    total = tf.reduce_sum(odds, 1)
-
-    def gradient(each):
-        return tf.tensor_scatter_nd_sub(odds * (each / total)[:, None], place, each), None
-
-    return tf.math.log(total) + top - tf.gather_nd(logits, place), gradient
-
-
-def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
-    """One step of training: from the table's rows, their moments and a batch to the moved rows and the loss.
-
-    t is the number of the step, and t_of that of each row's own (`shelfspace.models.training.Rows`).
-    """
-    small = [variable.value for variable in model.trainable_variables]
-    moments = [(tf.Variable(tf.zeros_like(v)), tf.Variable(tf.zeros_like(v))) for v in small]
-
-    def spec(names, kind, *width):
-        return {name: _spec(name, kind, *width) for name in names.split()}
-
-    batches = (
-        spec("items event place row newest target repeat_place repeat_event link_kind", tf.int32)
-        | spec("age correction link_value", tf.float32)
-        | spec("link", tf.int64, 2)
-        | spec("repeat", tf.int64, 3)
-        | spec("habits", tf.float32, len(HABITS))
-    )
-    number = tf.TensorSpec((), tf.float32)
-    shape = (3, None, model.settings["dim"] + 1)
-
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32), batches, number, number, tf.TensorSpec((None, 1), tf.float32)])
-    def take(rows, batch, rate, t, t_of):  # traced but once
-        table = rows[0]
-        with tf.GradientTape() as tape:
-            tape.watch(table)
-            v, bias = tf.split(table, [model.settings["dim"], 1], axis=1)
-            seen = tf.gather(v, batch["items"])
-            kept = tf.random.stateless_uniform(tf.shape(seen), tf.stack([seed, tf.cast(t, tf.int32)])) >= dropout
-            seen = tf.where(kept, seen / (1 - dropout), 0.0)
-            q = model.users(seen, *(batch[name] for name in ("age", "event", "place", "row", "newest")))
-            popularity = tf.gather(bias[:, 0], batch["repeat"][:, 1:])
-            again = model.repeat_bonus(batch["repeat_place"], batch["repeat_event"], batch["habits"], popularity)
-            linked = model.link_bonus(batch["link_kind"], batch["link_value"])
-            logits = model.logits(q, v, bias + batch["correction"][:, None])
-            places = tf.concat([batch["repeat"][:, :2], batch["link"]], axis=0)
-            bonuses = tf.SparseTensor(places, tf.concat([again, linked], axis=0), tf.shape(logits, tf.int64))  # places may repeat
-            loss = tf.reduce_mean(cross_entropy(tf.sparse.add(logits, bonuses), batch["target"]))
-        of_table, *of_small = tape.gradient(loss, [table, *small], unconnected_gradients="zero")
-        for gradient, value, (first, second) in zip(of_small, small, moments):
-            moved = adam(tf.convert_to_tensor(gradient), value, first, second, rate, t)
-            for variable, new in zip((value, first, second), moved):
-                variable.assign(new)
-        return adam(tf.convert_to_tensor(of_table), *tf.unstack(rows), rate, t_of), loss
-
-    return take
-
-
-def recommend(model: Tied, without: Collection[str] = ()) -> Model:
-    """The trained model as a `shelfspace.measure.ranking.Model`: from histories to scores of all products.
+def queries(learned: Learned, h: Histories, without: Collection[str] = ()) -> np.ndarray:
+    """q of each history, brought to length 1; float32, shape (n, dim).
 
     Parameters
     ----------
-    model : Tied
+    learned : Learned
+    h : Histories
+    without : collection of str
+        Of decay, events, attention and network: what is left out (`recommend`).
+    """
+    visit, newest, inner = learned.of_product
+    logit = np.zeros_like(h.age) if "events" in without else learned.event_bias[h.event]
+    if "decay" not in without:
+        logit = logit - np.float32(learned.decay) * h.age
+    last = h.items[h.newest]
+    if learned.attention is not None and "attention" not in without:
+        hidden = visit[h.items] + newest[last][h.row] + learned.of_place[h.place]
+        logit = logit + (0.5 + 0.5 * np.tanh(0.5 * hidden)) @ learned.attention  # the sigmoid, which cannot overflow so
+    w = np.exp(logit - np.maximum.reduceat(logit, h.newest)[h.row])
+    w /= np.add.reduceat(w, h.newest)[h.row]
+    q = np.add.reduceat(w[:, None] * learned.vectors[h.items], h.newest)
+    if "network" not in without:
+        dim = q.shape[1]
+        q = q + np.maximum(q @ learned.inner[:dim] + inner[last] + learned.inner_bias, 0) @ learned.outer
+    return q / np.sqrt(np.maximum((q * q).sum(axis=1, keepdims=True), 1e-8))
+
+
+def repeat_bonus(learned: Learned, h: Histories) -> np.ndarray:
+    """r_i + s(e_i) + o . relu(H [h, bias_j, bias_last] + g) of each of the histories' `repeats`; float32, shape (k,)."""
+    place, newest = h.place[h.repeats], h.newest[h.row[h.repeats]]
+    popularity = learned.bias[h.items[np.stack([h.repeats, newest], axis=1)]]
+    hidden = np.concatenate([h.habits, popularity], axis=1) @ learned.habit_inner + learned.habit_bias
+    return learned.repeat[place] + learned.repeat_event[h.event[h.repeats]] + np.maximum(hidden, 0) @ learned.habit_outer
+
+
+def recommend(learned: Learned, without: Collection[str] = ()) -> Model:
+    """What was learned as a `shelfspace.measure.ranking.Model`: from histories to scores of all products.
+
+    The same block of histories has the same scores to the bit; in a block of another size a score may differ in its last digits,
+    as BLAS sums in another order.
+
+    Parameters
+    ----------
+    learned : Learned
     without : collection of str
         Names of `TERMS` that are left out of the score, as if they were 0; what else was learned stays as it is, though a model
         trained without the term would have learned something else. Popularity stays in what a product gains that was seen before.
@@ -567,14 +323,13 @@ def recommend(model: Tied, without: Collection[str] = ()) -> Model:
     """
     if unknown := sorted(set(without) - set(TERMS)):
         raise ValueError(f"without holds {unknown[0]!r}; its terms must be among {', '.join(TERMS)}.")
-    terms = _terms(model, without)
-    bias = model.table.numpy()[:, -1] * ("popularity" not in without)
+    terms, bias = _terms(learned, without), learned.bias * ("popularity" not in without)
 
     def scores(examples: Examples) -> np.ndarray:
-        similar, *bonuses = terms(examples)
+        products, *bonuses = terms(examples)
         if "similarity" in without:
-            similar = np.zeros_like(similar)
-        products = similar + bias
+            products[:] = 0
+        products += bias
         for name, row, product, value in bonuses:  # several kinds may meet in one product; numpy is quick with one index alone
             if name not in without:
                 np.add.at(products.ravel(), row.astype(np.int64) * products.shape[1] + product, value)
@@ -583,12 +338,12 @@ def recommend(model: Tied, without: Collection[str] = ()) -> Model:
     return scores
 
 
-def explain(model: Tied, examples: Examples, row: np.ndarray, product: np.ndarray) -> pd.DataFrame:
+def explain(learned: Learned, examples: Examples, row: np.ndarray, product: np.ndarray) -> pd.DataFrame:
     """The terms that make up the scores of some products for some histories.
 
     Parameters
     ----------
-    model : Tied
+    learned : Learned
     examples : Examples
     row, product : ndarray of int, shape (m,)
         Which history asks for which product.
@@ -599,8 +354,8 @@ def explain(model: Tied, examples: Examples, row: np.ndarray, product: np.ndarra
         m rows: score, and the terms of the module's formula, which sum to it: similarity (cos(q, v_j) / T), popularity (the bias),
         seen_before, came_after, and goes_together.
     """
-    similar, *bonuses = _terms(model)(examples)
-    parts = {"similarity": similar[row, product], "popularity": model.table.numpy()[product, -1]}
+    similar, *bonuses = _terms(learned)(examples)
+    parts = {"similarity": similar[row, product], "popularity": learned.bias[product]}
     for name, *places, value in bonuses:
         added = np.zeros_like(similar)
         np.add.at(added, tuple(places), value)
@@ -608,43 +363,22 @@ def explain(model: Tied, examples: Examples, row: np.ndarray, product: np.ndarra
     return pd.DataFrame({"score": np.sum(list(parts.values()), axis=0)} | parts)
 
 
-def _terms(model: Tied, without: Collection[str] = ()) -> Callable:
+def _terms(learned: Learned, without: Collection[str] = ()) -> Callable:
     """From histories to cos(q, v_j) / T of all products, and to each bonus: its name, histories, products and values.
 
     Parts of q that are in `without` are left out.
     """
-    table, links = model.table.numpy(), model.links()
-    unit, bias, everything = normalise(table[:, :-1]), table[:, -1], np.ones(len(table), dtype=bool)
-    temperature = model.settings["temperature"]
-
-    @tf.function(input_signature=[_spec("v", tf.float32, model.settings["dim"]), _spec("age", tf.float32)] + [
-        _spec(name, tf.int32) for name in ("event", "place", "row", "newest", "repeat_place", "repeat_event")
-    ] + [_spec("habits", tf.float32, len(HABITS)), _spec("popularity", tf.float32, len(POPULARITY))])  # fmt: skip
-    def query(v, age, event, place, row, newest, repeat_place, repeat_event, habits, popularity):
-        q = model.users(v, age, event, place, row, newest, without)
-        return tf.math.l2_normalize(q, 1, 1e-8) / temperature, model.repeat_bonus(repeat_place, repeat_event, habits, popularity)
-
-    @tf.function(input_signature=[_spec("kind", tf.int32), _spec("value", tf.float32)])
-    def link(kind, value):
-        return model.link_bonus(kind, value)
-
-    query, link = query.get_concrete_function(), link.get_concrete_function()  # else TensorFlow warns of tracing many
+    links, everything = learned.links, np.ones(len(learned.vectors), dtype=bool)
+    weight = np.append(learned.link_weight, np.float32(learned.together))  # by kind, as `Links` numbers them
+    scale = np.append(learned.link_scale, np.float32(30))
 
     def terms(examples: Examples) -> list:
-        h = histories(examples, model.settings["visits"], model.settings["decay_time"])
-        owner, again = h.row[h.repeats], h.items[h.repeats]
-        popularity = bias[np.stack([again, h.items[h.newest[owner]]], axis=1)]
-        v = table[h.items, :-1]
-        q, repeated = query(v, h.age, h.event, h.place, h.row, h.newest, h.place[h.repeats], h.event[h.repeats], h.habits, popularity)
-        found = [q.numpy() @ unit.T, ("seen_before", owner, again, repeated.numpy())]
-        links_of = {"came_after": links.after(examples), "goes_together": _alike(model, links, examples, h, everything)}
-        for name, (row, product, kind, value) in links_of.items():
-            found.append((name, row, product, link(kind, value).numpy()))
+        h = histories(examples, learned.visits, learned.decay_time)
+        similar = (queries(learned, h, without) / learned.temperature) @ learned.unit.T
+        found = [similar, ("seen_before", h.row[h.repeats], h.items[h.repeats], repeat_bonus(learned, h))]
+        together = alike(links, learned.decay_at_start, examples, h, everything)
+        for name, (row, product, kind, value) in {"came_after": links.after(examples), "goes_together": together}.items():
+            found.append((name, row, product, weight[kind] * np.log1p(scale[kind] * value)))
         return found
 
     return terms
-
-
-def _spec(name: str, kind: tf.DType, *width: int) -> tf.TensorSpec:
-    """Of an argument with any number of rows."""
-    return tf.TensorSpec((None, *width), kind, name)

@@ -1,7 +1,8 @@
 """An executed notebook as one chapter of the report: a fragment of HTML that runs nothing and loads nothing.
 
 nbconvert's "basic" template makes the HTML; here outputs are cut down to what may stand in the page, formulas
-become MathML, code is folded, and headings get ids of their own.
+become MathML, figures take the page's colours, and headings get ids of their own. Code is folded, together with the text of
+cells tagged "aside" beside it and all that a code cell with this tag shows; a cell tagged "folded" is folded behind its heading.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import base64
 import copy
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path, PurePath
@@ -25,6 +27,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from shelfspace.files.parameters import assignments
+from shelfspace.page import drawing
 from shelfspace.page.exhibits import clean, short
 
 TAGS = set(
@@ -127,9 +130,16 @@ def read(path: str | Path, others: Collection[str] = (), terms: dict[str, str] |
         classes = cell.get("class", [])
         if "celltag_parameters" in classes and parameters:
             page.append(_fragment(_parameter_table(parameters)))
+        elif "celltag_folded" in classes:
+            page.append(_folded(cell))
         elif not any(f"celltag_{tag}" in classes for tag in PARAMETER_TAGS):
-            for part in _cell(cell):
-                page.append(part)
+            for part, folded in _cell(cell, "celltag_aside" in classes):
+                _add(page, part, folded)
+    for details in page.find_all("details", class_="code", recursive=False):
+        _sum_up(details)
+    for text in page.find_all("p", string=re.compile("^In this notebook you will")):  # which the page's contents say
+        text.find_next_sibling("ul").decompose()
+        text.decompose()
     identity = _slug(path.stem)
     title, sections = _headings(page, identity, path.stem)
     _links(page, identity, {_slug(stem) for stem in [*others, path.stem]})
@@ -140,7 +150,7 @@ def read(path: str | Path, others: Collection[str] = (), terms: dict[str, str] |
     for tag in page.find_all("table"):
         if tag.find_parent(class_="scroll") is None:
             tag.wrap(page.new_tag("div", attrs={"class": "scroll"}))
-    figures = [(len(image["src"]), _caption(image)) for image in page.find_all("img")]
+    figures = _inline(page, identity)
     return Chapter(identity, title, str(page), sections, parameters, figures)
 
 
@@ -256,22 +266,65 @@ def _image(kind: str, data: str) -> str:
     return f'<figure class="shelf-figure">{image}</figure>'
 
 
-def _cell(cell: Tag) -> list[Tag]:
-    """The parts of one cell of nbconvert's page: its text, or its folded code and then its outputs."""
+def _cell(cell: Tag, aside: bool) -> list[tuple[Tag, bool]]:
+    """The parts of one cell of nbconvert's page, each with whether it is folded: its text, or its code and then its outputs."""
     text = cell.find("div", class_="text_cell_render")
     if text is not None:
-        return [child.extract() for child in list(text.children)]
-    parts = []
+        return [(child.extract(), aside) for child in list(text.children)]
     code = cell.find("div", class_="highlight")
-    if code is not None and code.get_text().strip():
-        lines = len(code.get_text().strip().split("\n"))
-        details = _fragment(f'<details class="code"><summary>Code<span> · {lines} line{"s" * (lines > 1)}</span></summary></details>')
-        details.details.append(code.extract())
-        parts.append(details)
+    parts = [(code.extract(), True)] if code is not None and code.get_text().strip() else []
     for output in cell.find_all("div", class_="output_subarea"):
         output.attrs = {"class": "output"}
-        parts.append(output.extract())
+        parts.append((output.extract(), aside))
     return parts
+
+
+def _add(page: BeautifulSoup, part: Tag, folded: bool) -> None:
+    """Append a part to a page; what is folded joins the fold before it, if nothing stands between."""
+    if not folded:
+        page.append(part)
+        return
+    last = next((child for child in reversed(page.contents) if not isinstance(child, NavigableString) or child.strip()), None)
+    if not isinstance(last, Tag) or last.name != "details" or "code" not in last.get("class", []):
+        last = page.new_tag("details", attrs={"class": "code"})
+        page.append(last)
+    last.append(part)
+
+
+def _sum_up(details: Tag) -> None:
+    """Say what a fold holds: so many lines of code, and tables or figures."""
+    lines = sum(len(code.get_text().strip().split("\n")) for code in details.find_all("div", class_="highlight"))
+    shown = [what for what, css in (("table", ".shelf-table"), ("figure", ".shelf-figure")) if details.select_one(css)]
+    what = ["Code", *shown] if lines else ["Aside"]
+    size = f"<span> · {lines} line{'s' * (lines > 1)}</span>" if lines else ""
+    details.insert(0, _fragment(f"<summary>{' and '.join([', '.join(what[:-1]), what[-1]] if what[1:] else what)}{size}</summary>"))
+
+
+def _folded(cell: Tag) -> Tag:
+    """A cell of text, folded behind its heading; says how many solutions it holds."""
+    text = cell.find("div", class_="text_cell_render")
+    heading = text.find(re.compile(r"h[1-6]\Z")).extract()
+    number = len(text.find_all("details"))
+    size = f"<span> · {number}, with solutions</span>" if number else ""
+    details = _fragment(f'<details class="folded"><summary>{escape(heading.get_text())}{size}</summary></details>').details
+    for child in list(text.children):
+        details.append(child.extract())
+    return details
+
+
+def _inline(page: BeautifulSoup, prefix: str) -> list[tuple[int, str]]:
+    """Turn each SVG of a figure into elements of the page; what each image takes in bytes, and its caption."""
+    found = []
+    for number, image in enumerate(page.find_all("img"), 1):
+        head, _, data = image["src"].partition(";base64,")
+        svg = image["src"]
+        if head == "data:image/svg+xml" and image.find_parent(class_="shelf-figure"):
+            with suppress(ValueError):  # a picture of other making stays an image
+                svg = drawing.inline(base64.b64decode(data), f"{prefix}-{number}", image.get("alt", ""))
+        found.append((len(svg), _caption(image)))
+        if svg.startswith("<svg"):
+            image.replace_with(_fragment(svg))
+    return found
 
 
 def _headings(page: BeautifulSoup, prefix: str, stem: str) -> tuple[str, list[tuple[str, str]]]:

@@ -105,7 +105,7 @@ def events_per_day(df: pd.DataFrame) -> Figure:
         axes.grid(axis="x", visible=False)
     panels[-1].xaxis.set_major_locator(mpl.dates.AutoDateLocator(minticks=3, maxticks=7))
     panels[-1].xaxis.set_major_formatter(mpl.dates.ConciseDateFormatter(panels[-1].xaxis.get_major_locator()))
-    fig.supylabel("events per day", fontsize=11)
+    fig.supylabel("events per day", fontsize=9.5)
     return fig
 
 
@@ -179,38 +179,6 @@ def tsne_map(xy: np.ndarray, categories: Sequence[str], title: str = "", top: in
     legend = fig.legend(loc="outside lower center", ncols=3, handletextpad=0.3, columnspacing=1.4)
     for handle in legend.legend_handles:
         handle.set(sizes=[36], alpha=1)
-    return fig
-
-
-def similarity_heatmap(matrix: np.ndarray, labels: Sequence[str], title: str = "") -> Figure:
-    """Cosine similarities of a few products; numbers are written in the cells up to twelve products.
-
-    Parameters
-    ----------
-    matrix : ndarray, shape (n, n)
-    labels : sequence of str, shape (n,)
-    """
-    matrix = np.asarray(matrix, dtype=float)
-    names = [exhibits.short(str(label), 26) for label in labels]
-    fig, (axes,) = drawing.figure(height=2.2 + 0.36 * len(names))
-    sns.heatmap(
-        matrix,
-        vmin=min(0.0, float(np.nanmin(matrix))),
-        vmax=1,
-        cmap="crest",
-        annot=len(names) <= 12,
-        fmt=".2f",
-        annot_kws={"fontsize": 9},
-        linewidths=1,
-        linecolor=PAPER,
-        xticklabels=names,
-        yticklabels=names,
-        ax=axes,
-        cbar_kws={"label": "cosine similarity", "shrink": 0.8},
-    )
-    axes.set_xticks(axes.get_xticks(), names, rotation=40, ha="right", rotation_mode="anchor")
-    axes.tick_params(length=0)
-    axes.set_title(title)
     return fig
 
 

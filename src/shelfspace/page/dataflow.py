@@ -1,22 +1,32 @@
 """The map of the data flow: which file each stage wrote and which of the later ones read it.
 
-Who wrote a file is in the stages' records (RUN/.stages). Who reads it is in their code: the paths that an executed
-notebook builds, as in ``run / "products.parquet"`` or ``run / "product_embeddings" / f"{name}.parquet"``.
+Who wrote a file is in the stages' records (RUN/.stages); who reads it, in the heads of the executed notebooks.
 """
 
 from __future__ import annotations
 
-import ast
-import fnmatch
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 
 from shelfspace.files import run_files
+from shelfspace.files.stages import Stage
 
-REPORT = ("report", "playground", "player")  # the modules that make the page
+READ_BY_THE_PAGE = {
+    "reads": [
+        "metrics.json",
+        "test_ranks.parquet",
+        "journeys.parquet",
+        "recommender.json",
+        "decay.json",
+        "products.parquet",
+        "tsne.parquet",
+        "product_embeddings/*",
+        "sequences.parquet",
+    ]
+}
+"""As a notebook's head says it."""
 
 
 @dataclass(frozen=True)
@@ -61,48 +71,23 @@ def read(run_dir: str | Path, log: str = "the log") -> tuple[list[str], list[Fil
     records = [record for path in paths if (record := run_files.read_record(run_dir, path.stem))]
     if not records:
         return [], []
-    stages = [record["stage"] for record in records]
-    wanted = [_paths(_notebook_code(run_dir / "notebooks" / f"{name}.ipynb")) for name in stages]
-    wanted.append(_paths("\n".join((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8") for name in REPORT)))
+    stages = [_executed(run_dir, record["stage"]) for record in records]
+    stages.append(Stage("report", nbformat.v4.new_notebook(metadata={"shelfspace": READ_BY_THE_PAGE}), {}))
     files = [File(log, -1, (0,), 0)] if log else []
     together: dict[tuple, list[str]] = {}
     for writer, record in enumerate(records):
         for name in record["outputs"]:
-            readers = tuple(p for p, paths in enumerate(wanted) if p > writer and any(fnmatch.fnmatch(name, path) for path in paths))
+            readers = tuple(place for place, stage in enumerate(stages) if place > writer and stage.does_read(name))
             folder, _, last = name.rpartition("/")
             together.setdefault((writer, readers, folder, Path(last).suffix if folder else name), []).append(name)
     for (writer, readers, folder, suffix), names in together.items():
         stems = ",".join(sorted(Path(name).stem for name in names))
         name = f"{folder}/{{{stems}}}{suffix}" if len(names) > 1 else names[0]
         files.append(File(name, writer, readers, sum((run_dir / n).stat().st_size for n in names if (run_dir / n).exists())))
-    return [*stages, "report"], files
+    return [stage.name for stage in stages], files
 
 
-def _notebook_code(path: Path) -> str:
-    """The code cells of a notebook, one after the other; nothing where it is not there."""
-    if not path.exists():
-        return ""
-    return "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
-
-
-def _paths(code: str) -> set[str]:
-    """The paths that some code names, as patterns: * stands for what is filled in, or for all in a folder."""
-    found, inner = set(), set()
-    for node in ast.walk(ast.parse(code)):  # outer nodes come before inner ones
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and node not in inner:
-            parts, left = [], node
-            while isinstance(left, ast.BinOp) and isinstance(left.op, ast.Div):
-                inner.add(left)
-                parts.append(_text(left.right))
-                left = left.left
-            path = "/".join(reversed(parts))
-            found.add(path if "." in path else f"{path}/*")
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith((".json", ".parquet", ".keras")):
-            found.add(node.value)
-    return {path for path in found if not path.startswith(("*", "."))}
-
-
-def _text(node: ast.expr) -> str:
-    """A piece of a path: a literal as it stands, an f-string with * for what it fills in, and * for anything else."""
-    pieces: Iterable[ast.expr] = node.values if isinstance(node, ast.JoinedStr) else [node]
-    return "".join(piece.value if isinstance(piece, ast.Constant) and isinstance(piece.value, str) else "*" for piece in pieces)
+def _executed(run_dir: Path, name: str) -> Stage:
+    """A stage as it was run; nothing is known of one whose notebook is gone."""
+    path = run_dir / "notebooks" / f"{name}.ipynb"
+    return Stage(name, nbformat.read(path, as_version=4) if path.exists() else nbformat.v4.new_notebook(), {})

@@ -20,14 +20,14 @@ import pandas as pd
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
-SVG_LIMIT = 150_000  # bytes; a larger figure becomes a PNG
+MANY_DOTS = 500  # dots of one kind; more are drawn as one picture within the figure
 
 
 def show(fig: Figure, caption: str, alt: str) -> None:
     """Display a figure with a caption that states its finding and an alternative text that says what is seen.
 
-    A figure is an SVG when that takes less than `SVG_LIMIT` bytes, else a PNG of 150 dpi; the same figure
-    gives the same bytes.
+    A figure is an SVG, of which more than `MANY_DOTS` dots of a kind are one picture of 150 dpi; the same figure gives the same
+    bytes. The page takes its words and lines into its own colours (`shelfspace.page.drawing.inline`).
 
     Raises
     ------
@@ -37,14 +37,38 @@ def show(fig: Figure, caption: str, alt: str) -> None:
     display(HTML(figure_html(fig, caption, alt)))
 
 
+def show_by(figures: Mapping[str, Figure], captions: Mapping[str, str], alt: str) -> None:
+    """Display one of several figures: the first here, and on the page the one of the metric and column that its reader chose.
+
+    Parameters
+    ----------
+    figures : mapping of key to Figure
+        A key names a metric, and maybe a column: "hr seen", "mrr discovery", "mrr".
+    captions : mapping of key to str
+    alt : str
+        Of all of them.
+
+    Raises
+    ------
+    ValueError
+        If a caption or `alt` is empty.
+    """
+    parts = []
+    for key, fig in figures.items():
+        classes = " ".join(f"by-{name}" for name in key.split())
+        part = figure_html(fig, captions[key], alt).replace('<figure class="', f'<figure{" hidden" * bool(parts)} class="{classes} ', 1)
+        parts.append(part)
+    display(HTML(f'<div class="chosen-figure">{"".join(parts)}</div>'))
+
+
 def figure_html(fig: Figure, caption: str, alt: str) -> str:
     """The HTML that `show` displays."""
     for what, text in (("caption", caption), ("alt", alt)):
         if not text or not text.strip():
             raise ValueError(f"A figure needs a text for `{what}`: plots.show(fig, caption='…', alt='…').")
-    kind, data = _image(fig)
+    data = _svg(fig)
     width, height = (round(inches * 96) for inches in fig.get_size_inches())
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    source = f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
     return (
         f'<figure class="shelf-figure"><img src="{source}" width="{width}" height="{height}" '
         f'alt="{escape(clean(alt))}"><figcaption>{escape(clean(caption))}</figcaption></figure>'
@@ -183,21 +207,17 @@ def _cell(value: object, form: str | Callable | None) -> str:
     return short(str(value), 160)
 
 
-def _image(fig: Figure) -> tuple[str, bytes]:
-    """Subtype of image/… ("svg+xml" or "png") and the bytes."""
+def _svg(fig: Figure) -> bytes:
+    """The figure, its words as text."""
     dpi = fig.dpi
     fig.set_dpi(400)  # measures text as finely as an SVG draws it
     for _ in range(3):  # the layout settles after a few draws; kept, it is the same each time
         fig.draw_without_rendering()
     fig.set_layout_engine("none")
     fig.set_dpi(dpi)
-    points = sum(len(c.get_offsets()) for axes in fig.axes for c in axes.collections)
-    if points < 2000:
-        buffer = io.BytesIO()
-        with mpl.rc_context({"svg.hashsalt": "shelfspace", "svg.fonttype": "path"}):
-            fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        if buffer.tell() < SVG_LIMIT:
-            return "svg+xml", buffer.getvalue()
+    for dots in (dots for axes in fig.axes for dots in axes.collections if len(dots.get_offsets()) > MANY_DOTS):
+        dots.set_rasterized(True)
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=150, metadata={"Software": None}, pil_kwargs={"optimize": True})
-    return "png", buffer.getvalue()
+    with mpl.rc_context({"svg.hashsalt": "shelfspace", "svg.fonttype": "none"}):
+        fig.savefig(buffer, format="svg", dpi=150, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return buffer.getvalue()

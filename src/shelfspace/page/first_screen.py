@@ -32,7 +32,7 @@ def summary(metrics: Mapping, params: Mapping, told: Sequence[chapters.Chapter],
         "question": question(metrics, params),
         "source": source(params.get("data", "")),
         "days": days(data),
-        "answer": answer(metrics, model),
+        "answer": answer(metrics, model, simulated=params.get("data") == "shop"),
         "table": key_table(metrics),
         "facts": [
             (name, _decay(best) if key == "decay" else labels.get(best[key]) or label_of(str(best[key])))
@@ -40,7 +40,6 @@ def summary(metrics: Mapping, params: Mapping, told: Sequence[chapters.Chapter],
             if best.get(key) is not None
         ]
         + _apart(metrics),
-        "embeddings": [{"name": name, "label": label_of(name)} | values for name, values in metrics.get("embeddings", {}).items()],
         "alerts": alerts(metrics),
         "data": data,
         "protocol": metrics.get("protocol", ""),
@@ -168,14 +167,16 @@ def key_table(metrics: Mapping) -> dict:
 VERBS = {"": "look at", "view": "look at", "add_to_cart": "put in the cart", "purchase": "buy"}
 
 
-def answer(metrics: Mapping, model: str = "") -> dict:
-    """The first screen in words: of 100 customers, how many are served, against what, for known and for new products, how sure.
+def answer(metrics: Mapping, model: str = "", simulated: bool = False) -> dict:
+    """The first screen in words: of 100 customers, how many are served, against what, how sure; what it costs, and what it cannot do.
 
     Parameters
     ----------
     metrics : mapping
     model : str
         The recommender whose recommendations the run wrote, from recommender.json; "" where that is not known.
+    simulated : bool
+        Whether the customers are simulated.
 
     Returns
     -------
@@ -194,8 +195,10 @@ def answer(metrics: Mapping, model: str = "") -> dict:
     finds = f"find what they {verb} next" if one_each else f"that customers {verb} stand"
     lead = [f"Of 100 {whom}, {_of_100(value['value'], digits)} {finds} among twenty recommendations{_sure(value)}."]
     if others:
-        against = " and ".join(f"{_of_100(models[name]['hit_rate@20'], digits)} with {what}" for what, name in others)
-        lead.append(f"It would be {against}.")
+        over = best.get("over_popular")
+        more = {"popular": f" (a difference of {points(over)})"} if over else {}
+        against = (f"{_of_100(models[name]['hit_rate@20'], digits)} with {what}{more.get(name, '')}" for what, name in others)
+        lead.append(f"It would be {' and '.join(against)}.")
     parts = []
     for key, (_, what) in COLUMNS.items():
         column = told.get(key)
@@ -210,12 +213,14 @@ def answer(metrics: Mapping, model: str = "") -> dict:
             against = " and ".join(f"{_of_100(rate, digits)} with {what}" for what, rate in rates)
             value = _placed(mine, "hit_rate@20", 1)
             sentences.append(
-                f"Of the {everyone['n']:,} targets, {column['n']:,} are such. Of 100, {_of_100(value['value'], digits)} are "
-                f"found{_sure(value)}{f', against {against}' if against else ''}."
+                f"{column['n']:,} of the {everyone['n']:,} targets. Of 100, {_of_100(value['value'], digits)} are "
+                f"found{_sure(value)}{f', {against}' if against else ''}."
             )
         sentences.append(_verdict(metrics, key, label, chosen))
         parts.append((what or "All together", sentences))
     parts.append(("What leaves the pipeline", [_product(metrics, model), _made_of(best)]))
+    parts.append(("What an answer costs", [_cost(metrics, chosen)]))
+    parts.append(("What it cannot do", [_limits(simulated)]))
     paragraphs = [(head, clean(" ".join(text for text in sentences if text))) for head, sentences in parts]
     return {
         "lead": [clean(text) for text in lead],
@@ -243,10 +248,10 @@ def _verdict(metrics: Mapping, column: str, label: str, chosen: str) -> str:
     if not found:
         return ""
     hits, rank = found["hit_rate@20"], found["mrr@20"]
-    many, high = f"in how many are found ({points(hits)})", f"in how high they stand (MRR@20, {points(rank)})"
+    told = f"{label} is {standing(hits)} {other} in how many are found ({points(hits)})"
     if standing(hits) == standing(rank):
-        return f"{label} is {standing(hits)} {other} {many} and {high}."
-    return f"{label} is {standing(hits)} {other} {many}, and {standing(rank)} it {high}."
+        return f"{told}, and in how high they stand."
+    return f"{told}; in how high they stand (MRR@20), it is {standing(rank)} it ({points(rank)})."
 
 
 def standing(found: Mapping) -> str:
@@ -272,7 +277,7 @@ def _of_100(share: float, digits: int) -> str:
 
 
 def _sure(value: Mapping) -> str:
-    return "" if value["low"] is None else f" (with 95 % confidence {100 * value['low']:.1f} to {100 * value['high']:.1f})"
+    return "" if value["low"] is None else f" (95 % confidence: {100 * value['low']:.1f} to {100 * value['high']:.1f})"
 
 
 def _product(metrics: Mapping, model: str) -> str:
@@ -281,11 +286,29 @@ def _product(metrics: Mapping, model: str) -> str:
     label = models[chosen].get("label") or label_of(chosen)
     if not model:
         return ""
-    text = "A table of twenty products for each customer, recommendations.parquet, and the embeddings of products and customers."
+    text = "Twenty products for each customer, and the embeddings of products and customers."
     if model == chosen:
-        return f"{text} It is {label}'s, which was chosen on other customers than those it is measured on."
+        return f"{text} They are {label}'s, which was chosen on other customers than those it is measured on."
     other = models.get(model, {}).get("label") or label_of(model)
-    return f"{text} It is {other}'s, although the valid users chose {label}."
+    return f"{text} They are {other}'s, although the valid users chose {label}."
+
+
+def _cost(metrics: Mapping, chosen: str) -> str:
+    """The milliseconds that the chosen model takes for one customer; "" where they were not measured."""
+    seconds = metrics.get("timings", {}).get("latency", {}).get(chosen, {})
+    if "1" not in seconds:
+        return ""
+    batch = f", and {1000 * seconds['1024']:.2g} ms each when 1,024 are asked at once" if "1024" in seconds else ""
+    return f"One customer's twenty products take {1000 * seconds['1']:.2g} ms on the machine of this run{batch}."
+
+
+def _limits(simulated: bool) -> str:
+    """What no figure of the page can show."""
+    made_up = " These customers are simulated: run it on your own log before you believe a number." if simulated else ""
+    return (
+        "A new product that nobody clicked is not recommended unless places are kept for it (chapter 7). What is forecast is the "
+        f"next visit on a log, not what a sale is worth.{made_up}"
+    )
 
 
 def _made_of(best: Mapping) -> str:
@@ -293,10 +316,12 @@ def _made_of(best: Mapping) -> str:
     if not best.get("embedding") or best.get("decay") is None:
         return ""
     space, decay = label_of(str(best["embedding"])), _decay(best)
+    alone = best.get("user_decay")
+    alone = f"; averaged by themselves, user embeddings do best with {_decay(alone)}" if alone else ""
     if best.get("model") == "ranked":
-        return f"One of its sources, the tied recommender, starts from the {space} embeddings and learned a decay of {decay}."
+        return f"One of its sources, the tied recommender, starts from {space} and learned a decay of {decay}{alone}."
     if best.get("model") == "tied":
-        return f"The model starts from the {space} embeddings and learned a decay of {decay}."
+        return f"The model starts from {space} and learned a decay of {decay}{alone}."
     if best.get("model") == "dense":
         return f"The model uses the {space} user embedding with a decay of {decay}."
     return f"User embeddings are averages in the {space} space, with a decay of {decay}."

@@ -13,7 +13,7 @@ import seaborn as sns
 
 from shelfspace.page.exhibits import clean
 
-INK, MUTED, GRID, PAPER = "#1f2328", "#656b73", "#e3e3df", "#ffffff"
+INK, MUTED, GRID, PAPER, QUIET = "#1f2328", "#656b73", "#e3e3df", "#ffffff", "#b9bbbd"
 
 COLORS = {
     "word2vec": "#0072b2",
@@ -40,7 +40,7 @@ COLORS = {
     "train": "#0072b2",
     "valid": "#d55e00",
     "test": "#117733",
-    "other": "#b9bbbd",
+    "other": QUIET,
 }
 """Fixed colours of models and events; `color_of` also finds them inside longer names
 ("nearest_last_word2vec")."""
@@ -152,12 +152,12 @@ _STYLE = {
     "savefig.facecolor": PAPER,
     "figure.dpi": 96,
     "savefig.dpi": 150,
-    "font.size": 11,
-    "axes.titlesize": 11.5,
-    "axes.labelsize": 11,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "legend.fontsize": 10,
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
     "legend.frameon": False,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -168,7 +168,7 @@ _STYLE = {
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "axes.edgecolor": "#b9bbbd",
+    "axes.edgecolor": QUIET,
     "axes.linewidth": 0.8,
     "grid.color": GRID,
     "grid.linewidth": 0.8,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,62 +11,6 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from shelfspace.page import drawing, exhibits, palette
 from shelfspace.page.palette import COLORS, INK, MUTED, PAPER
-
-
-def model_comparison(table: pd.DataFrame) -> Figure:
-    """Every model with its 95 % interval, a panel for each metric, sorted by the last one; baselines are
-    hollow.
-
-    Parameters
-    ----------
-    table : DataFrame
-        model (str), metric (str), value, lo, hi (0–1), kind ("baseline" | "embedding" | "recommender");
-        optionally label.
-    """
-    drawing.need(table, ("model", "metric", "value", "lo", "hi", "kind"), "model_comparison")
-    metrics = list(dict.fromkeys(table["metric"]))
-    order = table[table["metric"] == metrics[-1]].sort_values(["value", "model"], kind="stable")
-    order = order.assign(label=order["label"] if "label" in order else order["model"])
-    fig, panels = drawing.figure(1, len(metrics), height=1.1 + 0.36 * len(order), sharey=True)
-    for axes, metric in zip(panels, metrics):
-        part = table[table["metric"] == metric].set_index("model")
-        right = float(np.nanmax(part[["value", "hi"]].to_numpy()))
-        for y, (model, kind) in enumerate(zip(order["model"], order["kind"])):
-            if model not in part.index:
-                continue
-            row, color = part.loc[model], palette.color_of(model)
-            fill = PAPER if kind == "baseline" else color
-            drawing.interval(
-                axes,
-                [row["value"]],
-                [y],
-                [row["lo"]],
-                [row["hi"]],
-                color,
-                horizontal=True,
-                marker=palette.marker_of(model),
-                markersize=7,
-                markerfacecolor=fill,
-                markeredgewidth=1.6,
-            )
-            end = np.nanmax([row["value"], row["hi"]])
-            axes.annotate(
-                f"{row['value']:.1%}",
-                (end, y),
-                xytext=(6, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9.5,
-                fontweight="bold" if row["value"] == part["value"].max() else "normal",
-            )
-        axes.set_xlim(0, right * 1.32)
-        axes.set_yticks(range(len(order)), [textwrap.fill(exhibits.short(label, 60), 26) for label in order["label"]])
-        axes.set_title(palette.metric_label(metric))
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        drawing.percent(axes.xaxis)
-        axes.grid(axis="y", visible=False)
-    fig.supxlabel("dot: mean, line: 95 % interval, hollow: baseline", fontsize=9.5, color=MUTED)
-    return fig
 
 
 def latency(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
@@ -102,7 +45,7 @@ def latency(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
         best = part[part["value"] > part["value"].cummax().shift(fill_value=-1)]
         axes.plot(1000 * best["seconds"], best["value"], color=MUTED, linewidth=1, zorder=0, drawstyle="steps-post")
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_locator(LogLocator(numticks=5))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(title=f"{batch:,} {'users' if batch > 1 else 'user'} at a time", xlabel="ms per user")
         axes.margins(x=0.12, y=0.1)
@@ -155,8 +98,12 @@ def slices(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
     names = list(dict.fromkeys(table["slice"]))
     models = list(dict.fromkeys(table["model"]))
     labels = dict(zip(table["model"], table["label" if "label" in table else "model"]))
-    fig, panels = drawing.figure(len(names), height=0.7 + 2.3 * len(names) + 0.25 * ((len(models) + 1) // 2))
-    for axes, name in zip(panels, names):
+    across = min(2, len(names))
+    down = -(-len(names) // across)
+    fig, panels = drawing.figure(down, across, height=0.6 + 1.9 * down + 0.22 * ((len(models) + 1) // 2), sharey=True)
+    for spare in panels.ravel()[len(names) :]:
+        spare.set_visible(False)
+    for number, (axes, name) in enumerate(zip(panels.ravel(), names)):
         cut = table[table["slice"] == name]
         groups = list(dict.fromkeys(cut["group"]))
         for place, model in enumerate(models):
@@ -178,11 +125,11 @@ def slices(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
         axes.set_xticks(range(len(groups)), ticks)
         axes.set_xlim(-0.55, len(groups) - 0.45)
         axes.set_ylim(bottom=0)
-        axes.set(title=exhibits.short(name, 60), ylabel=palette.metric_label(metric))
+        axes.set(title=exhibits.short(name, 60), ylabel=palette.metric_label(metric) if number % across == 0 else "")
         axes.yaxis.set_major_locator(MaxNLocator(4))
         drawing.percent(axes.yaxis)
         axes.grid(axis="x", visible=False)
-    fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, columnspacing=1.2)
+    fig.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, columnspacing=1.2)
     return fig
 
 
@@ -210,57 +157,6 @@ def learning_curve(history: Sequence[Mapping[str, float]]) -> Figure:
         axes.set_xlabel(f"epoch (dotted: {kept} is kept)")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(axis="x", visible=False)
-    return fig
-
-
-COUNT_GROUPS = (1, 2, 3, 5, 10, 20, 50, 100)
-
-
-def coverage_by_count(df: pd.DataFrame) -> Figure:
-    """Share of products that have an embedding, by how often they were visited, with 95 % Wilson intervals.
-
-    Parameters
-    ----------
-    df : DataFrame
-        One row per product (and embedding): count (int ≥ 0, visits), known (bool, has an embedding);
-        optionally embedding (str, a line for each).
-    """
-    drawing.need(df, ("count", "known"), "coverage_by_count")
-    df = df if "embedding" in df else df.assign(embedding="word2vec")
-    starts = [0, *COUNT_GROUPS]
-    ends = [*(start - 1 for start in starts[1:]), None]
-    names = [f"{a}+" if b is None else str(a) if a == b else f"{a}–{b}" for a, b in zip(starts, ends)]
-    df = df.assign(group=np.searchsorted(starts, df["count"], side="right") - 1)
-    used = sorted(df["group"].unique())
-    embeddings = list(dict.fromkeys(df["embedding"]))
-    fig, (axes,) = drawing.figure(height=3.2)
-    for place, name in enumerate(embeddings):
-        counts = df[df["embedding"] == name].groupby("group")["known"].agg(["sum", "count"])
-        share, n = counts["sum"] / counts["count"], counts["count"]
-        middle, half = (
-            (share + 1.92 / n) / (1 + 3.84 / n),
-            1.96 * np.sqrt(share * (1 - share) / n + 0.96 / n**2) / (1 + 3.84 / n),
-        )
-        x = np.searchsorted(used, counts.index) + (place - (len(embeddings) - 1) / 2) * 0.18
-        drawing.interval(
-            axes,
-            x,
-            share,
-            middle - half,
-            middle + half,
-            palette.color_of(name),
-            marker="os^D"[place % 4],
-            linestyle="none",
-            label=palette.label_of(name),
-        )
-    n = df[df["embedding"] == embeddings[0]].groupby("group").size().reindex(used, fill_value=0)
-    axes.set_xticks(range(len(used)), [f"{names[group]}\n{n[group]:,}" for group in used])
-    axes.set(xlabel="visits of the product, and number of such products", ylabel="with an embedding")
-    axes.set_ylim(-0.03, 1.05)
-    drawing.percent(axes.yaxis)
-    axes.grid(axis="x", visible=False)
-    if len(embeddings) > 1:
-        axes.legend(loc="lower right")
     return fig
 
 

@@ -3,87 +3,158 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.engines import NBClientEngine, papermill_engines
 
 from shelfspace.files import run_files
 from shelfspace.files.places import ROOT
+from shelfspace.files.stages import Stage
+from shelfspace.run.kernels import Kernel
 
 
 class StageError(RuntimeError):
     """A notebook failed; the message names it, the cell and the cause in one sentence."""
 
 
-def run(stage, values: Mapping[str, object], final: Path) -> None:
-    """Run a notebook to `final`; on failure keep what it had come to and say where it stopped.
+class Stopped(RuntimeError):
+    """A notebook was stopped from outside, as another one failed or the user wished it."""
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What is known of a notebook that ran.
+
+    Attributes
+    ----------
+    seconds : float
+    written : tuple of Path
+        The files that it wrote, or found made, in the order of the last time.
+    """
+
+    seconds: float
+    written: tuple[Path, ...]
+
+
+class Work:
+    """A notebook, or a part of one, to be run once.
 
     Parameters
     ----------
-    stage : shelfspace.files.stages.Stage
-        Its name and its notebook.
+    name : str
+        What progress calls it.
+    stage : Stage
+        Its cells.
     values : mapping of name to value
         Its parameters.
     final : Path
         The executed notebook.
-
-    Raises
-    ------
-    StageError
-        If a cell failed, or the kernel died.
+    code : str
+        The hash of its code; see `shelfspace.files.run_files.once`.
     """
-    import papermill
-    from nbclient.exceptions import DeadKernelError
 
-    failure, ends = None, []
-    with run_files.atomic(final) as temporary, _terminated_like_ctrl_c(), _temporary_files(), _terminal_line(stage.name) as line:
-        target = str(temporary).replace("{", "{{").replace("}", "}}")  # papermill fills braces in with parameters
-        try:
-            papermill.execute_notebook(
-                stage.notebook, target, dict(values), kernel_name="python3", progress_bar=False, cwd=str(ROOT), stderr_file=line,
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL"], kernel_manager_class=_watched(ends),
-            )  # fmt: skip
-        except papermill.PapermillExecutionError as error:
-            failure = _cause(stage, error, final)
-        except DeadKernelError:
-            failure = f"{stage.name} stopped because {_end(ends)} (The executed notebook is {final}.)"
-    if failure:
-        raise StageError(failure)
+    def __init__(self, name: str, stage: Stage, values: Mapping[str, object], final: Path, code: str):
+        self.name, self.stage, self.values, self.final = name, stage, values, final
+        self.kernel = Kernel({run_files.CODE: code}, ROOT)
+        self.executed = stage.notebook
+
+    def run(self, line: StatusLine) -> Executed:
+        """Run it to `final`; on failure keep what it had come to and say where it stopped.
+
+        Raises
+        ------
+        StageError
+            If a cell failed, or the kernel died.
+        Stopped
+            If the kernel was stopped.
+        """
+        started, failure = time.perf_counter(), None
+        with run_files.atomic(self.final) as temporary, _temporary_files() as folder, line.of(self.name) as progress:
+            ledger = folder / "ledger"
+            ledger.touch()
+            self.kernel.environment |= {"TMPDIR": str(folder / "tmp"), run_files.LEDGER: str(ledger)}
+            try:
+                papermill.execute_notebook(
+                    self.stage.notebook, str(temporary).replace("{", "{{").replace("}", "}}"),  # papermill fills braces in
+                    dict(self.values), engine_name=ENGINE, work=self, kernel_name="python3", progress_bar=False, stderr_file=progress,
+                    extra_arguments=["--IPKernelApp.log_level=CRITICAL"], kernel_manager_class=self.kernel.manager(),
+                    request_save_on_cell_execute=False,
+                )  # fmt: skip
+            except papermill.PapermillExecutionError as error:
+                failure = _cause(self.stage, error, self.final)
+            except (DeadKernelError, RuntimeError):
+                if self.kernel.stopped:
+                    raise Stopped(self.name) from None
+                if self.kernel.exit_code is None:
+                    raise
+                nbformat.write(self.executed, temporary)
+                failure = f"{self.stage.name} stopped because {_end(self.kernel.exit_code)} (The executed notebook is {self.final}.)"
+            written = [Path(json.loads(text)) for text in ledger.read_text(encoding="utf-8").splitlines()]
+        if failure:
+            raise StageError(failure)
+        return Executed(time.perf_counter() - started, tuple(dict.fromkeys(written)))
 
 
-def _watched(ends: list[int]) -> type:
-    """A manager of kernels that notes the exit code of its kernel: negative for the signal that ended it."""
-    from jupyter_client.manager import AsyncKernelManager
-
-    class Watched(AsyncKernelManager):
-        async def _async_is_alive(self) -> bool:
-            code = await self.provisioner.poll() if self.has_kernel else None
-            if code is not None:
-                ends.append(code)
-            return await super()._async_is_alive()
-
-        is_alive = _async_is_alive
-
-    return Watched
+ENGINE = "shelfspace"
 
 
-def _end(ends: list[int]) -> str:
+class _Engine(NBClientEngine):
+    """Papermill's own engine; the work keeps the notebook, also where its kernel dies, and what each cell took."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, work: Work, **given):
+        work.executed = nb_man.nb
+        complete = nb_man.cell_complete
+
+        def note_memory(cell, **more):
+            complete(cell, **more)
+            if (peak := _peak(work.kernel.pid)) is not None:
+                cell.metadata.papermill["peak_mb"] = peak
+
+        nb_man.cell_complete = note_memory
+        super().execute_managed_notebook(nb_man, kernel_name, **given)
+
+
+papermill_engines.register(ENGINE, _Engine)
+
+
+def _peak(pid: int | None) -> float | None:
+    """Megabytes that a process held at most since this was last asked; None where the system does not say."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # counts from here
+    except OSError:
+        return None
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) / 1024 if found else None
+
+
+def _end(code: int) -> str:
     """Why a kernel died, by its exit code; only the signal that a system sends when memory is short speaks of memory."""
-    code = ends[0] if ends else None
     if code == -signal.SIGKILL:
         return "its kernel was killed (SIGKILL), most often for lack of memory; try a smaller log, last_days, or a machine with more."
-    if code is not None and code < 0:
+    if code < 0:
         name = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
         return f"its kernel crashed ({name}), which is a fault of the code or of a library, not of the log; please report it."
-    return "its kernel ended by itself" + (f", with exit code {code}." if code is not None else ".")
+    return f"its kernel ended by itself, with exit code {code}."
 
 
-def _cause(stage, error, final: Path) -> str:
+def _cause(stage: Stage, error: papermill.PapermillExecutionError, final: Path) -> str:
     """One sentence: which notebook, under which heading, in which cell, why, and where to look."""
     cells = [cell.source for cell in stage.notebook.cells]
     place = next((i for i, source in enumerate(cells) if source == error.source), len(cells) - 1)
@@ -103,57 +174,73 @@ def _cause(stage, error, final: Path) -> str:
     return f"{where}: {' '.join(why.split())} (The executed notebook is {final}.)"
 
 
-class _TerminalLine:
-    """A file that shows the newest progress bar of a notebook on the terminal's current line, behind the stage's name."""
+class StatusLine:
+    """The terminal's current line: what runs, and the newest progress bar of each; nothing where the output is no terminal."""
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self):
+        self.shown: dict[str, str] = {}
+        self.lock = threading.RLock()
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[_Progress | None]:
+        """A file for the progress bars of one notebook, shown until it ends."""
+        if not sys.stdout.isatty():
+            yield None
+            return
+        self.show(name, "")
+        try:
+            yield _Progress(self, name)
+        finally:
+            with self.lock:
+                self.shown.pop(name)
+                self._draw()
+
+    def show(self, name: str, bar: str) -> None:
+        with self.lock:
+            self.shown[name] = bar
+            self._draw()
+
+    def clear(self) -> None:
+        """Free the line for a text that stays; the next progress draws it again."""
+        if self.shown:
+            sys.stdout.write("\r\x1b[K")
+
+    def _draw(self) -> None:
+        if len(self.shown) == 1:
+            ((name, bar),) = self.shown.items()
+            text = f"{name:<24}{bar}"
+        else:
+            text = "  ".join(f"{name} {''.join(re.findall('[0-9]+%', bar)[:1])}".strip() for name, bar in self.shown.items())
+        sys.stdout.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
+        sys.stdout.flush()
+
+
+class _Progress:
+    """What a notebook writes to its standard error, as a file: its newest progress bar goes to the status line."""
+
+    def __init__(self, line: StatusLine, name: str):
+        self.line, self.name = line, name
 
     def write(self, text: str) -> None:
         newest = re.split(r"[\r\n]", text.strip())[-1]
         if "%|" in newest:
-            self._show(f"{self.name:<24}{newest}")
+            self.line.show(self.name, newest)
 
     def flush(self) -> None:
-        sys.stdout.flush()
-
-    def clear(self) -> None:
-        self._show(f"{self.name:<24}")
-
-    def _show(self, text: str) -> None:
-        sys.stdout.write(f"\r\x1b[K{text}")
+        pass
 
 
 @contextmanager
-def _terminal_line(name: str) -> Iterator[_TerminalLine | None]:
-    """Where a notebook's progress bars go: to the terminal while it runs; nowhere when the output is no terminal."""
-    if not sys.stdout.isatty():
-        yield None
-        return
-    line = _TerminalLine(name)
-    try:
-        yield line
-    finally:
-        line.clear()
-
-
-@contextmanager
-def _temporary_files() -> Iterator[None]:
-    """A folder for the temporary files of a notebook's kernel that goes at its end, also where the kernel was killed."""
-    given = os.environ.get("TMPDIR")
+def _temporary_files() -> Iterator[Path]:
+    """A folder for a kernel's temporary files (``tmp`` in it) that goes at the kernel's end, also where it was killed."""
     with tempfile.TemporaryDirectory(prefix="shelfspace-", ignore_cleanup_errors=True) as folder:
-        os.environ["TMPDIR"] = folder
-        try:
-            yield
-        finally:
-            os.environ.pop("TMPDIR")
-            if given is not None:
-                os.environ["TMPDIR"] = given
+        (Path(folder) / "tmp").mkdir()
+        yield Path(folder)
 
 
 @contextmanager
-def _terminated_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM unwind as Ctrl-C does, so that the kernel is stopped and temporary files go."""
+def terminated_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM unwind as Ctrl-C does, so that kernels are stopped and temporary files go."""
 
     def interrupt(signum, frame):
         raise KeyboardInterrupt
@@ -166,4 +253,5 @@ def _terminated_like_ctrl_c() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, previous)

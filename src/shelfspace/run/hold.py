@@ -13,6 +13,8 @@ from shelfspace.files.parameters import writable
 from shelfspace.files.places import CHECKOUT, NOTEBOOKS
 
 REPORT = ".stages/report.json"
+PAGES = {"report.html": "sha256", "card.md": "card"}
+"""What is made of a finished run to be read, and under which name its record holds the hash of each."""
 
 
 def check_folder(out: str | Path, folder: Path = NOTEBOOKS) -> None:
@@ -72,10 +74,10 @@ def take_folder(out: Path, folder: Path = NOTEBOOKS) -> None:
         made = out / ".stages" / "made"
         names += ["params.json", *written, *(path.relative_to(made).as_posix().removesuffix(".json") for path in made.rglob("*.json"))]
     if report_record(out):
-        names.append("report.html")
+        names += PAGES
     run_files.claim(out, filter(run_files.inside, names))
     ours = run_files.listed(out)
-    for name in ("params.json", "report.html", *written):
+    for name in ("params.json", *PAGES, *written):
         if os.path.lexists(out / name) and name not in ours:
             raise ValueError(
                 f"{out / name} was not written by this run, which would replace it; move it, or name another folder with --out."

@@ -15,20 +15,33 @@ from shelfspace.files.stages import Stage
 
 
 class Keys(NamedTuple):
-    """Hashes over all that a stage depends on, and over all that what it makes with `run_files.once` depends on: the same but for figures."""
+    """A hash over all that a stage depends on, and one over the code that trains in it: its modules but for figures, and libraries."""
 
     stage: str
-    made: str
+    code: str
 
 
-def of(stage: Stage, values: Mapping[str, object], earlier: Mapping[str, str], versions: Mapping[str, str]) -> Keys:
-    """The keys of a stage, from its cells, its parameters, the hashes of the files before it, and the versions of libraries."""
+def of(stage: Stage, values: Mapping[str, object], earlier: Mapping[str, str], log: str, versions: Mapping[str, str]) -> Keys:
+    """The keys of a stage.
+
+    Parameters
+    ----------
+    stage : Stage
+    values : mapping of name to value
+        Its parameters.
+    earlier : mapping of name to hash
+        The files of the stages before it; those count that it reads.
+    log : str
+        The fingerprint of the log.
+    versions : mapping of name to version
+        Of libraries.
+    """
     cells = [(cell.cell_type, cell.source) for cell in stage.notebook.cells]
     files = imports.hashes(imports.imported("\n".join(source for kind, source in cells if kind == "code")))
     without_figures = {name: digest for name, digest in files.items() if not name.startswith("page/")}
-    return Keys(*(
-        _digest([cells, dict(values), part, dict(earlier), dict(versions), platform.machine()]) for part in (files, without_figures)
-    ))  # fmt: skip
+    libraries = [dict(versions), platform.machine()]
+    read = {name: digest for name, digest in earlier.items() if stage.does_read(name)}
+    return Keys(_digest([cells, dict(values), files, log, read, libraries]), _digest([without_figures, libraries]))
 
 
 def _digest(value: object) -> str:

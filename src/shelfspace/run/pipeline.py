@@ -6,9 +6,10 @@ it wrote and of the executed notebook. A stage whose key and files are unchanged
 damaged is run again. Whatever interrupts a run, the next call picks up. Files that are not on the folder's list of what
 Shelfspace wrote there (see `shelfspace.files.run_files`) are neither replaced nor removed.
 
-A scheduler runs each stage as a task of its own (`run` with `only`), and what is long in a stage as tasks side by side
-(`part`). What a part makes, it makes with `run_files.once`; the whole notebook then finds it there. The part of a notebook named X
-is its cells tagged `parameters`, `setup` or X.
+Stages run side by side where neither reads what the other writes, as the heads of the notebooks declare, and so do the parts of a
+stage (`shelfspace.run.crew`). What a part makes, it makes with `run_files.once`; the whole notebook then finds it there. The part of
+a notebook named X is its cells tagged `parameters`, `setup` or X. A scheduler runs each stage, or each part, as a task of its own
+(`run` with `only`, `part`).
 """
 
 from __future__ import annotations
@@ -28,14 +29,17 @@ from pathlib import Path
 from shelfspace.files import imports, run_files, stages
 from shelfspace.files.places import CHECKOUT, NOTEBOOKS, PACKAGE
 from shelfspace.files.stages import PLUMBING, Stage
-from shelfspace.run import execution, hold, keys
-from shelfspace.run.hold import REPORT
+from shelfspace.run import crew, execution, hold, keys
+from shelfspace.run.crew import Crew, Task
+from shelfspace.run.hold import PAGES, REPORT
 from shelfspace.run.keys import Keys
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a disk that takes no more
 VERSIONS = ("duckdb", "faiss-cpu", "gensim", "ibis-framework", "keras", "numba", "numpy", "openTSNE", "pandas", "papermill", "scikit-learn", "scipy", "seaborn", "tensorflow-cpu", "tensorflow")  # fmt: skip
+THREADS = str(max(1, (os.cpu_count() or 1) // 2))  # of a kernel; half of the cores, as two run side by side
 QUIET = {
-    "OMP_NUM_THREADS": str(min(2, os.cpu_count() or 1)),  # more threads than cores to spare make BLAS slower, not faster
+    "OMP_NUM_THREADS": THREADS,
+    "TF_NUM_INTRAOP_THREADS": THREADS,
     "OMP_WAIT_POLICY": "passive",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",
@@ -55,6 +59,7 @@ def run(
     given: Mapping[str, object] | None = None,
     start: str | None = None,
     only: str | None = None,
+    jobs: int | None = None,
     command: str = "",
     folder: Path = NOTEBOOKS,
     say: Callable[[str], None] | None = None,
@@ -76,6 +81,8 @@ def run(
     only : str, optional
         Number or name of the one stage to run, "report" for the page alone, or a part of a stage, as "02:word2vec". All
         stages before it must be up to date. Parts of one stage may run at the same time.
+    jobs : int, optional
+        Notebooks that run side by side at most; see `shelfspace.run.crew.jobs_at_most` for what it is by default.
     command : str
         How to get the same report again, for the reader.
     folder : Path
@@ -95,30 +102,63 @@ def run(
     StageError
         If a notebook failed. It is kept as executed; there is no report.
     """
-    say = say or (lambda text: print(text, end="", flush=True))
+    line = execution.StatusLine()
+    say = _aside(line, say or (lambda text: print(text, end="", flush=True)))
+    jobs = crew.jobs_at_most() if jobs is None else jobs
+    if jobs < 1:
+        raise ValueError(f"--jobs is {jobs}; it must be 1 (one notebook after the other) or more.")
     opening = {"columns": columns, "given": given, "command": command, "folder": folder}
     if only and ":" in only:
-        return _run_part(only, data, out, opening, say)
+        return _run_part(only, data, out, opening, line, say)
     todo = stages.stages(folder)
     forced = _place(start, todo, "--from")
     last = len(todo) if only == "report" else _place(only, todo, "--only")
     with _opened(data, out, **opening) as (out, values, about):
-        for place, (stage, own, found, stale) in enumerate(_walk(todo[: last + 1], values, about, out)):
-            if only and place < last:
-                _refuse_if(stale, stage, only, out)
-                continue
-            say(f"{stage.name:<24}")
-            if place < forced and stale is None:
-                say("   reused\n")
-                continue
-            if place >= forced:
-                run_files.forget(out, found.made)
-            seconds = _execute(stage, own, found, out)["seconds"]
-            say(f"{seconds:7.1f} s{_rebuilt(stale)}\n")
+        state = _State(todo, values, about, out)
+        with Crew(out, jobs, line) as team:
+            for stage in todo[: last if only else 0]:
+                _refuse_if(state.look(stage)[2], stage, only, out)
+            _bring_up_to_date(todo[last if only else 0 : last + 1], todo[forced:], state, team, say)
         if last < len(todo):
             return out / "notebooks" / f"{todo[last].name}.ipynb"
         _add_timings(out / "metrics.json", {stage.name: run_files.read_record(out, stage.name)["seconds"] for stage in todo})
         return _report(out, about, say)
+
+
+def _bring_up_to_date(todo: list[Stage], forced: list[Stage], state: _State, team: Crew, say: Callable[[str], None]) -> None:
+    """Run those of some stages that are forced or not up to date, each as soon as those that it waits for are."""
+    waiting, at_work = list(todo), []
+    while waiting or team:
+        for stage in list(waiting):
+            open_before = [other for other in (*at_work, *waiting[: waiting.index(stage)]) if stage.waits_for(other)]
+            if open_before:
+                continue
+            waiting.remove(stage)
+            own, found, stale = state.look(stage)
+            if stale is None and stage not in forced:
+                say(f"{stage.name:<24}   reused\n")
+                continue
+            if stage in forced:
+                run_files.forget(state.out, stage.does_write)
+            _take_back(stage, state.out)
+            at_work.append(stage)
+            team.begin(Task(stage, own, found, stale or ""))
+        if team:
+            task = team.next()
+            _record(task, state.out)
+            at_work.remove(task.stage)
+            say(f"{task.stage.name:<24}{task.seconds:7.1f} s{_rebuilt(task.why)}\n")
+
+
+def _aside(line: execution.StatusLine, say: Callable[[str], None]) -> Callable[[str], None]:
+    """The same, above the status line."""
+
+    def spoken(text: str) -> None:
+        with line.lock:
+            line.clear()
+            say(text)
+
+    return spoken
 
 
 @contextmanager
@@ -154,32 +194,27 @@ def part(
     todo = stages.stages(folder)
     todo = todo[: _place(of, todo, "--only") + 1]
     with _opened(data, out, columns=columns, given=given, command=command, folder=folder, shared=True) as (out, values, about):
-        for stage, own, found, stale in _walk(todo, values, about, out):
-            if stage is not todo[-1]:
-                _refuse_if(stale, stage, of, out)
-        with run_files.under(found.made):
-            yield out, stage, own, stale is None
+        state = _State(todo, values, about, out)
+        for stage in todo[:-1]:
+            _refuse_if(state.look(stage)[2], stage, of, out)
+        own, found, stale = state.look(todo[-1])
+        with run_files.under(found.code):
+            yield out, todo[-1], own, stale is None
 
 
-def _run_part(only: str, data: str, out: str | Path, opening: Mapping, say: Callable[[str], None]) -> Path:
+def _run_part(only: str, data: str, out: str | Path, opening: Mapping, line: execution.StatusLine, say: Callable[[str], None]) -> Path:
     """Run those cells of a notebook that make one of its parts."""
     of, _, name = only.partition(":")
     with part(of, data, out, **opening) as (out, stage, own, fresh):
-        tags = {"parameters", "setup", name}
-        cells = [cell for cell in stage.notebook.cells if tags & set(cell.metadata.get("tags", ()))]
-        known = sorted({tag for cell in stage.notebook.cells for tag in cell.metadata.get("tags", ())} - {"parameters", "setup"})
-        if name not in known:
-            raise ValueError(f"{stage.name} has no part {name!r}; it has {', '.join(known) or 'none'}.")
-        say(f"{f'{stage.name[:2]}:{name}':<24}")
-        final = out / ".stages" / f"{stage.name}.{name}.ipynb"
+        code = os.environ[run_files.CODE]
+        work = crew.part_of(stage, name, own, out, code)
         if fresh:
-            say("   reused\n")
-            return final
-        started = time.perf_counter()
-        notebook = type(stage.notebook)(stage.notebook | {"cells": cells})
-        execution.run(Stage(stage.name, notebook, stage.parameters), own, final)
-        say(f"{time.perf_counter() - started:7.1f} s\n")
-        return final
+            say(f"{work.name:<24}   reused\n")
+            return work.final
+        with Crew(out, 1, line) as team:
+            executed = team.run(work)
+        say(f"{work.name:<24}{executed.seconds:7.1f} s\n")
+        return work.final
 
 
 @contextmanager
@@ -233,17 +268,23 @@ def _named(out: Path) -> Iterator[None]:
         raise
 
 
-def _walk(todo: list[Stage], values: Mapping, about: Mapping, out: Path) -> Iterator[tuple[Stage, dict, Keys, str | None]]:
-    """Each stage with its own parameters, its keys, and what `keys.stale` says of it; it must be up to date when the next is asked for."""
-    earlier: dict[str, str] = {"input": about["input"]["fingerprint"]}
-    for stage in todo:
-        own = {name: values[name] for name in stage.parameters}
+class _State:
+    """What a run knows of its stages: which are up to date, by the files that those before them wrote."""
+
+    def __init__(self, todo: list[Stage], values: Mapping[str, object], about: Mapping, out: Path):
+        self.todo, self.values, self.about, self.out = todo, values, about, out
+
+    def look(self, stage: Stage) -> tuple[dict, Keys, str | None]:
+        """A stage's own parameters, its keys, and what `keys.stale` says of it; those that it waits for must be up to date."""
+        own = {name: self.values[name] for name in stage.parameters}
         given = {n: v for n, v in own.items() if n not in ("run_dir", "data")}
         if own.get("images"):
             given["images"] = [own["images"], _pictures(Path(own["images"]))]
-        found = keys.of(stage, given, earlier, about["versions"])
-        yield stage, own, found, keys.stale(stage.name, found.stage, out)
-        earlier |= (run_files.read_record(out, stage.name) or {}).get("outputs", {})
+        earlier: dict[str, str] = {}
+        for before in self.todo[: self.todo.index(stage)]:
+            earlier |= (run_files.read_record(self.out, before.name) or {}).get("outputs", {})
+        found = keys.of(stage, given, earlier, self.about["input"]["fingerprint"], self.about["versions"])
+        return own, found, keys.stale(stage.name, found.stage, self.out)
 
 
 def _refuse_if(stale: str | None, stage: Stage, wanted: str, out: Path) -> None:
@@ -270,7 +311,7 @@ def _place(wanted: str | None, todo: list[Stage], option: str) -> int:
 def _source(data: str) -> dict:
     """Where the input is and what is in it: its absolute path, and a hash that changes when the input does."""
     if not data.strip():
-        raise ValueError("--data is empty; it takes shop, or a file, folder or pattern of CSV, Parquet or JSON Lines.")
+        raise ValueError("--data is empty; it takes shop, or a file, folder or pattern of CSV, Parquet, JSON Lines or Excel.")
     if data == "shop":
         return {"path": "shop", "fingerprint": "the simulated shop"}
     from shelfspace.logs import sources
@@ -316,38 +357,26 @@ def _commit() -> str | None:
     return f"{commit} with uncommitted changes" if changes.stdout.strip() else commit
 
 
-def _execute(stage: Stage, values: Mapping[str, object], found: Keys, out: Path) -> dict:
-    """Run one notebook and, on success, write its record."""
-    record_path = out / ".stages" / f"{stage.name}.json"
-    record_path.unlink(missing_ok=True)
-    if "report.html" in run_files.listed(out):
-        for name in ("report.html", REPORT):
+def _take_back(stage: Stage, out: Path) -> None:
+    """Take back the record of a stage that is to run, and the pages."""
+    (out / ".stages" / f"{stage.name}.json").unlink(missing_ok=True)
+    if pages := run_files.listed(out) & {*PAGES}:
+        for name in (*pages, REPORT):
             (out / name).unlink(missing_ok=True)
-    before = _files(out)
-    started = time.perf_counter()
-    with run_files.under(found.made):
-        execution.run(stage, values, out / "notebooks" / f"{stage.name}.ipynb")
-    ours = run_files.listed(out)
-    outputs = {name: keys.fingerprint(out / name) for name, state in _files(out).items() if name in ours and before.get(name) != state}
+
+
+def _record(task: Task, out: Path) -> None:
+    """Write the record of a stage that ended well."""
+    name, ours = task.stage.name, run_files.listed(out)
+    written = {path.relative_to(out).as_posix() for path in task.written if path.is_file() and path.is_relative_to(out)}
+    outputs = {file: keys.fingerprint(out / file) for file in sorted(written & ours) if not file.startswith((".stages/", "notebooks/"))}
     record = {
-        "stage": stage.name, "key": found.stage, "seconds": round(time.perf_counter() - started, 2),
-        "outputs": dict(sorted(outputs.items())), "notebook": run_files.sha256_file(out / "notebooks" / f"{stage.name}.ipynb"),
+        "stage": name, "key": task.keys.stage, "seconds": round(task.seconds, 2), "outputs": outputs,
+        "notebook": run_files.sha256_file(out / "notebooks" / f"{name}.ipynb"),
     }  # fmt: skip
     if latency := keys.latency(outputs, out):
         record["latency"] = latency
-    run_files.write_json(record_path, record)
-    return record
-
-
-def _files(out: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file that a stage may have written."""
-    found = {}
-    for path in sorted(out.rglob("*")):
-        name = path.relative_to(out).as_posix()
-        own = name.split("/")[0] in ("notebooks", ".stages", ".lock", "report.html", "params.json")
-        if path.is_file() and not own and not path.name.startswith(run_files.TEMPORARY):
-            found[name] = (path.stat().st_size, path.stat().st_mtime_ns)
-    return found
+    run_files.write_json(out / ".stages" / f"{name}.json", record)
 
 
 def _add_timings(path: Path, seconds: Mapping[str, float]) -> None:
@@ -362,26 +391,30 @@ def _add_timings(path: Path, seconds: Mapping[str, float]) -> None:
 
 
 def _report(out: Path, about: Mapping, say: Callable[[str], None]) -> Path:
-    """Render the report, unless it is there and nothing it shows has changed."""
+    """Render the report and the model card, unless they are there and nothing they show has changed."""
     say(f"{'report':<24}")
     shown = [*sorted((PACKAGE / "page" / "templates").iterdir()), *run_files.notebooks(out), out / "metrics.json", NOTEBOOKS / "README.md"]
-    sources = imports.hashes([*imports.imported("from shelfspace.page import report"), *shown])
+    sources = imports.hashes([*imports.imported("from shelfspace.page import card, report"), *shown])
     key = hashlib.sha256(json.dumps([sources, dict(about)], sort_keys=True, default=str).encode()).hexdigest()
-    page, record = out / "report.html", hold.report_record(out)
-    damage = ""
+    record, damage = hold.report_record(out), ""
     if record is None and os.path.lexists(out / REPORT):
         damage = "its record was damaged"
-    elif record and record["key"] == key and not page.is_file():
-        damage = "report.html was missing"
-    elif record and record["key"] == key and run_files.sha256_file(page) != record.get("sha256"):
-        damage = "report.html was changed"
     elif record and record["key"] == key:
-        say("   reused\n")
-        return page
-    from shelfspace.page import report
+        damage = next(filter(None, (_damage(out / name, record.get(kept)) for name, kept in PAGES.items())), "")
+        if not damage:
+            say("   reused\n")
+            return out / "report.html"
+    from shelfspace.page import card, report
 
     started = time.perf_counter()
-    page = report.render(out)
-    run_files.write_json(out / REPORT, {"key": key, "sha256": run_files.sha256_file(page)})
+    made = {"report.html": report.render(out), "card.md": card.render(out)}
+    run_files.write_json(out / REPORT, {"key": key} | {PAGES[name]: run_files.sha256_file(path) for name, path in made.items()})
     say(f"{time.perf_counter() - started:7.1f} s{_rebuilt(damage)}\n")
-    return page
+    return made["report.html"]
+
+
+def _damage(page: Path, digest: str | None) -> str:
+    """What became of a page that was written with a hash; "" where it is as it was."""
+    if not page.is_file():
+        return f"{page.name} was missing"
+    return "" if run_files.sha256_file(page) == digest else f"{page.name} was changed"

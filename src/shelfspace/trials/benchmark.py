@@ -28,7 +28,7 @@ import pandas as pd
 
 from shelfspace.measure import evaluation
 from shelfspace.measure.ranking import Model
-from shelfspace.models import baselines, dense, factors, peers, ranked, retrieval, session_knn, tied, training, users
+from shelfspace.models import baselines, dense, factors, peers, ranked, retrieval, session_knn, tied, tied_training, training, users
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.trials import published
 from shelfspace.trials.published import Split
@@ -172,15 +172,15 @@ def tied_on(
     vectors : tuple
         Embeddings of all products, and which have one (`shelfspace.vectors.embeddings.align`).
     recency : float
-        See `shelfspace.models.tied.recency`.
+        See `shelfspace.models.tied_training.recency`.
     shortest, seed, progress
         As in `makers`.
     """
     train = split.examples(sessions, shortest)
     training.deterministic(seed)
-    model = tied.start(*vectors, split.corpus(sessions), split.product_ids, decay_time="rank", seed=seed)
-    tied.train(model, train, chances=tied.recency(train, recency), seed=seed, progress=progress)
-    return tied.recommend(model)
+    model = tied_training.start(*vectors, split.corpus(sessions), split.product_ids, decay_time="rank", seed=seed)
+    tied_training.train(model, train, chances=tied_training.recency(train, recency), seed=seed, progress=progress)
+    return tied.recommend(model.learned())
 
 
 def run(

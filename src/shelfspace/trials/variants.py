@@ -107,6 +107,8 @@ VARIANTS = (
             "a product is its own row and those of its picture's colours and shapes", STARSPACE),
 )  # fmt: skip
 
+PLACE_NEW = {"newcomers", "information", "images", "searches"}  # switches without which a product that nobody clicked has no vector
+
 LACKS = {
     "events": "its training visits are all of one kind of event",
     "purchases": "no training session holds a purchase that another product led to",
@@ -424,8 +426,9 @@ def outside(name: str, label: str, model: Model, material: Material, megabytes: 
 def cold(material: Material, settings: Settings, made: Mapping[str, Made], hidden: np.ndarray) -> dict[str, np.ndarray]:
     """Ranks of the test targets when some products had not a single click.
 
-    The hidden products are taken out of the training sequences, and every variant is trained on what is left: hiding also
-    takes them from the contexts of the other products, whose vectors move. Those that use a base's vectors use its new ones.
+    The hidden products are taken out of the training sequences, and the defaults and all variants that can place a new product
+    (`PLACE_NEW`) are trained on what is left: hiding also takes them from the contexts of the other products, whose vectors move.
+    Those that use a base's vectors use its new ones.
 
     Parameters
     ----------
@@ -438,9 +441,9 @@ def cold(material: Material, settings: Settings, made: Mapping[str, Made], hidde
         The targets that are hidden products say how new products fare; the others, what their company costs the rest.
     """
     found, without = {}, {}
-    for variant in [one for one in VARIANTS if one.name in made]:
+    for variant in [one for one in VARIANTS if one.name in made and (not one.base or PLACE_NEW & {*one.switches})]:
         on, decay = set(variant.switches), settings.decays[variant.trainer]
-        if on & {"given", "learned", "newcomers", "graph"}:
+        if "newcomers" in on:
             vectors, known = without[variant.base]
         else:
             embedded = embed(variant, material, settings, material.product_ids[hidden])
@@ -452,7 +455,5 @@ def cold(material: Material, settings: Settings, made: Mapping[str, Made], hidde
         if "newcomers" in on:
             place = newcomers.placer(material.information, vectors, known)
             vectors, known = newcomers.fill(vectors, known, place, material.products)
-        weights = settings.counts if "given" in on else tuple(made[variant.name].chosen.values()) or None
-        model = nearest_to_user(vectors, known, event_weights=weights, **decay)
-        found[variant.name] = evaluation.evaluate(model, material.test).ranks
+        found[variant.name] = evaluation.evaluate(nearest_to_user(vectors, known, **decay), material.test).ranks
     return found

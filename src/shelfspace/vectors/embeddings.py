@@ -6,6 +6,7 @@ Both trainers (`shelfspace.vectors.word2vec`, `shelfspace.vectors.starspace`) re
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,20 @@ class Embeddings:
         told = {"losses": [float(x) for x in self.losses], "scores": [float(x) for x in self.scores]}
         with run_files.atomic(path) as temporary:
             pq.write_table(table.replace_schema_metadata({"training": json.dumps(told)}), temporary)
+
+
+def fit(path: str | Path, train: Callable[..., Embeddings], **given) -> None:
+    """Train, and write to a file what came of it: for `shelfspace.files.run_files.once`.
+
+    Parameters
+    ----------
+    path : str or Path
+    train : callable
+        A trainer, as `shelfspace.vectors.skipgram.train`.
+    given
+        What it takes.
+    """
+    train(**given).save(path)
 
 
 def load(path: str | Path, key: str = "product_id", first: int | None = None) -> Embeddings:

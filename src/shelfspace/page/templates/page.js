@@ -14,6 +14,7 @@
   };
   toggle.addEventListener("click", () => {
     const open = toggle.getAttribute("aria-pressed") !== "true";
+    document.documentElement.classList.toggle("with-code", open);  // a phone shows no folds of code until then
     for (const details of code) details.open = open;
     label();
   });
@@ -74,13 +75,37 @@
   narrow.addEventListener("change", fold);
   document.querySelector(".to-contents").addEventListener("click", () => { contents.open = true; });
 
-  // Print shows what is folded, but for the code.
-  let folded = [];
-  window.addEventListener("beforeprint", () => {
-    folded = all("main details:not(.code):not([open])");
-    for (const details of folded) details.open = true;
+  // A link to what is folded unfolds it.
+  const unfold = () => {
+    const mark = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!mark) return;
+    for (let fold = mark.querySelector("details:not(.code)") || mark; fold; fold = fold.parentElement.closest("details")) {
+      if (fold.matches("details") && (fold.contains(mark) || mark.matches("#glossary, #flow"))) fold.open = true;
+    }
+    mark.scrollIntoView();
+  };
+  window.addEventListener("hashchange", unfold);
+
+  // The choice of metric and column stands again beside each figure that follows it; all copies say the same.
+  const choices = document.getElementById("choices");
+  all(".chosen-figure").forEach((figure, i) => {
+    if (!choices) return;
+    const copy = choices.cloneNode(true);
+    copy.removeAttribute("id");
+    const follows = [...figure.querySelectorAll("[class*='by-']")].some((one) => /by-(all|seen|discovery)/.test(one.className));
+    for (const input of all("input", copy)) {
+      input.removeAttribute("id");
+      if (input.name === "by-column" && !follows) input.closest("fieldset").hidden = true;
+      input.name += i;
+    }
+    figure.prepend(copy);
   });
-  window.addEventListener("afterprint", () => { for (const details of folded) details.open = false; });
+  document.addEventListener("change", (event) => {
+    if (!event.target.closest(".choices")) return;
+    for (const input of all(".choices input")) {
+      if (input.name.replace(/\d+$/, "") === event.target.name.replace(/\d+$/, "")) input.checked = input.value === event.target.value;
+    }
+  });
 
   for (const button of all("[data-copy]")) {
     if (!navigator.clipboard) continue;
@@ -93,6 +118,7 @@
   }
 
   fold();
+  unfold();
   reach();
   follow();
 })();
