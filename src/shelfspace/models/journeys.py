@@ -146,7 +146,7 @@ def follow(
     DataFrame
         A row for each product of each list: row (of `examples`), visits (how many the recommender had seen), next_id and next_rank (the
         product of the next visit, and its place among all), rank (1 the best), product_id, score, and the parts. These sum to the score;
-        the last of them, start, is what no other part explains: the same for all products, but for those that were given a place
+        the last of them, start, is what no other part explains: the same for all products, unless places are kept for new ones
         (`shelfspace.models.newcomers.keep_places`). Products that the recommender ranked by no part at all are left out.
     """
     followed, row = steps(examples, rows, newest)

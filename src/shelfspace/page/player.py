@@ -186,7 +186,8 @@ def _grouped(found: pd.DataFrame) -> tuple[list[dict], np.ndarray]:
             label = PARTS[name][0] if name in PARTS else label_of(name)
             told.append({"name": name, "label": label, "color": PALETTE[groups.index(name) % len(PALETTE)]})
             values.append(np.sum(of_group, axis=0))
-    told.append({"name": "start", "label": "start, the same for all", "color": "#999999"})
+    same = np.ptp(start, axis=0) < 1e-3  # not where places are kept for new products
+    told.append({"name": "start", "label": "start, the same for all" if same else "start", "color": "#999999"})
     return told, np.column_stack([*values, start])
 
 

@@ -165,7 +165,7 @@
       bar.push(make("i", { class: "zero", style: `left: ${(below * scale).toFixed(2)}%` }));
       const explain = () => {
         const most = Math.max(1, ...own.slice(0, -1).map(Math.abs));
-        return parts.map((each, j) => part(make("span", { text: state.off.has(each.name) ? `${each.label}, off` : each.label }), state.off.has(each.name) ? 0 : own[j], shown(own[j]), each.color, j < width - 1 ? 50 / most : 0));
+        return parts.slice(0, own.at(-1) ? width : -1).map((each, j) => part(make("span", { text: state.off.has(each.name) ? `${each.label}, off` : each.label }), state.off.has(each.name) ? 0 : own[j], shown(own[j]), each.color, j < width - 1 ? 50 / most : 0));
       };
       return entry(item, { score: shown(score), bar, explain, marks: [...(before.has(item) ? ["seen"] : []), ...(item === step.next ? ["next"] : [])] });
     }));
