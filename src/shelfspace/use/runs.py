@@ -5,7 +5,8 @@
     run.recommend("today.parquet")
 
 What it says is what the run's own files say: ``recommendations.parquet`` for the histories of its own customers,
-``user_embeddings.parquet`` for their embeddings.
+``user_embeddings.parquet`` for their embeddings. All of them together are answered to the bit; in other company a product of matrices
+may round a score's last bit otherwise.
 """
 
 from __future__ import annotations
