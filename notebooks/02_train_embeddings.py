@@ -44,6 +44,7 @@ ss_epochs = 0  # StarSpace: passes over the sequences; 0: by the size of the log
 ss_learning_rate = 0.05  # StarSpace: step size of Adagrad at the start; above 0 and at most 10
 ss_patience = 0  # StarSpace: stop after so many passes without a better hit rate on valid users; 0: never; from 0 to 10000
 compare_users = 1000  # valid users on whom the two are compared; from 1 to 10000000
+start = ""  # a run of the day before: from its vectors our trainers set out, and onto them the result is turned; empty: from chance
 feature_epochs = 10  # StarSpace with features: passes over the sequences; 0 leaves that part out; from 0 to 10000
 seed = 0  # of everything random; from 0 to 4294967295
 
@@ -51,6 +52,8 @@ seed = 0  # of everything random; from 0 to 4294967295
 # Only the sequences and the product table of the chapter before are needed.
 
 # %% tags=["setup"]
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -73,7 +76,8 @@ product_ids = products.product_id.to_numpy().astype(str)
 
 # %% [markdown]
 # The *corpus* is what trains: all histories, as one array of products and where each sequence begins. The valid users' targets say
-# how good the vectors are. The table itself is let go, as that of a large log takes gigabytes.
+# how good the vectors are. The table itself is let go, as that of a large log takes gigabytes. A training that starts from chance
+# ends in a frame of its own, whatever the products mean; with `start`, today's vectors can be laid beside those of the day before.
 
 # %% tags=["setup"]
 table = arrays.load(run / "sequences.parquet")
@@ -82,6 +86,7 @@ valid = arrays.examples(table, product_ids, "valid")
 del table
 arrays.release()
 files = {name: f"product_embeddings/{name}.parquet" for name in ("word2vec", "starspace")}
+earlier = {name: embeddings.load(run_files.run_folder(start) / file) if start else None for name, file in files.items()}
 seconds = {}
 
 # %% [markdown]
@@ -132,17 +137,18 @@ w2v_settings = {
 
 # %% tags=["word2vec"]
 if w2v_trainer == "gensim":
-    from shelfspace.vectors import word2vec as trainer
+    from shelfspace.vectors.word2vec import train as trainer
 else:
-    trainer = skipgram
+    trainer = partial(skipgram.train, start=earlier["word2vec"])
 
 # %% [markdown]
 # `run_files.once` trains, unless a scheduler had a task of its own do so in this run; then the file is there.
 
 # %% tags=["word2vec"]
 seconds["word2vec"] = run_files.once(
-    run, files["word2vec"], lambda path: trainer.train(corpus, dim=dim, seed=seed, **w2v_settings).save(path)
-)
+    run, files["word2vec"],
+    lambda path: embeddings.turned(trainer(corpus, dim=dim, seed=seed, **w2v_settings), earlier["word2vec"]).save(path),
+)  # fmt: skip
 
 # %% [markdown]
 # ## StarSpace: predict one product from the rest
@@ -233,12 +239,12 @@ ss_settings = {
 # With `ss_patience`, the training stops when these users stop gaining; by default it makes all its passes, as most logs want them.
 
 # %% tags=["starspace"]
-seconds["starspace"] = run_files.once(run, files["starspace"], lambda path: starspace.train(
-    corpus, dim=dim, seed=seed, patience=ss_patience, **ss_settings,
+seconds["starspace"] = run_files.once(run, files["starspace"], lambda path: embeddings.turned(starspace.train(
+    corpus, dim=dim, seed=seed, patience=ss_patience, start=earlier["starspace"], **ss_settings,
     validate=lambda made: ranking.hit_rate(
         evaluation.evaluate(baselines.nearest_to_user(*embeddings.align(made, product_ids), decay=0.0), few).ranks, 20
     ).mean(),
-).save(path))  # fmt: skip
+), earlier["starspace"]).save(path))  # fmt: skip
 
 # %% [markdown]
 # ## What training did
