@@ -1,13 +1,17 @@
 """The article's pipeline as an Airflow DAG: every day, embeddings, recommendations and a report of the days before.
 
     prepare → train: word2vec ∥ starspace → compare → validate
-            → user embeddings: decay ∥ histories → weights → sums → averages → export
-            → recommender → evaluate → report
+            → user embeddings: decay ∥ histories → weights → sums → averages → check → export
+            → recommender → evaluate → judge → report → publish
 
 Each task is a notebook that papermill runs, or a part of one; the four of the user embeddings between `decay` and `export`
 are relational and each writes one table. All go through `shelfspace.run.pipeline`, as `shelfspace report` does: a task that ends
 leaves whole files and a record, one that is killed leaves neither, so it can be tried again at any time, and what is up to date
 is not made twice. Airflow's own operator for papermill writes its notebook in place and keeps no record, so it is not used.
+
+Day over day: training starts from the vectors of the newest day before (`from_day_before`), and `check` stops a day whose input is unlike
+those of the days before, or whose embeddings are worse beyond chance, before anything leaves it; `judge` one whose recommendations are.
+`publish` turns the link ``current`` to the day that passed, so that until then yesterday's stays in use (`shelfspace.use.drift`).
 
 The window: a run learns from the `window_days` days that end with its data interval, and writes to a folder of that day.
 
@@ -23,10 +27,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from airflow.exceptions import AirflowFailException
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task, task_group
 
 from shelfspace.files import parameters, places, stages
 from shelfspace.run import pipeline, triggers
+from shelfspace.use import drift
 
 WINDOW = {"since", "until", "last_days"}  # said by the data interval and window_days
 NOTEBOOKS = [p for p in stages.parameters() if p.name not in stages.PLUMBING | WINDOW]
@@ -47,6 +53,7 @@ PARAMS = {
     "data": Param("shop", "The log: a file, folder or pattern of CSV, Parquet, JSON Lines or Excel, from the project's root; shop simulates one.", type="string"),
     "columns": Param("", "The log's own names: user_id=visitorid,product_id=itemid,…", type="string"),
     "out": Param("reports/airflow", "Folder of the runs, each in a folder of its day; from the project's root.", type="string"),
+    "from_day_before": Param(True, "Start from the vectors of the newest day before, so that they can be compared.", type="boolean"),
     "window_days": Param(7, "Days of events, up to the end of the data interval; 1: the interval alone; 0: all before.", type="number", minimum=0),
 } | {
     p.name: Param(p.default, p.help, section=p.notebooks[0], **schema(p))
@@ -69,7 +76,9 @@ def asked() -> dict:
         window = {"since": since.isoformat() if params["window_days"] else "", "until": end.isoformat()}
     given |= {name: value for name, value in window.items() if value}
     out = places.ROOT / params["out"] / (f"{end:%Y-%m-%d}" if end else context["run_id"])
-    triggers.check(params["data"], out, params["engine_url"], params["images"])
+    if params["from_day_before"] and not params["start"] and (before := drift.earlier(out, 1)):
+        given["start"] = str(before[0])
+    triggers.check(params["data"], out, params["engine_url"], params["images"], params["start"])
     data = params["data"] if params["data"] == "shop" else str(places.ROOT / params["data"])
     opening = {"data": data, "out": out, "columns": params["columns"], "given": given}
     return opening | {"command": cli.command(**opening)}
@@ -90,6 +99,22 @@ def table(step: str) -> None:
     with pipeline.part("04", **asked()) as (out, _, values, fresh):
         if not fresh:
             relational.materialise(engines.connect(values["engine"], values["engine_url"]), out, step)
+
+
+@task
+def pass_or_stop() -> None:
+    """Stop a day that is unlike the days before, or worse, for good: to try again would change nothing."""
+    out = asked()["out"]
+    try:
+        drift.check(out, drift.earlier(out))
+    except ValueError as error:
+        raise AirflowFailException(str(error)) from None
+
+
+@task
+def publish() -> str:
+    """Turn the link to this day."""
+    return str(drift.publish(asked()["out"]))
 
 
 @dag(
@@ -115,10 +140,14 @@ def product_embeddings():
         steps = [table.override(task_id=step)(step) for step in ("histories", "weights", "sums", "averages")]
         [steps[0], run("decay", "04:decay")] >> steps[1] >> steps[2] >> steps[3]
 
-    chain = [run("prepare", "01"), train(), run("validate", "03"), user_embeddings(), run("export", "04"), run("recommender", "05")]
-    chain += [run("evaluate", "06")]
+    def look(name: str):
+        return pass_or_stop.override(task_id=name)()
+
+    chain = [run("prepare", "01"), train(), run("validate", "03"), user_embeddings(), look("check"), run("export", "04")]
+    chain += [run("recommender", "05"), run("evaluate", "06"), look("judge")]
     chain += [run(name.partition("_")[2], name[:2]) for name in sorted(p.stem for p in Path(places.NOTEBOOKS).glob("0[7-9]_*.py"))]
-    for earlier, later in zip(chain, [*chain[1:], run("report", "report")]):
+    report = run("report", "report")
+    for earlier, later in zip([*chain, report], [*chain[1:], report, publish()]):
         earlier >> later
 
 

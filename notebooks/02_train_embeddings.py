@@ -54,6 +54,7 @@ ss_epochs = 0  # StarSpace: passes over the sequences; 0: by the size of the log
 ss_learning_rate = 0.05  # StarSpace: step size of Adagrad at the start; above 0 and at most 10
 ss_patience = 0  # StarSpace: stop after so many passes without a better hit rate on valid users; 0: never; from 0 to 10000
 compare_users = 1000  # valid users on whom the two are compared; from 1 to 10000000
+start = ""  # a run of the day before: from its vectors our trainers set out, and onto them the result is turned; empty: from chance
 feature_epochs = 10  # StarSpace with features: passes over the sequences; 0 leaves that part out; from 0 to 10000
 seed = 0  # of everything random; from 0 to 4294967295
 
@@ -85,7 +86,8 @@ product_ids = products.product_id.to_numpy().astype(str)
 
 # %% [markdown] tags=["aside"]
 # The *corpus* is what trains: all histories, as one array of products and where each sequence begins. The valid users' targets say
-# how good the vectors are. The table itself is let go, as that of a large log takes gigabytes.
+# how good the vectors are. The table itself is let go, as that of a large log takes gigabytes. A training that starts from chance
+# ends in a frame of its own, whatever the products mean; with `start`, today's vectors can be laid beside those of the day before.
 
 # %% tags=["setup"]
 table = arrays.load(run / "sequences.parquet")
@@ -94,6 +96,7 @@ valid = arrays.examples(table, product_ids, "valid")
 del table
 arrays.release()
 files = {name: f"product_embeddings/{name}.parquet" for name in ("word2vec", "starspace")}
+earlier = {name: embeddings.load(run_files.run_folder(start) / file) if start else None for name, file in files.items()}
 seconds = {}
 
 # %% [markdown]
@@ -139,16 +142,16 @@ w2v_settings = {
 
 # %% tags=["word2vec"]
 if w2v_trainer == "gensim":
-    from shelfspace.vectors import word2vec as trainer
+    from shelfspace.vectors.word2vec import train as trainer
 else:
-    trainer = skipgram
+    trainer = partial(skipgram.train, start=earlier["word2vec"])
 
 # %% [markdown] tags=["aside"]
 # `run_files.once` trains, unless the same code made the file from the same before.
 
 # %% tags=["word2vec"]
 seconds["word2vec"] = run_files.once(
-    run, files["word2vec"], embeddings.fit, train=trainer.train, corpus=corpus, dim=dim, seed=seed, **w2v_settings
+    run, files["word2vec"], embeddings.fit, train=trainer, like=earlier["word2vec"], corpus=corpus, dim=dim, seed=seed, **w2v_settings
 ).seconds
 
 # %% [markdown]
@@ -243,8 +246,8 @@ ss_settings = {
 # %% tags=["starspace"]
 validate = partial(baselines.hit_rate_of_mean, examples=few, product_ids=product_ids)
 seconds["starspace"] = run_files.once(
-    run, files["starspace"], embeddings.fit, train=starspace.train, corpus=corpus, dim=dim, seed=seed, patience=ss_patience,
-    validate=validate, **ss_settings,
+    run, files["starspace"], embeddings.fit, train=starspace.train, like=earlier["starspace"], start=earlier["starspace"], corpus=corpus,
+    dim=dim, seed=seed, patience=ss_patience, validate=validate, **ss_settings,
 ).seconds  # fmt: skip
 
 # %% [markdown] tags=["aside"]

@@ -27,9 +27,11 @@ SHAPE = {
     "user_embeddings.weights": ["user_embeddings.decay", "user_embeddings.histories"],
     "user_embeddings.sums": ["user_embeddings.weights"],
     "user_embeddings.averages": ["user_embeddings.sums"],
-    "export": ["user_embeddings.averages"],
+    "check": ["user_embeddings.averages"],
+    "export": ["check"],
     "recommender": ["export"],
     "evaluate": ["recommender"],
+    "judge": ["evaluate"],
 }
 LOOK = """
 import json, sys
@@ -50,8 +52,8 @@ def test_the_dag_has_the_articles_shape_and_says_what_can_be_set(tmp_path):
     said = subprocess.run([sys.executable, "-c", LOOK, folder], env=environment, capture_output=True, text=True, check=True).stdout
     found = json.loads(re.search("^found (.*)$", said, re.M)[1])
     assert found["errors"] == {} and min(found["retries"]) >= 1 and found["schedule"] == "0 0 * * *"
-    tail = [stage.name.partition("_")[2] for stage in stages.stages()[6:]] + ["report"]
-    assert found["shape"] == SHAPE | dict(zip(tail, [[name] for name in ["evaluate", *tail]]))
+    tail = [stage.name.partition("_")[2] for stage in stages.stages()[6:]] + ["report", "publish"]
+    assert found["shape"] == SHAPE | dict(zip(tail, [[name] for name in ["judge", *tail]]))
     for parameter in stages.parameters():
         if parameter.name not in {"run_dir", "since", "until", "last_days"}:
             assert found["params"][parameter.name], parameter.name

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shelfspace.sequences.arrays import Examples
-from shelfspace.vectors import embeddings, validation
+from shelfspace.sequences.arrays import Corpus, Examples
+from shelfspace.vectors import embeddings, skipgram, starspace, validation
 from shelfspace.vectors.embeddings import Embeddings
 
 
@@ -111,3 +111,51 @@ def test_user_embeddings_are_read_by_their_own_key(tmp_path):
     pq.write_table(pa.table({"user_id": ["v", "u"], "vector": vectors}), tmp_path / "u.parquet")
     read = embeddings.load(tmp_path / "u.parquet", key="user_id")
     assert read.product_ids.tolist() == ["u", "v"] and read.vectors.tolist() == [[1, 2], [3, 4]]
+
+
+def rotation(dim: int, seed: int = 0) -> np.ndarray:
+    return np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))[0]
+
+
+def test_a_turned_space_is_turned_back_and_nothing_in_it_changes():
+    rng = np.random.default_rng(0)
+    ids = np.array([f"p{i}" for i in range(40)])
+    earlier = Embeddings(ids[:30], rng.normal(size=(30, 8)).astype(np.float32))
+    later = Embeddings(
+        ids[10:], np.vstack([earlier.vectors[10:], rng.normal(size=(10, 8))]).astype(np.float32) @ rotation(8).astype(np.float32)
+    )
+    found = embeddings.turned(later, earlier)
+    np.testing.assert_allclose(found.vectors[:20], earlier.vectors[10:], atol=1e-5)
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, later.vectors @ later.vectors.T, atol=1e-4)
+    assert embeddings.turned(later, None) is later
+    strangers = Embeddings(np.array(["x"]), np.ones((1, 8), np.float32))
+    assert embeddings.turned(later, strangers) is later
+    with pytest.raises(ValueError, match="Vectors of 8 numbers cannot be turned onto some of 3"):
+        embeddings.turned(later, Embeddings(ids[:1], np.ones((1, 3), np.float32)))
+
+
+@pytest.mark.parametrize("trainer", [skipgram, starspace])
+def test_a_training_that_starts_from_the_day_before_keeps_its_neighbours(trainer):
+    ids = np.array([f"p{i:02d}" for i in range(60)])
+
+    def day(seed: int) -> Corpus:
+        """Customers who each stay within one of six groups."""
+        rng = np.random.default_rng(seed)
+        items = (rng.integers(0, 6, (150, 1)) * 10 + rng.integers(0, 10, (150, 8))).astype(np.int32).ravel()
+        return Corpus(ids, items, np.arange(0, len(items) + 1, 8))
+
+    def kept(one: Embeddings, other: Embeddings) -> float:
+        near = [embeddings.nearest(each.vectors, each.vectors, 5, np.arange(60))[0] for each in (one, other)]
+        return float(np.mean([len(set(a) & set(b)) / 5 for a, b in zip(*near)]))
+
+    settings = {"dim": 16, "progress": False}
+    monday = trainer.train(day(0), epochs=20, **settings)
+    apart = trainer.train(day(1), epochs=5, seed=1, **settings)
+    tuesday = trainer.train(day(1), epochs=5, seed=1, start=monday, **settings)
+    assert kept(tuesday, monday) > (1.2 if trainer is skipgram else 1.0) * kept(apart, monday)
+    moved = [np.linalg.norm(embeddings.turned(each, monday).vectors - monday.vectors) for each in (tuesday, apart)]
+    assert moved[0] < moved[1]
+    fewer = Embeddings(monday.product_ids[:5], monday.vectors[:5])
+    assert len(trainer.train(day(1), epochs=1, start=fewer, **settings).vectors) == 60
+    with pytest.raises(ValueError, match="The vectors to start from have 16 numbers"):
+        trainer.train(day(1), epochs=1, dim=8, progress=False, start=monday)

@@ -91,7 +91,7 @@ def test_every_number_and_list_of_the_notebooks_declares_its_range():
             assert parameter.allowed.high is not None, parameter.name
         assert "=" not in parameter.help + parameter.allowed.clause, f"papermill cannot read the comment of {parameter.name}"
     texts = {name for name, parameter in KNOWN.items() if isinstance(parameter.default, str) and not parameter.allowed.clause}
-    assert texts == {"run_dir", "data", "engine_url", "images", "licence", "time_format"}
+    assert texts == {"run_dir", "data", "engine_url", "images", "licence", "start", "time_format"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """The command line: `shelfspace report`, `compare`, `sweep`, `benchmark`, `simulate`, `notebooks`, `parameters`; and of a finished
-run `recommend`, `similar`, `explain`, `export`, `serve`."""
+run `recommend`, `similar`, `explain`, `export`, `drift`, `serve`."""
 
 from __future__ import annotations
 
@@ -289,6 +289,30 @@ def export(
 
     for path in exports.export(runs.open(run), to, out, embedding):
         typer.echo(os.path.relpath(path))
+
+
+@app.command()
+def drift(
+    run: RUN,
+    before: Annotated[list[Path], typer.Argument(metavar="BEFORE…", help="Runs of the days before, the newest first.")],
+) -> None:
+    """Print what a day kept of the day before, and say whether it may take its place.
+
+    It may not, and the command fails, where its input is unlike those of the days before, or where it is worse beyond chance.
+
+    Example: `shelfspace drift reports/airflow/2024-04-02 reports/airflow/2024-04-01`
+    """
+    from shelfspace.use import drift as days
+
+    found = days.drift(run, before[0])
+    for name, share in found["neighbours_kept"].items():
+        typer.echo(f"{share:.1%} of the ten nearest products are the same by {name} ({found['by_chance']:.1%} by chance)")
+    if found["user_vectors_kept"] is not None:
+        typer.echo(f"{found['user_vectors_kept']:.3f} is the mean cosine of the vectors of {found['customers']:,} customers then and now")
+    if "moved" in found:
+        typer.echo(f"moved most: {', '.join(f'{p} ({c:.2f})' for p, c in found['moved'].head(10).itertuples(index=False))}")
+    days.check(run, before)
+    typer.echo("nothing speaks against it")
 
 
 @app.command()

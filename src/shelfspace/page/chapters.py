@@ -60,7 +60,7 @@ IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/
 PROGRESS = re.compile(r"\d+%\s*\||\b(it|s)/(s|it|epoch|step)\b|\d+(\.\d+)?\s*(it|epoch|step)/s")
 CELL = 160  # characters that a table's cell shows of a longer text
 PARAMETER_TAGS = ("parameters", "injected-parameters")
-PLACES = ("run_dir", "data", "images")  # parameters that are paths: the page tells the name, not where on a machine it lies
+PLACES = ("run_dir", "data", "images", "start")  # parameters that are paths: the page tells the name, not where on a machine it lies
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,8 @@ def _opened(
         raise ValueError(
             f"images is {values['images']!r}, which is no folder; it must name one with a picture for each product, named by its id."
         )
+    if values.get("start"):
+        values["start"] = _earlier(Path(values["start"]))
     out = Path(out).absolute()
     hold.check_folder(out, folder)
     source = _source(data)
@@ -280,6 +282,8 @@ class _State:
         given = {n: v for n, v in own.items() if n not in ("run_dir", "data")}
         if own.get("images"):
             given["images"] = [own["images"], _pictures(Path(own["images"]))]
+        if own.get("start"):
+            given["start"] = imports.hashes(sorted(Path(own["start"], "product_embeddings").glob("*.parquet")))
         earlier: dict[str, str] = {}
         for before in self.todo[: self.todo.index(stage)]:
             earlier |= (run_files.read_record(self.out, before.name) or {}).get("outputs", {})
@@ -317,6 +321,16 @@ def _source(data: str) -> dict:
     from shelfspace.logs import sources
 
     return {"path": str(Path(data).absolute()), "fingerprint": sources.fingerprint(data)}
+
+
+def _earlier(folder: Path) -> str:
+    """The absolute path of a run to start from."""
+    lacking = [name for name in ("word2vec", "starspace") if not (folder / "product_embeddings" / f"{name}.parquet").is_file()]
+    if lacking:
+        raise ValueError(
+            f"start is {str(folder)!r}, which holds no product_embeddings/{lacking[0]}.parquet; it must name a run of the day before."
+        )
+    return str(folder.resolve())
 
 
 def _pictures(folder: Path) -> list[tuple[str, int, int]]:

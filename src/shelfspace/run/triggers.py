@@ -19,7 +19,7 @@ from pathlib import Path
 from shelfspace.files.places import ROOT
 
 
-def check(data: str, out: str | Path, engine_url: str = "", images: str = "") -> None:
+def check(data: str, out: str | Path, engine_url: str = "", images: str = "", start: str = "") -> None:
     """Refuse what the settings do not allow.
 
     Parameters
@@ -28,7 +28,7 @@ def check(data: str, out: str | Path, engine_url: str = "", images: str = "") ->
         "shop", or a file, folder or pattern; a relative one counts from `shelfspace.files.places.ROOT`, as `out` and `images` do.
     out : str or Path
         The run folder.
-    engine_url, images : str
+    engine_url, images, start : str
         See the parameters of the notebooks; "" for none.
 
     Raises
@@ -41,6 +41,8 @@ def check(data: str, out: str | Path, engine_url: str = "", images: str = "") ->
     if images:
         _check_path("images", images, "SHELFSPACE_DATA", "data")
     _check_path("out", str(out), "SHELFSPACE_OUT", "reports")
+    if start:
+        _check_path("start", start, "SHELFSPACE_OUT", "reports")
     urls = [url.strip() for url in os.environ.get("SHELFSPACE_ENGINES", "").split(",")]
     if engine_url and engine_url not in urls:
         raise ValueError(

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy.linalg import orthogonal_procrustes
+from threadpoolctl import threadpool_limits
 
 from shelfspace.files import run_files
 from shelfspace.vectors.features import Features, select
@@ -78,7 +80,7 @@ class Embeddings:
             pq.write_table(table.replace_schema_metadata({"training": json.dumps(told)}), temporary)
 
 
-def fit(path: str | Path, train: Callable[..., Embeddings], **given) -> None:
+def fit(path: str | Path, train: Callable[..., Embeddings], like: Embeddings | None = None, **given) -> None:
     """Train, and write to a file what came of it: for `shelfspace.files.run_files.once`.
 
     Parameters
@@ -86,10 +88,12 @@ def fit(path: str | Path, train: Callable[..., Embeddings], **given) -> None:
     path : str or Path
     train : callable
         A trainer, as `shelfspace.vectors.skipgram.train`.
+    like : Embeddings, optional
+        Those of the day before, onto which they are `turned`.
     given
-        What it takes.
+        What the trainer takes.
     """
-    train(**given).save(path)
+    turned(train(**given), like).save(path)
 
 
 def load(path: str | Path, key: str = "product_id", first: int | None = None) -> Embeddings:
@@ -104,6 +108,65 @@ def load(path: str | Path, key: str = "product_id", first: int | None = None) ->
     told = json.loads((table.schema.metadata or {}).get(b"training", b"{}"))
     told = {name: tuple(values) for name, values in told.items()}
     return Embeddings(table[key].to_numpy().astype(str), flat.astype(np.float32), **told)
+
+
+def begin(table: np.ndarray, product_ids: np.ndarray, start: Embeddings | None) -> None:
+    """Put the vectors of an earlier training into the first rows and columns of a trainer's table, for the products that both know.
+
+    Parameters
+    ----------
+    table : ndarray of float32, shape (n_products or more, dim or more)
+        Changed in place; what the earlier training did not know stays.
+    product_ids : ndarray of str, shape (n_products,)
+        Of the table's first rows.
+    start : Embeddings or None
+        None leaves the table alone.
+
+    Raises
+    ------
+    ValueError
+        If the earlier vectors are longer than the table's rows.
+    """
+    if start is None:
+        return
+    dim = start.vectors.shape[1]
+    if dim > table.shape[1]:
+        raise ValueError(f"The vectors to start from have {dim} numbers, more than the {table.shape[1]} of these; give the same dim.")
+    vectors, known = align(start, product_ids)
+    table[np.flatnonzero(known), :dim] = vectors[known]
+
+
+def turned(embeddings: Embeddings, onto: Embeddings | None) -> Embeddings:
+    """The same embeddings, turned (and mirrored) as a whole to lie as near as can be to earlier ones of the products that both know.
+
+    Orthogonal Procrustes (Schönemann 1966): no length, cosine or dot product among them changes, so that nothing but the frame does.
+    The vectors of features are turned with them.
+
+    Parameters
+    ----------
+    embeddings : Embeddings
+    onto : Embeddings or None
+        None leaves them as they are.
+
+    Raises
+    ------
+    ValueError
+        If their vectors differ in length.
+    """
+    if onto is None:
+        return embeddings
+    if embeddings.vectors.shape[1] != onto.vectors.shape[1]:
+        raise ValueError(
+            f"Vectors of {embeddings.vectors.shape[1]} numbers cannot be turned onto some of {onto.vectors.shape[1]}; give the same dim."
+        )
+    vectors, known = align(onto, embeddings.product_ids)
+    with threadpool_limits(1, "blas"):  # the same bytes for any number of cores
+        turn = orthogonal_procrustes(embeddings.vectors[known].astype(float), vectors[known].astype(float))[0] if known.any() else None
+        if turn is None:
+            return embeddings
+        of = embeddings.features
+        features = None if of is None else replace(of, vectors=(of.vectors @ turn).astype(np.float32))
+        return replace(embeddings, vectors=(embeddings.vectors @ turn).astype(np.float32), features=features)
 
 
 def align(embeddings: Embeddings, product_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from shelfspace.sequences.arrays import Corpus, passes
-from shelfspace.vectors.embeddings import Embeddings
+from shelfspace.vectors.embeddings import Embeddings, begin
 from shelfspace.vectors.kernels import FAST, LANES, dot, draw
 
 VISITS = 4_000_000  # trained on in all, when the number of epochs is left to the size of the log
@@ -48,6 +48,7 @@ def train(
     subsample: float = 0.0,
     epochs: int = 0,
     learning_rate: float = 0.1,
+    start: Embeddings | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Embeddings:
@@ -83,6 +84,8 @@ def train(
         small logs need many.
     learning_rate : float
         Step size of the gradient descent at the start; falls linearly to 0.
+    start : Embeddings, optional
+        Vectors of an earlier training, from which the products that both know set out; the others set out at random.
     seed : int
         One thread and one seed: the same bytes in every process.
     progress : bool
@@ -112,6 +115,7 @@ def train(
     rng = np.random.default_rng(seed)
     v, u = (np.zeros((count, -(-dim // LANES) * LANES), dtype=np.float32) for _ in range(2))
     v[:, :dim] = rng.uniform(-0.5 / dim, 0.5 / dim, (count, dim))
+    begin(v[:, :dim], corpus.product_ids, start)
     share = np.bincount(corpus.items, minlength=count).astype(float) ** ns_exponent
     chance, other = _alias(share)
     weights = np.ones(visits, np.float32) if weights is None else weights.astype(np.float32)

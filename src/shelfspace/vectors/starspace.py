@@ -31,7 +31,7 @@ import numpy as np
 from tqdm import tqdm
 
 from shelfspace.sequences.arrays import Corpus, passes
-from shelfspace.vectors.embeddings import Embeddings
+from shelfspace.vectors.embeddings import Embeddings, begin
 from shelfspace.vectors.features import Features
 from shelfspace.vectors.kernels import FAST, LANES, dot, draw
 
@@ -65,6 +65,7 @@ def train(
     max_norm: float = 1.0,
     validate: Callable[[Embeddings], float] | None = None,
     patience: int = 0,
+    start: Embeddings | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Embeddings:
@@ -123,6 +124,9 @@ def train(
         kept as `Embeddings.scores`.
     patience : int
         Stop after so many epochs without a better score, and return the best epoch's vectors; 0 never stops.
+    start : Embeddings, optional
+        Vectors of an earlier training, from which the products that both know set out, the others at random. Not with features, whose
+        products are sums.
     seed : int
         One seed: the same bytes in every process.
     progress : bool
@@ -162,6 +166,7 @@ def train(
     rng = np.random.default_rng(seed)
     table = np.zeros((n_rows, -(-dim // LANES) * LANES), dtype=np.float32)
     table[:, :dim] = rng.normal(0.0, 0.001, (n_rows, dim))
+    begin(table[:, :dim], corpus.product_ids, None if features else start)
     squares = np.zeros((n_rows, 2), dtype=np.float32)  # Adagrad: of the rows in a bag, and in a label
     losses, scores, best = [], [], None
     with tqdm(total=epochs, desc="StarSpace", unit="epoch", disable=not progress) as bar:
