@@ -90,8 +90,8 @@ exhibits.note(f"Phone A (3, 1) has a cosine of {told}.")
 known = aligned["word2vec"][1] & aligned["starspace"][1]
 group = products["category"] if "category" in products else pd.Series("", index=products.index)
 visited = products[known].sort_values("count", ascending=False, kind="stable")
-by_category = group[known].value_counts().index[:5] if "category" in products else []
-chosen = [visited.index[group[visited.index] == name][0] for name in by_category] or list(visited.index[:5])
+by_category = group[known].value_counts().index[:3] if "category" in products else []
+chosen = [visited.index[group[visited.index] == name][0] for name in by_category] or list(visited.index[:3])
 
 # %% [markdown] tags=["aside"]
 # The products themselves are left out of their lists, and so are products without an embedding.

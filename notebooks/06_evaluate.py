@@ -389,15 +389,13 @@ for key, of in by_column.items():
 # Who is ahead, in one table:
 
 # %%
-stands = {"ahead": lambda ci95: ci95[0] > 0, "level": lambda ci95: ci95[0] <= 0 <= ci95[1], "behind": lambda ci95: ci95[1] < 0}
-verdicts = [
+stands = pd.DataFrame([
     {"column": evaluation.COLUMNS[key], "best baseline": palette.label_of(of["baseline"])} | {
-        head: ", ".join(palette.label_of(n) for n in networks if n in of["paired"] and fits(of["paired"][n]["mrr@20"]["ci95"])) or "–"
-        for head, fits in stands.items()
+        name: intervals.standing(of["paired"][name]["mrr@20"]) if name in of["paired"] else "–" for name in networks
     }
     for key, of in by_column.items()
-]  # fmt: skip
-exhibits.table(pd.DataFrame(verdicts), caption="The recommenders by MRR@20, paired and corrected, against the best baseline.")
+])  # fmt: skip
+exhibits.table(stands, caption="The recommenders by MRR@20, paired and corrected, against the best baseline of each column.")
 
 # %% [markdown]
 # ## Beyond accuracy

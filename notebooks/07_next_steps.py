@@ -221,11 +221,12 @@ exhibits.table(
 
 # %%
 verdict_of = {name: gains.standing(found[name]) for name in switched}
-rows = [(verdict, [label[name] for name in switched if verdict_of[name] == verdict]) for verdict in dict.fromkeys(verdict_of.values())]
+rows = {verdict: [label[name] for name in switched if verdict_of[name] == verdict] for verdict in dict.fromkeys(verdict_of.values())}
+level = len(rows.pop("level", []))
 exhibits.table(
-    pd.DataFrame([{"verdict": verdict, "switches": len(names), "which": "; ".join(names)} for verdict, names in rows]),
-    formats={"which": str},
-    caption=f"Against the default of the same trainer, on {len(material.test):,} test targets, by MRR@20.",
+    pd.DataFrame([{"verdict": verdict, "switches": "; ".join(names)} for verdict, names in rows.items()], columns=["verdict", "switches"]),
+    formats={"switches": str},
+    caption=f"Against the default of the same trainer, on {len(material.test):,} test targets; the other {level} are level in all.",
 )
 
 # %% [markdown] tags=["aside"]

@@ -411,3 +411,8 @@ def test_latency_is_per_user_and_goes_round_few_examples():
         return np.zeros((len(part), 5), dtype=np.float32)
 
     assert beyond_accuracy.latency(model, data, batch=8, repeats=3) > 0 and sizes == [8] * 4
+
+
+def test_an_interval_that_holds_0_is_level():
+    bounds = {"ahead": (0.1, 0.3), "level": (0.0, 0.3), "behind": (-0.3, -0.1)}
+    assert {where: intervals.standing({"ci95": ci95}) for where, ci95 in bounds.items()} == {where: where for where in bounds}

@@ -365,10 +365,10 @@ def test_everything_is_reached_with_the_keyboard(open_run):
     page = open_run()
     page.locator("#explorer-search").focus()
     reached = set()
-    for _ in range(200):
+    for _ in range(400):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.className || document.activeElement.tagName"))
-        if page.evaluate("document.activeElement.closest('#play') === null"):
+        if "decay-unseen" in reached and page.evaluate("document.activeElement.closest('.toy') === null"):
             break
     assert {"map-search", "CANVAS", "decay-customer", "decay-d", "decay-search", "decay-unseen", "product", "remove"} <= reached
 
@@ -385,12 +385,18 @@ def test_real_report_fits_and_has_no_violation(open_run, width, scheme):
     assert violations(page) == "" and page.noise == []
 
 
+def test_toys_stand_in_their_chapters(open_run):
+    page = open_run()
+    for chapter, toy in (("03-validate-embeddings", "explorer"), ("03-validate-embeddings", "map"), ("04-user-embeddings", "decay")):
+        assert page.locator(f"[id='{chapter}'] #play--{toy}").is_visible()
+
+
 def test_without_javascript_and_on_paper_the_toys_stay_away(open_run):
     page = open_run(javascript=False)
-    assert page.locator("#play .toys").is_hidden() and page.locator("#play noscript").count() == 1
+    assert not page.locator(".toys:visible").count() and page.locator("#play noscript").count() == 1
     page = open_run()
     page.emulate_media(media="print")
-    assert page.locator("#play").is_hidden() and page.pdf()[:4] == b"%PDF"
+    assert page.locator("#play").is_hidden() and not page.locator(".toys:visible").count() and page.pdf()[:4] == b"%PDF"
 
 
 def test_hostile_names_are_text(open_file, small_run, tmp_path):
@@ -405,10 +411,10 @@ def test_hostile_names_are_text(open_file, small_run, tmp_path):
     for toy in ("explorer", "map", "decay", "player"):
         page.locator(f"#{toy}-search").fill("script")
         page.locator(f"#{toy}-search-list [role=option]").first.click()
-    assert "</script><script>alert(9)</script>" in page.locator("#play").inner_text()
-    assert clean(HOSTILE)[:30] in page.locator("#play").inner_text()
+    told = " ".join(page.locator(".toys").all_inner_texts())
+    assert "</script><script>alert(9)</script>" in told and clean(HOSTILE)[:30] in told
     page.locator("#play--player .ranked summary").first.click()
     page.locator("#play--map canvas").hover()
-    assert page.locator("#play :is(img, b, iframe)").count() == 0 and page.locator("script").count() == 3
+    assert page.locator(".toys :is(img, b, iframe)").count() == 0 and page.locator("script").count() == 3
     assert page.evaluate("document.scrollingElement.scrollWidth <= window.innerWidth")
     assert violations(page) == "" and page.noise == []

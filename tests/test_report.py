@@ -673,6 +673,126 @@ def test_reads_without_javascript(open_page):
     assert page.locator("details.code .highlight").first.is_visible()
 
 
+@pytest.mark.parametrize("javascript", [True, False])
+def test_one_choice_of_metric_and_targets_drives_table_and_figures(open_page, javascript):
+    page = open_page(360, javascript=javascript)
+    cells = page.locator(".models > .scroll tbody tr").first
+    figures = page.locator(".chosen-figure figure:visible figcaption")
+    assert "29.1%" in cells.inner_text() and figures.all_inner_texts() == ["Hits of all."]
+    page.locator("#by-hr").focus()
+    page.keyboard.press("ArrowRight")
+    assert "8.7%" in cells.inner_text() and "29.1%" not in cells.inner_text() and figures.all_inner_texts() == ["Ranks of all."]
+    page.locator("#by-all").focus()
+    page.keyboard.press("ArrowRight")
+    assert "13.1%" in cells.inner_text() and figures.all_inner_texts() == ["Ranks of what was seen."]
+    copies = page.locator(".chosen-figure .choices input:checked")
+    assert [copy.get_attribute("value") for copy in copies.all()] == (["mrr", "seen"] if javascript else [])
+    if javascript:
+        page.locator(".chosen-figure .choices input[value=all]").check()
+        assert page.locator("#by-all").is_checked() and figures.all_inner_texts() == ["Ranks of all."]
+    assert page.noise == []
+
+
+def test_a_wide_screen_shows_all_columns_of_the_table(open_page):
+    row = open_page(1440).locator(".models > .scroll tbody tr").first.inner_text()
+    assert all(share in row for share in ("29.1%", "43.6%", "14.5%")) and "8.7%" not in row
+
+
+@pytest.mark.parametrize("scheme, ink", [("light", "rgb(31, 35, 40)"), ("dark", "rgb(229, 227, 221)")])
+def test_figures_follow_the_colour_scheme(open_page, scheme, ink):
+    page = open_page(1440, scheme)
+    color = "getComputedStyle(document.querySelector('.shelf-figure svg text')).fill"
+    assert page.evaluate(color) == ink
+    page.emulate_media(media="print")
+    assert page.evaluate(color) == "rgb(17, 17, 17)"
+
+
+def test_a_link_to_a_folded_term_unfolds_the_glossary(open_page):
+    page = open_page(360)
+    assert not page.locator("#glossary dl").is_visible()
+    page.locator(".key figcaption a.term").first.click()
+    page.wait_for_function("document.querySelector('#glossary details').open")
+    assert page.locator("#glossary--hr-20").is_visible()
+
+
+def test_asides_fold_with_their_code_and_a_phone_shows_them_on_demand(soup, open_page):
+    (fold,) = [fold for fold in soup.select("details.code") if "A sentence that folds." in fold.get_text()]
+    assert fold.summary.get_text() == "Code · 1 line" and "some_quite_long_name" in fold.get_text()
+    page = open_page(360)
+    assert not page.locator("details.code").first.is_visible()
+    page.locator("#contents summary").click()
+    page.get_by_role("button", name="Show all code").click()
+    assert page.locator("details.code .highlight").first.is_visible()
+
+
+# --- what the page of a real run says, and how long it is ---
+
+QUESTIONS = {
+    "What is an embedding?": r"An embedding is a list of numbers that stands for a product",
+    "Why five products?": r"Customers with fewer than five products are left out, as in the article: with fewer, too little is left",
+    "What does word2vec learn from?": r"word2vec learns from pairs of products that stand near each other",
+    "What does StarSpace learn from?": r"StarSpace learns from whole sequences: it takes one product \S+ out",
+    "Which decay, how chosen, what half-life?": r"The decay of the \w+ user embedding is d = [\d.]+, which found most on the valid users: "
+    r"(a half-life of [\d.]+ days|ages counted as \w+)",
+    "How many more than with what is popular?": r"with the most popular products \(a difference of \+[\d.]+ points, \+[\d.]+ to \+[\d.]+\)",
+    "Is the lead over the best simple method more than chance?": r"(ahead of|not shown to differ from|behind) [\w -]+ in how many are found \("
+    r"|is itself the best simple method",
+    "How is leakage prevented?": r"Leakage is prevented here, once for all models: no target of the valid or test customers",
+    "What happens to new products?": r"A new product that nobody clicked is not recommended unless places are kept",
+    "How many milliseconds for one customer?": r"One customer's twenty products take [\d.]+ ms",
+    "How is it run on one's own data?": r"A log needs three columns, user_id, product_id and timestamp",
+}
+SHOWN = """() => [...document.querySelectorAll("main :is(p, li, dd, figcaption)")].filter((part) => part.checkVisibility())
+    .map((part) => part.textContent.replace(/\\s+/g, " "))"""
+WORDS = """() => {
+    const walk = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT), left = "svg, math, script, .hidden-text, "
+        + ".toy :is(ul, ol, table, .now, output, select)";
+    let words = 0;
+    while (walk.nextNode()) {
+        const part = walk.currentNode.parentElement;
+        if (part.checkVisibility() && !part.closest(left)) words += walk.currentNode.data.trim().split(/\\s+/).filter(Boolean).length;
+    }
+    return words;
+}"""
+"""Words between blanks that are seen with everything folded, tables and captions among them. Left out are formulas, the labels within
+figures, and the lists in the toys, which change with what their reader does."""
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_page_answers_a_newcomers_questions(small_run, open_file, question):
+    parts = open_file(small_run.folder / "report.html").evaluate(SHOWN)
+    assert any(re.search(QUESTIONS[question], part) for part in parts), QUESTIONS[question]
+
+
+def test_the_page_is_short(small_run, open_file):
+    path = small_run.folder / "report.html"
+    page = open_file(path, width=1440)
+    assert page.evaluate(WORDS) <= 6_500
+    pdf = page.pdf(format="A4")
+    assert len(re.findall(rb"/Type\s*/Page[^s]", pdf)) <= 24
+    phone = open_file(path, width=360, height=780)
+    assert phone.evaluate("document.documentElement.scrollHeight") <= 41 * 780
+    assert path.stat().st_size <= 5_000_000
+
+
+CUT = "(box) => [...document.querySelectorAll(box)].filter((box) => box.checkVisibility() && box.scrollWidth > box.clientWidth + 1)"
+
+
+@pytest.mark.parametrize("width, media", [(1440, "screen"), (768, "screen"), (680, "print")])
+def test_no_formula_is_cut(small_run, open_file, width, media):
+    page = open_file(small_run.folder / "report.html", width=width)
+    page.emulate_media(media=media)
+    assert page.locator(".formula").count() > 10 and page.evaluate(f"({CUT})('.formula').length") == 0
+
+
+def test_what_is_cut_on_a_phone_scrolls_by_keyboard_and_says_so(small_run, open_file):
+    page = open_file(small_run.folder / "report.html", width=360)
+    cut = page.evaluate(
+        f"({CUT})('.formula, .scroll').map((box) => [box.tabIndex, getComputedStyle(box).backgroundImage.includes('gradient')])"
+    )
+    assert cut and all(place == 0 and shadow for place, shadow in cut)
+
+
 # --- the glossary and the start page of the notebooks ---
 
 

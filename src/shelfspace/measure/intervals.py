@@ -89,6 +89,11 @@ def clear(found: Mapping) -> bool:
     return found["ci95"][0] > 0 or found["ci95"][1] < 0
 
 
+def standing(found: Mapping) -> str:
+    """Where a paired difference puts the first of its two models: "ahead", "behind", or "level" where none is shown (`clear`)."""
+    return "level" if not clear(found) else "ahead" if found["ci95"][0] > 0 else "behind"
+
+
 def p_text(found: Mapping, key: str = "p_holm") -> str:
     """The p of a paired difference as a table shows it: "0.031", or "≤ 0.0066" where the draws could not show a smaller one."""
     return f"≤ {found[key]:.2g}" if found["p_is_bound"] else f"{found[key]:.3f}"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jinja2
 import nbformat
+from markupsafe import Markup
 
 from shelfspace.files import imports, run_files
 from shelfspace.files.places import NOTEBOOKS
@@ -133,6 +134,7 @@ def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
         "bytes": _bytes,
         "color": color_of,
         "with_toy": with_toy,
+        "before_takeaways": before_takeaways,
     }
     script = "".join((PAGE / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -143,6 +145,13 @@ def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
 def with_toy(html: str, name: str, toy: str) -> str:
     """A chapter with a toy in the place that `shelfspace.page.exhibits.toy` kept for it."""
     return re.sub(f'<p class="toy-place {name}">.*?</p>', lambda _: toy, html, count=1, flags=re.DOTALL)
+
+
+def before_takeaways(html: str, toy: str) -> Markup:
+    """A chapter with a toy before its takeaways, or at its end if it has none; both are HTML."""
+    place = re.search(r'<h3 id="[\w-]+--takeaways"', html)
+    end = place.start() if place else len(html)
+    return Markup(f"{html[:end]}{toy}{html[end:]}")
 
 
 def glossary(path: Path = START) -> list[tuple[str, str, str]]:

@@ -155,7 +155,7 @@
     });
   };
 
-  document.querySelector("#play .toys").hidden = false;
+  for (const toys of all(".toys")) toys.hidden = false;
 
   // --- what is near what ---
 
