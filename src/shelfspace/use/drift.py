@@ -58,7 +58,7 @@ def drift(today: str | Path, before: str | Path) -> dict:
         one, other = (embeddings.load(run / "product_embeddings" / f"{name}.parquet") for run in (today, before))
         ids = np.intersect1d(one.product_ids, other.product_ids)
         new, old = (embeddings.align(each, ids)[0] for each in (one, other))
-        found["neighbours_kept"][name] = _kept(new, old)
+        found["neighbours_kept"][name] = kept(new, old)
         if name == choice["embedding"] and new.shape == old.shape:
             cosine = (embeddings.normalise(new) * embeddings.normalise(old)).sum(axis=1)
             found["moved"] = pd.DataFrame({"product_id": ids, "cosine": cosine}).sort_values("cosine", kind="stable", ignore_index=True)
@@ -72,7 +72,7 @@ def drift(today: str | Path, before: str | Path) -> dict:
     return found
 
 
-def _kept(new: np.ndarray, old: np.ndarray, block: int = 1000) -> float:
+def kept(new: np.ndarray, old: np.ndarray, block: int = 1000) -> float:
     """Mean share of each row's nearest rows that are the same in both; a block of rows at a time."""
     n, same = len(new), 0
     k = min(NEIGHBOURS, n - 1)

@@ -28,6 +28,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
+from threadpoolctl import threadpool_limits
 
 from shelfspace.logs.clean import FIRST, LAST
 from shelfspace.measure.ranking import top_k
@@ -166,7 +167,7 @@ class Service:
         """Take a newer run in, as soon as there is one that can be loaded."""
         while not self._stop.wait(self.watch):
             now = state(self.folder)
-            if now == self.state:
+            if now == self.state or now == (self.state[0], None, None):
                 continue
             self.state = now
             try:
@@ -196,17 +197,18 @@ class Service:
     def _score(self) -> None:
         """Score what waits, several requests at once; a request of before a swap by the run that it met."""
         more = True
-        while more:
-            jobs = [self._jobs.get()]
-            try:
-                while len(jobs) < TOGETHER:
-                    jobs.append(self._jobs.get_nowait())
-            except Empty:
-                pass
-            more = None not in jobs
-            jobs = [job for job in jobs if job is not None and job.done.set_running_or_notify_cancel()]
-            for run in {id(job.run): job.run for job in jobs}.values():
-                self._answer([job for job in jobs if job.run is run], run)
+        with threadpool_limits(1, "blas"):  # the matrices are small, and threads that wait for each other keep others from working
+            while more:
+                jobs = [self._jobs.get()]
+                try:
+                    while len(jobs) < TOGETHER:
+                        jobs.append(self._jobs.get_nowait())
+                except Empty:
+                    pass
+                more = None not in jobs
+                jobs = [job for job in jobs if job is not None and job.done.set_running_or_notify_cancel()]
+                for run in {id(job.run): job.run for job in jobs}.values():
+                    self._answer([job for job in jobs if job.run is run], run)
 
     def _answer(self, jobs: list[Job], run: Run) -> None:
         try:
@@ -234,13 +236,13 @@ class Service:
 
 
 def state(folder: Path) -> tuple:
-    """What changes when a folder holds another finished run: where it leads, and the record that a run writes last."""
+    """What changes when a folder holds another finished run: where it leads, and the record that a run writes last, if there is one."""
+    place = str(folder.resolve())
     try:
-        place = folder.resolve()
-        record = os.stat(place / ".stages" / "report.json")
-        return str(place), record.st_ino, record.st_mtime_ns
-    except OSError:
-        return (str(folder),)
+        record = os.stat(Path(place) / ".stages" / "report.json")
+        return place, record.st_ino, record.st_mtime_ns
+    except OSError:  # no record: the run is being made anew, or was made without a report
+        return place, None, None
 
 
 def _examples(run: Run, ask: Ask) -> Examples | None:
