@@ -356,7 +356,7 @@ every = list(dict.fromkeys([*w2v_settings, *ss_settings]))
 columns = {name: [str(has.get(setting, "–")) for setting in every] for name, has in chosen.items()}
 exhibits.table(
     pd.DataFrame({"setting": every} | columns),
-    caption=f"The settings, both with d = {dim} and seed {seed}.",
+    caption=f"The settings, both with dim = {dim} and seed {seed}.",
 )
 
 # %% [markdown] tags=["aside"]

@@ -196,7 +196,8 @@ user_decay, clock = best[f"{chosen}_user"].values()
 # %%
 exhibits.show(
     charts.decay_sweep(sweep[sweep.decay_time == clock], unit=palette.decay_unit(clock)),
-    caption=f"{len(judges):,} valid users, ages counted as {clock}, 95 % intervals. MRR@20 chose, and may want another decay than HR@20. "
+    caption=f"{len(judges):,} valid users, ages counted as {clock}, 95 % intervals; ringed is the best of each. MRR@20 chose, and may want "
+    "another decay than HR@20. "
     f"The {palette.label_of(chosen)} user embedding is best at d = {user_decay:g}.",
     alt="Two panels, hit rate and mean reciprocal rank against the decay, one line per method with an interval.",
 )

@@ -348,7 +348,9 @@ def test_key_table(soup):
     assert lead[0] == "+4.4 +3.4 to +5.4 ahead of Co-occurrence" and lead[2] == "−5.2 −6.2 to −4.2 behind Co-occurrence"
     bar, point = rows[0].select_one("svg rect.interval"), rows[0].select_one("svg circle.point")
     low, width = float(bar["x"]), float(bar["width"])
-    assert low < float(point["cx"]) < low + width < 108 and width > 3  # the point stands within its interval, which can be seen
+    assert low < float(point["cx"]) < low + width < 158 and width > 2 * float(
+        point["r"]
+    )  # the point stands within its interval, which can be seen
 
 
 def test_the_ceiling_stands_apart_and_is_never_best():
@@ -773,6 +775,13 @@ def test_the_page_is_short(small_run, open_file):
     phone = open_file(path, width=360, height=780)
     assert phone.evaluate("document.documentElement.scrollHeight") <= 41 * 780
     assert path.stat().st_size <= 5_000_000
+
+
+def test_the_answer_prints_on_one_page(small_run, open_file):
+    page = open_file(small_run.folder / "report.html", width=672, height=1009)  # A4 within its margins, at 96 dots an inch
+    page.emulate_media(media="print")
+    assert page.evaluate("document.querySelector('.cards').getBoundingClientRect().bottom + scrollY") <= 1009
+    assert page.evaluate("getComputedStyle(document.getElementById('01-prepare')).breakBefore") == "page"
 
 
 CUT = "(box) => [...document.querySelectorAll(box)].filter((box) => box.checkVisibility() && box.scrollWidth > box.clientWidth + 1)"

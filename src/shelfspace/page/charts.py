@@ -221,31 +221,26 @@ def triplet_margins(same, other, title: str = "") -> Figure:
 
 
 def decay_weights(ages_days: Sequence[float], weights: Mapping[float, Sequence[float]]) -> Figure:
-    """How much each of one user's visits counts under several decays; time runs to the right, to "now".
+    """How much each of one user's visits counts under several decays; time runs to the right, to the newest one.
 
     Parameters
     ----------
     ages_days : array of float, shape (n,)
-        Days before now, one per visit.
+        Days before the newest visit, one per visit.
     weights : mapping of decay (1/day) to array of float, shape (n,)
         Each sums to 1.
     """
     ages = np.asarray(ages_days, dtype=float)
-    order = np.argsort(-ages, kind="stable")
-    fig, (axes,) = drawing.figure(height=3.4)
+    fig, (axes,) = drawing.figure(height=3.0)
     shades = sns.color_palette("viridis", len(weights) + 1)[: len(weights)]
+    days = np.linspace(ages.min(), ages.max(), 200)
+    newest = int(ages.argmin())
     for (decay, values), color, marker in zip(sorted(weights.items()), shades, "osD^vXP*hp" * 3):
-        axes.plot(
-            ages[order],
-            np.asarray(values)[order],
-            color=color,
-            marker=marker,
-            markersize=5,
-            linewidth=1.6,
-            label=f"d = {decay:g}",
-        )
+        values = np.asarray(values)
+        axes.plot(days, values[newest] * np.exp(-decay * (days - ages[newest])), color=color, linewidth=1.4)
+        axes.plot(ages, values, color=color, marker=marker, markersize=5, linestyle="none", label=f"d = {decay:g}")
     axes.invert_xaxis()
-    axes.set(xlabel="days before now", ylabel="weight of the visit")
+    axes.set(xlabel="days before the newest visit", ylabel="weight of the visit")
     axes.set_ylim(bottom=0)
     drawing.percent(axes.yaxis)
     axes.grid(axis="x", visible=False)

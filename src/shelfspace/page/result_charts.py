@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -121,14 +122,17 @@ def slices(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
                 label=exhibits.short(labels[model], 34),
             )
         size = cut.groupby("group")["n"].first() if "n" in cut else {}
-        ticks = [exhibits.short(str(group), 16) + (f"\nn = {int(size[group]):,}" if group in size else "") for group in groups]
+        ticks = [
+            textwrap.fill(exhibits.short(str(group).replace("_", " "), 16), 9) + (f"\nn = {int(size[group]):,}" if group in size else "")
+            for group in groups
+        ]
         axes.set_xticks(range(len(groups)), ticks)
         axes.set_xlim(-0.55, len(groups) - 0.45)
-        axes.set_ylim(bottom=0)
         axes.set(title=exhibits.short(name, 60), ylabel=palette.metric_label(metric) if number % across == 0 else "")
         axes.yaxis.set_major_locator(MaxNLocator(4))
         drawing.percent(axes.yaxis)
         axes.grid(axis="x", visible=False)
+    axes.set_ylim(0, 1.05 * float(np.nanmax(table[["value", "hi"]].to_numpy(dtype=float))))  # of all, which share it
     fig.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, columnspacing=1.2)
     return fig
 
