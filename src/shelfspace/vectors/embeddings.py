@@ -19,6 +19,8 @@ from threadpoolctl import threadpool_limits
 from shelfspace.files import run_files
 from shelfspace.vectors.features import Features, select
 
+GENTLE = 0.2  # of its step size and of its passes a training keeps that starts from an earlier one: at full size it forgets the start
+
 
 @dataclass(frozen=True)
 class Embeddings:

@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from shelfspace.sequences.arrays import Corpus, passes
-from shelfspace.vectors.embeddings import Embeddings, begin
+from shelfspace.vectors.embeddings import GENTLE, Embeddings, begin
 from shelfspace.vectors.kernels import FAST, LANES, dot, draw
 
 VISITS = 4_000_000  # trained on in all, when the number of epochs is left to the size of the log
@@ -85,7 +85,8 @@ def train(
     learning_rate : float
         Step size of the gradient descent at the start; falls linearly to 0.
     start : Embeddings, optional
-        Vectors of an earlier training, from which the products that both know set out; the others set out at random.
+        Vectors of an earlier training, from which the products that both know set out, in smaller and fewer steps (`GENTLE`); the others
+        set out at random.
     seed : int
         One thread and one seed: the same bytes in every process.
     progress : bool
@@ -111,7 +112,8 @@ def train(
     if market and groups is None:
         raise ValueError("Noise of the same category (market) needs the categories of the products; give groups as well.")
     count, visits = len(corpus.product_ids), len(corpus.items)
-    epochs = epochs or passes(visits, VISITS)
+    epochs = epochs or max(1, round((1 if start is None else GENTLE) * passes(visits, VISITS)))
+    learning_rate *= 1 if start is None else GENTLE
     rng = np.random.default_rng(seed)
     v, u = (np.zeros((count, -(-dim // LANES) * LANES), dtype=np.float32) for _ in range(2))
     v[:, :dim] = rng.uniform(-0.5 / dim, 0.5 / dim, (count, dim))

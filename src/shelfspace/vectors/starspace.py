@@ -31,7 +31,7 @@ import numpy as np
 from tqdm import tqdm
 
 from shelfspace.sequences.arrays import Corpus, passes
-from shelfspace.vectors.embeddings import Embeddings, begin
+from shelfspace.vectors.embeddings import GENTLE, Embeddings, begin
 from shelfspace.vectors.features import Features
 from shelfspace.vectors.kernels import FAST, LANES, dot, draw
 
@@ -125,8 +125,8 @@ def train(
     patience : int
         Stop after so many epochs without a better score, and return the best epoch's vectors; 0 never stops.
     start : Embeddings, optional
-        Vectors of an earlier training, from which the products that both know set out, the others at random. Not with features, whose
-        products are sums.
+        Vectors of an earlier training, from which the products that both know set out, in smaller and fewer steps (`GENTLE`), the
+        others at random. Not with features, whose products are sums.
     seed : int
         One seed: the same bytes in every process.
     progress : bool
@@ -151,7 +151,8 @@ def train(
     usable = np.flatnonzero(np.diff(corpus.offsets) > 1)
     if len(usable) == 0:
         raise ValueError("No training sequence has two visits, so there is nothing to place near each other.")
-    epochs = epochs or passes(len(usable), EXAMPLES)
+    epochs = epochs or max(1, round((1 if start is None or features else GENTLE) * passes(len(usable), EXAMPLES)))
+    learning_rate *= 1 if start is None or features else GENTLE
     product_ids, starts, rows, n_rows = _rows(corpus, features, own_rows)
     items = corpus.items
     weights = np.zeros(0, np.int64) if weights is None else weights.astype(np.int64)
