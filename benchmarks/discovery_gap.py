@@ -28,8 +28,8 @@ def main() -> None:
     ids, data = pd.read_parquet(run / "products.parquet").product_id.to_numpy().astype(str), run_files.read_json(run / "data.json")
     table = arrays.load(run / "sequences.parquet")
     valid, corpus = arrays.examples(table, ids, "valid"), arrays.corpus(table, targets=True)
-    ease = factors.ease(corpus, ids)
-    ranker = ranked.reopen(run / "recommender_ranked.txt", corpus, ease)
+    ease = factors.Ease(corpus, ids)
+    ranker = ranked.reopen(run / "recommender_ranked.txt", corpus)
     how = {"min_products": data["min_products"], "last": data["protocol"] == "last-product"}
     models = {
         "true moves and true traits: what can be known": ceiling.model(run / "shop", ids, **how),

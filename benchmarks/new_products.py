@@ -49,7 +49,7 @@ def main() -> None:
     training.deterministic(seed)
     network = tied_training.start(vectors, known, corpus, ids, decay_time="days", seed=seed)
     tied_training.train(network, train[~np.isin(train.end, asked.end)], valid, dropout=0.4, limit=400_000, seed=seed)
-    sources = retrieval.sources(tied.recommend(network.learned()), corpus, ids, aligned, choice["best"], factors.ease(corpus, ids))
+    sources = retrieval.sources(tied.recommend(network.learned()), corpus, ids, aligned, choice["best"], factors.Ease(corpus, ids))
     ranker = ranked.recommend(ranked.train(sources, retrieval.facts(corpus, products, vectors), asked, valid, seed=seed))
 
     new = hidden[test.target]

@@ -37,7 +37,7 @@ def main() -> None:
     vectors = {name: (rng.normal(size=(len(ids), 50)).astype(np.float32), np.ones(len(ids), bool)) for name in ("word2vec", "starspace")}
     settings = dict.fromkeys(("cooccurrence", "word2vec_user", "starspace_user"), {"decay": 0.5})
     model = tied_training.start(*vectors["word2vec"], corpus, ids, decay_time="days")
-    sources = retrieval.sources(tied.recommend(model.learned()), corpus, ids, vectors, settings, factors.ease(corpus, ids))
+    sources = retrieval.sources(tied.recommend(model.learned()), corpus, ids, vectors, settings, factors.Ease(corpus, ids))
     few = newest[rng.permutation(len(newest))[:4000]]
     facts = retrieval.facts(corpus, products, vectors["word2vec"][0])
     ranker = ranked.train(sources, facts, few[:2000], few[2000:], trees=given.trees, patience=given.trees)

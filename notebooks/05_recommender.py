@@ -442,7 +442,8 @@ aligned = {
     name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), product_ids)
     for name in ("word2vec", "starspace")
 }
-sources = retrieval.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], factors.ease(corpus, product_ids))
+ease = factors.Ease(corpus, product_ids)
+sources = retrieval.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], ease)
 facts = retrieval.facts(corpus, products, vectors)
 product, offsets, _ = ranked.look(sources, facts, few, rank_top)
 
@@ -476,6 +477,8 @@ _ = run_files.once(
     made_of=[learned_from, corpus, products, vectors], examples=asked, valid=valid, top=rank_top, seed=seed,
 )  # fmt: skip
 ranker = ranked.load(run / "recommender_ranked.txt", sources, facts, rank_top)
+with run_files.atomic(run / "recommender_ease.npz") as temporary:
+    ease.save(temporary)  # a source that takes long to fit
 
 # %% [markdown] tags=["aside"]
 # What did it find worth looking at? Each split of a tree improves the order by something, which is put to what it looked at:

@@ -141,7 +141,7 @@ makers = {
     "markov": partial(baselines.markov, corpus, product_ids),
     "session_knn": partial(session_knn.session_knn, corpus, product_ids),
     "cooccurrence": partial(baselines.item_to_item, pairs),
-    "ease": factors.ease(corpus, product_ids),
+    "ease": factors.Ease(corpus, product_ids),
 }
 
 # %% [markdown] tags=["aside"]
@@ -207,7 +207,7 @@ vectors, known = aligned[choice["embedding"]]
 # %%
 leaving = run_files.read_json(run / "recommender.json")
 network = keras.saving.load_model(run / "recommender_dense.keras")
-ranker = ranked.reopen(run / "recommender_ranked.txt", corpus, makers["ease"], pairs)
+ranker = ranked.reopen(run / "recommender_ranked.txt", corpus, pairs)
 
 # %% [markdown] tags=["aside"]
 # Two of the three recommenders end in a softmax, so that they have probabilities to be judged by.

@@ -195,7 +195,7 @@ MODELS = {
     "cooccurrence": lambda corpus, ids, **own: baselines.item_to_item(baselines.cooccurrence(corpus, ids), decay=0.0, **own),
     "markov": lambda corpus, ids, **own: baselines.markov(corpus, ids, steps=3, **own),
     "session_knn": lambda corpus, ids, **own: session_knn.session_knn(corpus, ids, neighbours=5, **own),
-    "ease": lambda corpus, ids, **own: factors.ease(corpus, ids)(regularisation=5.0, decay=0.0, **own),
+    "ease": lambda corpus, ids, **own: factors.Ease(corpus, ids)(regularisation=5.0, decay=0.0, **own),
 }
 
 
@@ -276,7 +276,7 @@ def test_ease_is_the_regression_of_each_product_on_all_others_without_the_users_
     seen = np.zeros((50, 12))
     seen[np.repeat(np.arange(50), lengths), corpus.items] = 1
     weights = history_weights(examples, 12, 0.3, "rank").toarray()
-    scores = factors.ease(corpus, ids)(5.0, 0.3, "rank")(examples)
+    scores = factors.Ease(corpus, ids)(5.0, 0.3, "rank")(examples)
     for user in range(50):
         others = np.delete(seen, user, axis=0)
         for product in range(12):
@@ -284,7 +284,7 @@ def test_ease_is_the_regression_of_each_product_on_all_others_without_the_users_
             table = others[:, rest].T @ others[:, rest] + 5 * np.eye(11)
             coefficients = np.linalg.solve(table, others[:, rest].T @ others[:, product])
             assert scores[user, product] == pytest.approx(weights[user, rest] @ coefficients, abs=1e-5)
-    few = factors.ease(corpus, ids, most=3)(5.0, 0.3, "rank")(examples)
+    few = factors.Ease(corpus, ids, most=3)(5.0, 0.3, "rank")(examples)
     popular = np.argsort(-baselines.visit_counts(corpus, ids), kind="stable")[:3]
     assert set(np.flatnonzero((few > -100).any(axis=0))) == set(popular)
 

@@ -200,7 +200,7 @@ def test_the_ranker_of_a_run_is_opened_as_it_was_left(tmp_path, monkeypatch):
     }
     best = dict.fromkeys(("cooccurrence", "word2vec_user", "starspace_user"), {"decay": 0.5, "decay_time": "rank"})
     network = tied_training.start(vectors["starspace"], np.ones(30, bool), corpus, ids, decay_time="rank")
-    ease, pairs = factors.ease(corpus, ids), baselines.cooccurrence(corpus, ids)
+    ease, pairs = factors.Ease(corpus, ids), baselines.cooccurrence(corpus, ids)
     aligned = {name: (table, np.ones(30, bool)) for name, table in vectors.items()}
     sources = retrieval.sources(tied.recommend(network.learned()), corpus, ids, aligned, best, ease)
     model = ranked.train(sources, retrieval.facts(corpus, products, vectors["starspace"]), examples, valid, top=7, trees=20)
@@ -213,12 +213,13 @@ def test_the_ranker_of_a_run_is_opened_as_it_was_left(tmp_path, monkeypatch):
     run_files.write_json(tmp_path / "recommender.json", {"top": 7})
     network.save(tmp_path / "recommender_tied.keras")
     ranked.save(model, tmp_path / "recommender_ranked.txt")
+    ease.save(tmp_path / "recommender_ease.npz")
+    monkeypatch.setattr(np.linalg, "inv", None)  # what was fitted is not fitted again
     opened = ranked.reopen(tmp_path / "recommender_ranked.txt", corpus)
     assert opened.top == 7 and next(iter(opened.sources)) == "tied"
     np.testing.assert_array_equal(ranked.recommend(opened)(test), ranked.recommend(model)(test))
     monkeypatch.setattr(baselines, "cooccurrence", None)
-    monkeypatch.setattr(factors, "ease", None)
-    again = ranked.reopen(tmp_path / "recommender_ranked.txt", corpus, ease, pairs)
+    again = ranked.reopen(tmp_path / "recommender_ranked.txt", corpus, pairs)
     np.testing.assert_array_equal(ranked.recommend(again)(test), ranked.recommend(model)(test))
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,7 +17,7 @@ from shelfspace.sequences.arrays import Corpus, Examples
 REGRESSED = 5_000  # products of a regression of each on all others: its table takes 100 MB
 
 
-def ease(corpus: Corpus, product_ids: np.ndarray, most: int = REGRESSED) -> Callable[..., Model]:
+class Ease:
     """Each product as a linear regression on all others (EASE, Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data").
 
     X says who saw what. B = I - P diag(P) ** -1 with P = (X' X + regularisation) ** -1 predicts a column of X from the others; a
@@ -36,27 +35,46 @@ def ease(corpus: Corpus, product_ids: np.ndarray, most: int = REGRESSED) -> Call
         The product table, sorted.
     most : int
         Only so many of the most visited products take part, as P is dense; the others come last.
-
-    Returns
-    -------
-    callable
-        From ``regularisation``, ``decay``, ``decay_time`` (see `shelfspace.models.users.history_weights`) and ``own`` (leave the user's
-        own sequence in) to a Model. The last P is kept.
+    saved : str or Path, optional
+        A P of the same corpus, as `save` wrote it: to fit one of 5,000 products takes seconds.
     """
-    counts = baselines.visit_counts(corpus, product_ids)
-    kept = np.sort(np.argsort(-counts, kind="stable")[:most])
-    seen = transitions.holds(corpus.places(product_ids), corpus.offsets, len(product_ids))[:, kept]
-    gram = (seen.T @ seen).toarray().astype(np.float64)
-    rest = baselines.tie_break(counts) - 1_000  # below any score
 
-    @lru_cache(maxsize=1)
-    def fitted(regularisation: float) -> np.ndarray:
-        with threadpool_limits(1, "blas"):  # the same bytes for any number of cores
-            return np.linalg.inv(gram + regularisation * np.eye(len(kept))).astype(np.float32)
+    def __init__(self, corpus: Corpus, product_ids: np.ndarray, most: int = REGRESSED, saved: str | Path | None = None):
+        self.counts = baselines.visit_counts(corpus, product_ids)
+        self.kept = np.sort(np.argsort(-self.counts, kind="stable")[:most])
+        self._seen = transitions.holds(corpus.places(product_ids), corpus.offsets, len(product_ids))[:, self.kept]
+        self._fitted: tuple[float, np.ndarray] | None = None
+        if saved is not None:
+            with np.load(saved) as stored:
+                self._fitted = float(stored["regularisation"]), stored["table"]
 
-    def make(regularisation: float, decay: float, decay_time: str = "days", own: bool = False) -> Model:
-        table = fitted(regularisation)
+    def table(self, regularisation: float) -> np.ndarray:
+        """P, float32, shape (m, m) for the m products that take part; the last one is kept."""
+        if self._fitted is None or self._fitted[0] != regularisation:
+            gram = (self._seen.T @ self._seen).toarray().astype(np.float64)
+            with threadpool_limits(1, "blas"):  # the same bytes for any number of cores
+                self._fitted = regularisation, np.linalg.inv(gram + regularisation * np.eye(len(self.kept))).astype(np.float32)
+        return self._fitted[1]
+
+    def save(self, path: str | Path) -> None:
+        """Write the last P and its regularisation to an ``.npz`` file."""
+        regularisation, table = self._fitted
+        np.savez(path, regularisation=regularisation, table=table)
+
+    def __call__(self, regularisation: float, decay: float, decay_time: str = "days", own: bool = False) -> Model:
+        """The model of a regularisation.
+
+        Parameters
+        ----------
+        regularisation : float
+        decay, decay_time
+            How visits of a history to recommend to fade; see `shelfspace.models.users.history_weights`.
+        own : bool
+            Leave the user's own sequence in P.
+        """
+        table, counts, kept = self.table(regularisation), self.counts, self.kept
         diagonal = np.diag(table).copy()
+        rest = baselines.tie_break(counts) - 1_000  # below any score
 
         def scores(examples: Examples) -> np.ndarray:
             weights = users.history_weights(examples, len(counts), decay, decay_time)[:, kept].tocsr()
@@ -75,8 +93,6 @@ def ease(corpus: Corpus, product_ids: np.ndarray, most: int = REGRESSED) -> Call
             return products
 
         return scores
-
-    return make
 
 
 def matrix_factorisation(

@@ -13,7 +13,7 @@ in use.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -229,9 +229,7 @@ def load(path: str | Path, sources: Mapping[str, Model], facts: Facts, top: int 
     return Ranked(sources, facts, trees, top)
 
 
-def reopen(
-    path: str | Path, corpus: Corpus, ease: Callable[..., Model] | None = None, pairs: tuple[sp.csr_matrix, np.ndarray] | None = None
-) -> Ranked:
+def reopen(path: str | Path, corpus: Corpus, pairs: tuple[sp.csr_matrix, np.ndarray] | None = None) -> Ranked:
     """The ranker of a run, its sources and facts made anew from the files beside it; the first source is the tied recommender.
 
     Parameters
@@ -240,9 +238,8 @@ def reopen(
         ``RUN/recommender_ranked.txt``, as ``05_recommender`` left it.
     corpus : Corpus
         All of the run that may train (`shelfspace.sequences.arrays.corpus` with targets).
-    ease, pairs : optional
-        What `shelfspace.models.factors.ease` and `shelfspace.models.baselines.cooccurrence` give for this corpus, where it is there
-        already; made here otherwise.
+    pairs : tuple, optional
+        What `shelfspace.models.baselines.cooccurrence` gives for this corpus, where it was counted already.
 
     Raises
     ------
@@ -255,6 +252,7 @@ def reopen(
     files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
     aligned = {name: embeddings.align(embeddings.load(file), ids) for name, file in files.items()}
     learned = tied.recommend(tied.load(run / "recommender_tied.keras"))
-    sources = retrieval.sources(learned, corpus, ids, aligned, choice["best"], ease or factors.ease(corpus, ids), pairs)
+    ease = factors.Ease(corpus, ids, saved=run / "recommender_ease.npz")
+    sources = retrieval.sources(learned, corpus, ids, aligned, choice["best"], ease, pairs)
     facts = retrieval.facts(corpus, products, aligned[choice["embedding"]][0])
     return load(path, sources, facts, run_files.read_json(run / "recommender.json")["top"])

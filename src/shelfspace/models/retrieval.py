@@ -107,7 +107,7 @@ def sources(
     settings : mapping of name to mapping
         Of "cooccurrence", of NAME_user for each of the embeddings and, if not `EASE`, of "ease": chosen on the valid users.
     ease : callable, optional
-        From `shelfspace.models.factors.ease`; a source only where it is given.
+        From `shelfspace.models.factors.Ease`; a source only where it is given.
     pairs : tuple, optional
         From `shelfspace.models.baselines.cooccurrence` of this corpus, where it was counted already; it takes long.
     """

@@ -92,7 +92,7 @@ def makers(split: Split, seed: int = 0, progress: bool = True, shortest: int = 1
 
     @cache
     def ease() -> tuple[Model, dict]:
-        return tuned(lambda part: factors.ease(part, ids), BY_REGRESSION)
+        return tuned(lambda part: factors.Ease(part, ids), BY_REGRESSION)
 
     def dense_network() -> tuple[Model, dict]:
         settings = user_decay()
@@ -121,7 +121,7 @@ def makers(split: Split, seed: int = 0, progress: bool = True, shortest: int = 1
 
         def parts(part: Corpus, held_out: bool) -> tuple[dict[str, Model], retrieval.Facts]:
             sources = retrieval.sources(
-                trained_tied(held_out), part, ids, {"word2vec": vectors(held_out)}, settings, factors.ease(part, ids)
+                trained_tied(held_out), part, ids, {"word2vec": vectors(held_out)}, settings, factors.Ease(part, ids)
             )
             return sources, retrieval.facts(part, pd.DataFrame({"product_id": ids}), vectors(held_out)[0])
 
