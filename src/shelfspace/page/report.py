@@ -16,7 +16,6 @@ from pathlib import Path
 
 import jinja2
 import nbformat
-from markupsafe import Markup
 
 from shelfspace.files import imports, run_files
 from shelfspace.files.places import NOTEBOOKS
@@ -140,11 +139,11 @@ def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
     return environment.get_template(template).render(style=style, script=script, script_digest=digest, **values)
 
 
-def before_takeaways(html: str, toy: str) -> Markup:
+def before_takeaways(html: str, toy: str) -> str:
     """A chapter with a toy before its takeaways, or at its end if it has none; both are HTML."""
     place = re.search(r'<h3 id="[\w-]+--takeaways"', html)
     end = place.start() if place else len(html)
-    return Markup(f"{html[:end]}{toy}{html[end:]}")
+    return f"{html[:end]}{toy}{html[end:]}"
 
 
 def glossary(path: Path = START) -> list[tuple[str, str, str]]:
