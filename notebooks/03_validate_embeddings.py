@@ -200,6 +200,7 @@ places = pd.DataFrame(
 )
 with run_files.atomic(run / "tsne.parquet") as temporary:
     places.to_parquet(temporary, index=False)
+exhibits.toy("near", "In the report, this map can be wandered over, and any product asked for its nearest ones.")
 
 # %% [markdown]
 # ## The truth, where it is known

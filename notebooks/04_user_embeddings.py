@@ -203,6 +203,12 @@ exhibits.show(
 )
 
 # %% [markdown] tags=["aside"]
+# In the report, the decay can be tried on a few customers:
+
+# %%
+exhibits.toy("decay", "In the report, the decay can be dragged here: see the weights of a customer's visits, and what is recommended.")
+
+# %% [markdown] tags=["aside"]
 # And does it matter how age is counted?
 
 # %%

@@ -148,7 +148,7 @@ def note(text: str) -> None:
 
 
 def toy(name: str, text: str) -> None:
-    """Keep a place for a toy of the page (`shelfspace.page.report.with_toy`); a notebook shows the text in its stead."""
+    """Keep a place for a toy of the page (`shelfspace.page.report.with_toys`); a notebook shows the text in its stead."""
     display(HTML(f'<p class="toy-place {escape(name)}">{escape(clean(text))}</p>'))
 
 

@@ -132,8 +132,8 @@ def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
         "zip": zip,
         "bytes": _bytes,
         "color": color_of,
-        "with_toy": with_toy,
-        "before_takeaways": before_takeaways,
+        "with_toys": with_toys,
+        "homeless": homeless,
     }
     script = "".join((PAGE / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -141,16 +141,14 @@ def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
     return environment.get_template(template).render(style=style, script=script, script_digest=digest, **values)
 
 
-def with_toy(html: str, name: str, toy: str) -> str:
-    """A chapter with a toy in the place that `shelfspace.page.exhibits.toy` kept for it."""
-    return re.sub(f'<p class="toy-place {name}">.*?</p>', lambda _: toy, html, count=1, flags=re.DOTALL)
+def with_toys(html: str, toys: Mapping[str, str]) -> str:
+    """A chapter with toys in the places that `shelfspace.page.exhibits.toy` kept for them."""
+    return re.sub(r'<p class="toy-place (\w+)">.*?</p>', lambda place: toys.get(place[1], ""), html, flags=re.DOTALL)
 
 
-def before_takeaways(html: str, toy: str) -> str:
-    """A chapter with a toy before its takeaways, or at its end if it has none; both are HTML."""
-    place = re.search(r'<h3 id="[\w-]+--takeaways"', html)
-    end = place.start() if place else len(html)
-    return f"{html[:end]}{toy}{html[end:]}"
+def homeless(toys: Mapping[str, str], told: Sequence[chapters.Chapter]) -> list[str]:
+    """The toys for which no chapter keeps a place."""
+    return [toy for name, toy in toys.items() if not any(f'<p class="toy-place {name}">' in chapter.html for chapter in told)]
 
 
 def glossary(path: Path = START) -> list[tuple[str, str, str]]:
