@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from test_playground import open_run  # noqa: F401, a fixture
@@ -62,8 +64,13 @@ def test_adagrad_goes_on_from_the_updates_before():
 
 def test_a_toy_takes_the_place_that_was_kept_for_it():
     html = '<p>a</p><p class="toy-place theatre">In the report\n…</p><p>b</p>'
-    assert report.with_toy(html, "theatre", r"<b>\1</b>") == r"<p>a</p><b>\1</b><p>b</p>"
-    assert report.with_toy("<p>a</p>", "theatre", "x") == "<p>a</p>"
+    assert report.with_toys(html, {"theatre": r"<b>\1</b>", "near": "x"}) == r"<p>a</p><b>\1</b><p>b</p>"
+    assert report.with_toys(html, {}) == "<p>a</p><p>b</p>" and report.with_toys("<p>a</p>", {"theatre": "x"}) == "<p>a</p>"
+
+
+def test_a_toy_without_a_place_is_known():
+    told = [SimpleNamespace(html='<p class="toy-place near">…</p>'), SimpleNamespace(html="<p>a</p>")]
+    assert report.homeless({"near": "x", "decay": "y"}, told) == ["y"]
 
 
 def drawn(page) -> dict:
