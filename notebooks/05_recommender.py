@@ -583,7 +583,7 @@ if leaves != "dense" and explained:
 #
 # ```python
 # last = network.layers[-1].count_params()
-# assert last == (units[-1] + 1) * len(product_ids)
+# assert last == (int(hidden.split(",")[-1]) + 1) * len(product_ids)
 # ```
 #
 # </details>

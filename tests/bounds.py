@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from dataclasses import replace
 
 import numba
 import numpy as np
@@ -17,6 +18,7 @@ from shelfspace.models.users import history_weights
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.shop import assortment, simulation, tables
 from shelfspace.trials import ceiling
+from shelfspace.use import histories
 from shelfspace.vectors import skipgram, starspace
 from shelfspace.vectors.features import Features
 
@@ -71,6 +73,9 @@ def call(products: int, visits: int, users: int) -> None:
         history.indptr, history.indices, history.data, holders.indptr, holders.indices, held.indptr, held.indices,
         np.full(len(examples), -1), 3, 5, np.zeros((len(examples), products), np.float32),
     )  # fmt: skip
+    own = histories.Own(corpus, ids)
+    for lengths in (visits - 1, min(1, visits - 1)):  # as they were counted, and shorter
+        assert (own.of(replace(examples, end=examples.start + lengths, trained=examples.start + lengths)).trained >= examples.start).all()
     vectors = np.ones((products, 4), np.float32)
     facts = retrieval.facts(corpus, pd.DataFrame({"product_id": ids, "category": "all"}), vectors)
     named = np.tile(np.arange(min(products, 30), dtype=np.int32), len(examples))
