@@ -21,6 +21,7 @@ from shelfspace.files import run_files
 from shelfspace.page import comparison
 from shelfspace.run import keys, pipeline
 from shelfspace.run import sweep as sweeps
+from shelfspace.vectors import embeddings
 
 
 def make(folder: Path, factor: float = 1.0, **changed) -> Path:
@@ -248,6 +249,27 @@ def test_page_in_a_browser(open_file, tmp_path, width, scheme):
     page = open_file(comparison.render(folders, tmp_path / "x.html"), width=width, scheme=scheme)
     assert page.evaluate("document.scrollingElement.scrollWidth <= window.innerWidth")
     assert violations(page) == "" and page.noise == [] and page.locator("script").count() == 1
+
+
+def test_a_run_that_starts_from_another_is_told_what_drifted(small_run, open_file, tmp_path):
+    copies = [tmp_path / name for name in ("monday", "tuesday")]
+    for copy in copies:
+        shutil.copytree(small_run.folder, copy)
+    edit(copies[1], "params.json", lambda params: params["parameters"].update(start=str(copies[0])))
+    path = copies[1] / "product_embeddings" / "word2vec.parquet"
+    vectors = embeddings.load(path)
+    vectors.vectors[:3] = -vectors.vectors[:3]
+    vectors.save(path)
+    page = open_file(comparison.render(copies, tmp_path / "x.html"), width=360)
+    told = page.locator("#drift").inner_text()
+    assert (
+        "100.0 % are the same in the StarSpace space" in told.replace("100.0%", "100.0 %")
+        and "tuesday starts from the vectors of monday" in told
+    )
+    assert "have a mean cosine of 1.000 with those they had" in told and page.locator("#curve").count() == 0
+    assert violations(page) == "" and page.noise == []
+    (copies[0] / "user_embeddings.parquet").write_text("none")
+    assert "What drifted" not in comparison.render(copies, tmp_path / "y.html").read_text(encoding="utf-8")
 
 
 def test_real_runs_are_compared(small_run, tmp_path):

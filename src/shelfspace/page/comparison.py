@@ -14,11 +14,13 @@ import pandas as pd
 from shelfspace.files import run_files, stages
 from shelfspace.page import charts, exhibits, first_screen, report
 from shelfspace.page.exhibits import clean
-from shelfspace.page.palette import metric_label
+from shelfspace.page.palette import label_of, metric_label
+from shelfspace.use import drift
 
 METRICS = ("mrr@20", "hit_rate@20")
 UNFINISHED = "it is no finished run; make one with `shelfspace report --out`"
 CURVES = 6  # models in the figure: more lines cannot be told apart
+MOVED = 5  # products that are named of those whose vectors moved most
 
 
 def _number(value: object, low: float = -1e300, high: float = 1e300) -> bool:
@@ -150,6 +152,7 @@ def render(folders: Sequence[str | Path], out: str | Path) -> Path:
         differing=differing,
         swept=swept,
         figure=_figure(found, swept) if swept else "",
+        drifts=[told for run in found for before in found if _starts_from(run, before) and (told := _drift(run, before))],
     )
     with run_files.atomic(out) as temporary:
         temporary.write_text(html, encoding="utf-8", newline="\n")
@@ -259,9 +262,36 @@ def _targets(run: Run) -> str | None:
 
 def _swept(found: Sequence[Run], differing: Sequence[tuple[str, list[str]]]) -> str:
     """The one parameter that differs, with another value in each run; "" where there is none or are several."""
-    if len(differing) == 1 and len(set(differing[0][1])) == len(found) and all(differing[0][0] in run.parameters for run in found):
-        return differing[0][0]
+    name = differing[0][0] if len(differing) == 1 else "start"  # one day starts from another, which is no series
+    if name != "start" and len(set(differing[0][1])) == len(found) and all(name in run.parameters for run in found):
+        return name
     return ""
+
+
+def _starts_from(run: Run, before: Run) -> bool:
+    """Whether the embeddings of one run start from those of another."""
+    start = run.parameters.get("start")
+    return isinstance(start, str) and bool(start) and Path(start).resolve() == before.folder
+
+
+def _drift(run: Run, before: Run) -> dict | None:
+    """What became of the vectors of the day before, for the template; None where the files of one of the two cannot be read."""
+    try:
+        found = drift.drift(run.folder, before.folder)
+        products = pd.read_parquet(run.folder / "products.parquet")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    names = dict(zip(products.product_id.astype(str), charts.product_labels(products)))
+    moved = found["moved"].head(MOVED).itertuples(index=False) if "moved" in found else ()
+    return {
+        "run": run.name,
+        "before": before.name,
+        "kept": [(label_of(name), first_screen.percent(share)) for name, share in found["neighbours_kept"].items()],
+        "by_chance": first_screen.percent(found["by_chance"]),
+        "customers": found["customers"],
+        "users": found["user_vectors_kept"],
+        "moved": [(names.get(product, product), float(cosine)) for product, cosine in moved],
+    }
 
 
 def _sort_key(value: object) -> tuple:
