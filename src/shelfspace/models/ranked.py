@@ -252,7 +252,8 @@ def reopen(path: str | Path, corpus: Corpus, pairs: tuple[sp.csr_matrix, np.ndar
     files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
     aligned = {name: embeddings.align(embeddings.load(file), ids) for name, file in files.items()}
     learned = tied.recommend(tied.load(run / "recommender_tied.keras"))
-    ease = factors.Ease(corpus, ids, saved=run / "recommender_ease.npz")
+    saved = run / "recommender_ease.npz"  # which runs before it was kept do not have
+    ease = factors.Ease(corpus, ids, saved=saved if saved.exists() else None)
     sources = retrieval.sources(learned, corpus, ids, aligned, choice["best"], ease, pairs)
     facts = retrieval.facts(corpus, products, aligned[choice["embedding"]][0])
     return load(path, sources, facts, run_files.read_json(run / "recommender.json")["top"])
