@@ -1,4 +1,4 @@
-"""How large a report is, how soon it can be used, and how fast the decay toy answers, in headless Chromium.
+"""How large a report is, how soon it can be used, and how fast the decay toy and the session player answer, in headless Chromium.
 
     python benchmarks/page_speed.py reports/default --products 30000
 
@@ -23,11 +23,11 @@ from shelfspace.page import report
 from shelfspace.vectors import embeddings
 
 USABLE = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now()))))"""
-DRAG = """async () => {
-    const slider = document.getElementById("decay-d"), handled = [], painted = [];
+DRAG = """async (id) => {
+    const slider = document.getElementById(id), handled = [], painted = [], [low, high] = [Number(slider.min), Number(slider.max)];
     slider.scrollIntoView({ block: "center", behavior: "instant" });
-    for (let place = 0; place <= 100; place += 2) {
-        slider.value = String(place);
+    for (let step = 0; step <= 50; step += 1) {
+        slider.value = String(Math.round(low + (high - low) * (step / 50)));
         const begun = performance.now();
         slider.dispatchEvent(new Event("input", { bubbles: true }));
         document.body.offsetHeight;  // lay the page out
@@ -64,21 +64,19 @@ def larger(run: Path, products: int, folder: Path) -> Path:
 def measure(browser, run: Path, repeats: int) -> dict:
     """Size in MB, and times in milliseconds."""
     path = report.render(run).absolute()
-    usable, handled, painted = [], [], []
+    usable, times = [], {}
     for _ in range(repeats):
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(path.as_uri())
         usable.append(page.evaluate(USABLE))
-        answered, drawn = page.evaluate(DRAG)
-        handled += answered
-        painted += drawn
+        for name, slider in (("decay", "decay-d"), ("player", "player-visit")):
+            for what, found in zip(("answers", "is painted"), page.evaluate(DRAG, slider)):
+                times.setdefault(f"{name} {what} in, median / 99 %, ms", []).extend(found)
         page.close()
     return {
         "size, MB": f"{path.stat().st_size / 1e6:.2f}",
         "usable after, median / most, ms": f"{statistics.median(usable):.0f} / {max(usable):.0f}",
-        "decay answers in, median / 99 %, ms": f"{statistics.median(handled):.1f} / {np.quantile(handled, 0.99):.1f}",
-        "and is painted in, median / 99 %, ms": f"{statistics.median(painted):.1f} / {np.quantile(painted, 0.99):.1f}",
-    }
+    } | {name: f"{statistics.median(found):.1f} / {np.quantile(found, 0.99):.1f}" for name, found in times.items()}
 
 
 def main() -> None:
