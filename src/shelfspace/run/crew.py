@@ -33,6 +33,8 @@ class Task:
         What was damaged of it, or "".
     done : list of Executed
         Its parts that ended, and then the whole.
+    awaited : int
+        Parts that have not ended.
     """
 
     stage: Stage
