@@ -182,13 +182,15 @@ def test_the_answer_is_that_of_keras(attention, transitions):
     some, learned = examples.sample(200), model.learned()
     h, v, bias = tied.histories(some, 50, "days"), model.table[:, :-1], model.table[:, -1:]
     q = model.users(tf.gather(v, h.items), h.age, h.event, h.place, h.row, h.newest)
-    expected = model.logits(q, v, bias).numpy()
+    expected = tf.matmul(*model.factors(q, v, bias), transpose_b=True).numpy()
     owner, again = h.row[h.repeats], h.items[h.repeats]
     popularity = tf.gather(bias[:, 0], np.stack([again, h.items[h.newest[owner]]], axis=1))
     np.add.at(expected, (owner, again), model.repeat_bonus(h.place[h.repeats], h.event[h.repeats], h.habits, popularity).numpy())
-    for row, product, kind, value in (learned.links.after(some), tied.alike(learned.links, 0.7, some, h, np.ones(products, bool))):
-        np.add.at(expected, (row, product), model.link_bonus(kind, value).numpy())
-        assert transitions == bool(len(row))
+    row, product, kind, value = learned.links.after(some)
+    np.add.at(expected, (row, product), model.link_bonus(kind, value).numpy())
+    alike = tied.alike(learned.links, 0.7, some, h, np.ones(products, bool))
+    np.add.at(expected, alike[:2], np.log1p(30 * alike[3]))
+    assert transitions == bool(len(row)) == bool(len(alike[0]))
     np.testing.assert_allclose(tied.recommend(learned)(some), expected, rtol=1e-4, atol=1e-4)
 
 

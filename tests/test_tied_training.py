@@ -78,21 +78,6 @@ def test_training_and_use_give_the_same_score_for_the_same_history(monkeypatch):
         assert np.array_equal(one, other)
 
 
-def test_cross_entropy_is_tensorflows():
-    rng = np.random.default_rng(0)
-    logits, target, weight = rng.normal(scale=100, size=(6, 9)).astype(np.float32), rng.integers(9, size=6), rng.normal(size=6)
-    found = []
-    for loss in (tied_training.cross_entropy, lambda x, y: tf.nn.sparse_softmax_cross_entropy_with_logits(y, x)):
-        x = tf.constant(logits)
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            each = loss(x, tf.constant(target, tf.int32))
-            total = tf.reduce_sum(each * weight.astype(np.float32))
-        found.append((each, tape.gradient(total, x)))
-    for ours, theirs in zip(*found):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-
-
 def test_learns_a_planted_decay():
     """Targets drawn by the cosine to a decayed average; started at ten times the true decay."""
     rng, true, products = np.random.default_rng(0), 0.3, 40

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from shelfspace.measure.ranking import Model
-from shelfspace.models import training
+from shelfspace.models import losses, training
 from shelfspace.models.training import Rows, keras, tf
 from shelfspace.models.users import user_embeddings
 from shelfspace.sequences.arrays import Examples
@@ -200,7 +200,7 @@ def _pass(
         with tf.GradientTape() as tape:
             tape.watch(table)
             logits = tf.matmul(body(user, training=True), table[:, :-1], transpose_b=True) + table[:, -1] + correction
-            loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(place, logits))
+            loss = tf.reduce_sum(losses.cross_entropy(logits, place))
             mean = loss / count  # over all shares, as gradients are summed over these
         of_table, *of_body = tape.gradient(mean, [table, *body.trainable_variables])
         optimizer.apply([tf.convert_to_tensor(gradient) for gradient in of_body], body.trainable_variables)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from shelfspace.measure.evaluation import evaluate
 from shelfspace.measure.ranking import Model, reciprocal_rank
+from shelfspace.models.losses import cross_entropy
 from shelfspace.models.training import deterministic, keras, sample, tf
 from shelfspace.sequences.arrays import Corpus, Examples
 
@@ -146,7 +147,7 @@ def train(
         with tf.GradientTape() as tape:
             h = tf.gather_nd(body(items, training=True), at)
             logits = tf.matmul(h, tf.gather(table.value, products), transpose_b=True) + tf.gather(bias.value, products) + correction
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(target, logits))
+            loss = tf.reduce_mean(cross_entropy(logits, target))
         gradients = tape.gradient(loss, [weight.value for weight in weights])
         optimizer.apply([tf.convert_to_tensor(gradient) for gradient in gradients], weights)
         return loss

@@ -23,6 +23,7 @@ import lightgbm as lgb
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
 
 from shelfspace.files import run_files
 from shelfspace.measure.ranking import Model, in_blocks
@@ -90,7 +91,7 @@ def train(
     trees: int = 300,
     learning_rate: float = 0.05,
     leaves: int = 15,
-    patience: int = 60,
+    patience: int = 30,
     seed: int = 0,
 ) -> Ranked:
     """Fit the ranker by LambdaRank; the number of trees is the one with the best NDCG@20 on the valid users.
@@ -133,7 +134,8 @@ def train(
         "force_row_wise": True, "verbose": -1, "seed": seed,
     }  # fmt: skip
     stop = lgb.early_stopping(patience, verbose=False)
-    booster = lgb.train(settings, learn, trees, valid_sets=[judge], callbacks=[stop])
+    with threadpool_limits(os.cpu_count(), "openmp"):  # nothing else is at work when a run comes here; the trees are the same
+        booster = lgb.train(settings, learn, trees, valid_sets=[judge], callbacks=[stop])
     return Ranked(sources, facts, booster, top)
 
 

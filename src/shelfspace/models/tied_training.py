@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from shelfspace.models import tied, training
+from shelfspace.models import losses, tied, training
 from shelfspace.models.tied import HABITS, POPULARITY
 from shelfspace.models.training import Rows, adam, keras, tf, validate
 from shelfspace.models.transitions import STEPS, Links
@@ -143,11 +143,10 @@ class Tied(keras.Model):
         u = tf.math.unsorted_segment_sum(w[:, None] * v, row, n) / total[:, None]
         return u + tf.nn.relu(tf.concat([u, last], axis=1) @ self.inner + self.inner_bias) @ self.outer
 
-    def logits(self, q, v, bias):
-        """cos(q, v_j) / T + bias_j of each query with each product, shape (n, m); of v (m, dim) and bias (m, 1)."""
+    def factors(self, q, v, bias):
+        """Of each query and of each product dim + 1 numbers whose product is cos(q, v_j) / T + bias_j; of v (m, dim) and bias (m, 1)."""
         unit = tf.math.l2_normalize(q, 1, 1e-8) / self.settings["temperature"]
-        query, product = [unit, tf.ones_like(unit[:, :1])], [tf.math.l2_normalize(v, 1, 1e-8), bias]
-        return tf.matmul(tf.concat(query, 1), tf.concat(product, 1), transpose_b=True)  # the bias as one more number of each
+        return tf.concat([unit, tf.ones_like(unit[:, :1])], 1), tf.concat([tf.math.l2_normalize(v, 1, 1e-8), bias], 1)
 
     def repeat_bonus(self, place, event, habits, popularity):
         """r_i + s(e_i) + o . relu(H [h, bias_j, bias_last] + g): what a product j gains that was seen i visits ago.
@@ -165,10 +164,8 @@ class Tied(keras.Model):
         return tf.gather(self.repeat, place) + tf.gather(self.repeat_event, event) + tf.linalg.matvec(hidden, self.habit_outer)
 
     def link_bonus(self, kind, value):
-        """alpha_k log(1 + kappa_k n_k), or beta log(1 + 30 c) for what goes together, kinds and values as `Links` gives them."""
-        weight = tf.concat([self.link_weight, [self.settings["together"]]], 0)
-        scale = tf.concat([tf.exp(self.log_link_scale), [30.0]], 0)
-        return tf.gather(weight, kind) * tf.math.log1p(tf.gather(scale, kind) * value)
+        """alpha_k log(1 + kappa_k n_k), kinds and values as `Links.after` gives them."""
+        return tf.gather(self.link_weight, kind) * tf.math.log1p(tf.gather(tf.exp(self.log_link_scale), kind) * value)
 
 
 def start(
@@ -352,16 +349,17 @@ def train(
         place = np.full(n_products, -1, dtype=np.int32)
         place[products] = np.arange(len(products), dtype=np.int32)
         alike = tied.alike(links, model.settings["decay"], part, h, place >= 0)
-        row, product, kind, value = (np.concatenate(column) for column in zip(after, alike))
-        items, linked = place[h.items], place[product]
-        inside = linked >= 0
+        items, followers, companions = place[h.items], place[after[1]], place[alike[1]]
+        inside = followers >= 0
+        again = h.row[h.repeats], items[h.repeats]
         return products, {
             "items": items, "age": h.age, "event": h.event, "place": h.place, "row": h.row, "newest": h.newest,
             "target": place[part.target], "correction": correction,
-            "repeat": np.stack([h.row, items, items[h.newest[h.row]]], axis=1, dtype=np.int64)[h.repeats],
-            "habits": h.habits, "repeat_place": h.place[h.repeats], "repeat_event": h.event[h.repeats],
-            "link": np.stack([row, linked], axis=1, dtype=np.int64)[inside],
-            "link_kind": kind[inside], "link_value": value[inside],
+            "repeat": again[1], "repeat_last": items[h.newest[again[0]]], "habits": h.habits, "repeat_place": h.place[h.repeats],
+            "repeat_event": h.event[h.repeats], "link_kind": after[2][inside], "link_value": after[3][inside],
+            "together": np.float32(model.settings["together"]) * np.log1p(30 * alike[3]),
+            "bonus_row": np.concatenate([again[0], after[0][inside], alike[0]]),  # of repeats, links, and what goes together
+            "bonus_column": np.concatenate([again[1], followers[inside], companions]),
         }  # fmt: skip
 
     epochs = epochs or passes(min(n, limit), EXAMPLES)
@@ -416,20 +414,6 @@ def recency(examples: Examples, strength: float) -> np.ndarray:
     return np.exp(-strength * (time.max() - time) / max(np.ptp(time), 1e-12))
 
 
-@tf.custom_gradient
-def cross_entropy(logits, target):
-    """-ln softmax(logits)[target] of each row, shape (n,): TensorFlow's own, in half its time on processors."""
-    place = tf.stack([tf.range(tf.shape(logits)[0]), target], 1)
-    top = tf.reduce_max(logits, 1)
-    odds = tf.exp(logits - top[:, None])
-    total = tf.reduce_sum(odds, 1)
-
-    def gradient(each):
-        return tf.tensor_scatter_nd_sub(odds * (each / total)[:, None], place, each), None
-
-    return tf.math.log(total) + top - tf.gather_nd(logits, place), gradient
-
-
 def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
     """One step of training: from the table's rows, their moments and a batch to the moved rows and the loss.
 
@@ -442,10 +426,8 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
         return {name: _spec(name, kind, *width) for name in names.split()}
 
     batches = (
-        spec("items event place row newest target repeat_place repeat_event link_kind", tf.int32)
-        | spec("age correction link_value", tf.float32)
-        | spec("link", tf.int64, 2)
-        | spec("repeat", tf.int64, 3)
+        spec("items event place row newest target repeat repeat_last repeat_place repeat_event link_kind bonus_row bonus_column", tf.int32)
+        | spec("age correction link_value together", tf.float32)
         | spec("habits", tf.float32, len(HABITS))
     )
     number = tf.TensorSpec((), tf.float32)
@@ -461,13 +443,12 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
             kept = tf.random.stateless_uniform(tf.shape(seen), tf.stack([seed, tf.cast(t, tf.int32)])) >= dropout
             seen = tf.where(kept, seen / (1 - dropout), 0.0)
             q = model.users(seen, *(batch[name] for name in ("age", "event", "place", "row", "newest")))
-            popularity = tf.gather(bias[:, 0], batch["repeat"][:, 1:])
+            popularity = tf.gather(bias[:, 0], tf.stack([batch["repeat"], batch["repeat_last"]], 1))
             again = model.repeat_bonus(batch["repeat_place"], batch["repeat_event"], batch["habits"], popularity)
             linked = model.link_bonus(batch["link_kind"], batch["link_value"])
-            logits = model.logits(q, v, bias + batch["correction"][:, None])
-            places = tf.concat([batch["repeat"][:, :2], batch["link"]], axis=0)
-            bonuses = tf.SparseTensor(places, tf.concat([again, linked], axis=0), tf.shape(logits, tf.int64))  # places may repeat
-            loss = tf.reduce_mean(cross_entropy(tf.sparse.add(logits, bonuses), batch["target"]))
+            bonus = tf.concat([again, linked, batch["together"]], 0)
+            factors = model.factors(q, v, bias + batch["correction"][:, None])
+            loss = losses.of_products(*factors, bonus, batch["bonus_row"], batch["bonus_column"], batch["target"])
         of_table, *of_small = tape.gradient(loss, [table, *small], unconnected_gradients="zero")
         for gradient, value, (first, second) in zip(of_small, small, moments):
             moved = adam(tf.convert_to_tensor(gradient), value, first, second, rate, t)
