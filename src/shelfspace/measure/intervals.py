@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -44,8 +45,8 @@ def bootstrap(values: np.ndarray, owners: np.ndarray | None = None, draws: int =
         if n > GROUPS:
             sums = _per_owner(sums, rng.permutation(n) % GROUPS)
             n = GROUPS
-        block = max(1, 2_000_000 // n)
-        drawn = np.concatenate([_draw(rng, sums, min(block, draws - first)) for first in range(0, draws, block)])
+        times, block = _draws(n, draws, seed), max(1, 2_000_000 // n)
+        drawn = np.concatenate([times[first : first + block].astype(float) @ sums for first in range(0, draws, block)])
     return (drawn[:, :-1] / drawn[:, -1:]).reshape((draws, *np.shape(values)[1:]))
 
 
@@ -57,11 +58,16 @@ def _per_owner(rows: np.ndarray, owners: np.ndarray | None) -> np.ndarray:
     return np.stack([np.bincount(codes, column, len(names)) for column in rows.T], axis=1)
 
 
-def _draw(rng: np.random.Generator, sums: np.ndarray, draws: int) -> np.ndarray:
-    """Sums over as many rows as there are, drawn with replacement, so many times."""
-    n = len(sums)
-    places = rng.integers(n, size=(draws, n)) + n * np.arange(draws)[:, None]
-    return np.bincount(places.reshape(-1), minlength=draws * n).reshape(draws, n) @ sums
+@lru_cache(maxsize=8)  # the tests of one table draw the same customers, so that they are drawn but once
+def _draws(n: int, draws: int, seed: int) -> np.ndarray:
+    """How often each of n owners is drawn when n are drawn with replacement, so many times; uint8, shape (draws, n)."""
+    rng, block = np.random.default_rng(seed), max(1, 2_000_000 // n)
+    times = np.empty((draws, n), dtype=np.uint8)  # 1 on average; 255 will not be seen
+    for first in range(0, draws, block):
+        some = times[first : first + block]
+        places = rng.integers(n, size=some.shape) + n * np.arange(len(some))[:, None]
+        some[:] = np.bincount(places.reshape(-1), minlength=some.size).reshape(some.shape)
+    return times
 
 
 def interval(values: np.ndarray, owners: np.ndarray | None = None, seed: int = 0) -> tuple[float, float]:
