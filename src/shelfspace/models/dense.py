@@ -199,7 +199,9 @@ def _pass(
         table = softmax[0]
         with tf.GradientTape() as tape:
             tape.watch(table)
-            logits = tf.matmul(body(user, training=True), table[:, :-1], transpose_b=True) + table[:, -1] + correction
+            inner = body(user, training=True)
+            factors = tf.concat([inner, tf.ones_like(inner[:, :1])], 1), table + tf.pad(correction[:, None], [[0, 0], [inner.shape[1], 0]])
+            logits = tf.matmul(*factors, transpose_b=True)  # the bias as one more number of each
             loss = tf.reduce_sum(losses.cross_entropy(logits, place))
             mean = loss / count  # over all shares, as gradients are summed over these
         of_table, *of_body = tape.gradient(mean, [table, *body.trainable_variables])
