@@ -430,6 +430,7 @@ def parameters() -> None:
 
 def main() -> None:
     """Run the command line; errors that the user can mend are one sentence."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema's grammars take a second, for a format that no notebook has
     try:
         app(standalone_mode=True)
     except SystemExit as end:

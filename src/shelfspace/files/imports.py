@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from shelfspace.files import run_files
@@ -25,8 +26,13 @@ def imported(code: str) -> list[Path]:
     return sorted(found)
 
 
-def _mentioned(code: str, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+@cache  # the notebooks import much the same
+def _mentioned(code: str, package: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     """What may be modules of this package among all that some code of `package` imports, as ("models", "tied")."""
+    return tuple(_imports(code, package))
+
+
+def _imports(code: str, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             yield from (tuple(alias.name.split(".")[1:]) for alias in node.names if alias.name.split(".")[0] == PACKAGE.name)
