@@ -74,7 +74,7 @@ from shelfspace.files import run_files
 from shelfspace.measure import evaluation, intervals, ranking
 from shelfspace.models import baselines, dense, factors, newcomers, ranked, recommendations, retrieval, tied, tied_training, users
 from shelfspace.page import charts, exhibits, palette, result_charts
-from shelfspace.sequences import arrays, prepare
+from shelfspace.sequences import arrays
 from shelfspace.vectors import embeddings
 
 palette.theme()
@@ -324,7 +324,7 @@ exhibits.show(
 # %%
 learned = tied.load(run / "recommender_tied.keras")
 found = learned.findings()
-events = [prepare.EVENT_LEVELS[code] for code in np.unique(train.events)]
+events = [arrays.EVENT_LEVELS[code] for code in np.unique(train.events)]
 weigh, again = ("; ".join(f"{name} {found[key][name]:.2g}" for name in events) for key in ("event_weights", "repeat_odds"))
 steps = ", ".join(f"{weight:.2g}" for weight in found["link_weight"])
 rising = ", so more passes may help" if tied_kept is tied_history[-1] else ""
@@ -369,7 +369,7 @@ gates = expit(v @ learned.of_visit + v[0] @ learned.of_last + learned.of_place[h
 # %% tags=["aside"]
 weights = {"decayed": softmax(logit), "with attention": softmax(logit + gates @ learned.attention)}
 exhibits.table(
-    pd.DataFrame({"saw": labels[h.items], "event": np.array(prepare.EVENT_LEVELS)[h.event], "age (days)": h.age} | weights),
+    pd.DataFrame({"saw": labels[h.items], "event": np.array(arrays.EVENT_LEVELS)[h.event], "age (days)": h.age} | weights),
     formats=dict.fromkeys(["age (days)", *weights], ".2f"),
     caption="The weights of a valid user's visits, newest first.",
 )

@@ -61,7 +61,7 @@ from shelfspace.measure import beyond_accuracy, evaluation, intervals, ranking
 from shelfspace.models import baselines, dense, factors, journeys, newcomers, ranked, session_knn, tied
 from shelfspace.models.peers import DROPOUTS, PEERS, maker
 from shelfspace.page import exhibits, palette, result_charts
-from shelfspace.sequences import arrays, prepare
+from shelfspace.sequences import arrays
 from shelfspace.trials import ceiling
 from shelfspace.vectors import embeddings
 
@@ -477,7 +477,7 @@ exhibits.show(
 # The same for parts of the test targets; where the lines cross, another model serves that part better.
 
 # %%
-groups = evaluation.parts(test, counts, prepare.EVENT_LEVELS)
+groups = evaluation.parts(test, counts, arrays.EVENT_LEVELS)
 cuts = evaluation.slices(evaluations, groups, test.user_ids)
 
 # %% [markdown] tags=["aside"]
@@ -605,7 +605,7 @@ best = {
 # place of every test target by every model:
 
 # %%
-places = journeys.ranks(test, product_ids, {name: evaluations[name].ranks for name in ordered}, counts, prepare.EVENT_LEVELS)
+places = journeys.ranks(test, product_ids, {name: evaluations[name].ranks for name in ordered}, counts, arrays.EVENT_LEVELS)
 with run_files.atomic(run / "test_ranks.parquet") as temporary:
     places.to_parquet(temporary, index=False)
 

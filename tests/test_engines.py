@@ -14,7 +14,7 @@ import sqlglot
 
 from shelfspace.logs import clean, engines, layouts
 from shelfspace.models import relational, users
-from shelfspace.sequences import prepare
+from shelfspace.sequences import arrays, prepare
 
 DIM = 4
 LOG = {"user_id": "string", "product_id": "string", "timestamp": "timestamp('UTC')", "event": "string", "row": "int64"}
@@ -42,7 +42,7 @@ def tables(tmp_path_factory):
         "user_id": [f"ü{u:03d}" for u in rng.integers(120, size=n)],
         "product_id": [f"p{p:02d}" for p in rng.integers(30, size=n)],
         "timestamp": pd.Timestamp("2024-03-04") + pd.to_timedelta(rng.integers(20 * 86_400_000_000, size=n), unit="us"),
-        "event": np.array(["search", *prepare.EVENT_LEVELS])[rng.choice(4, p=[0.05, 0.75, 0.15, 0.05], size=n)],
+        "event": np.array(["search", *arrays.EVENT_LEVELS])[rng.choice(4, p=[0.05, 0.75, 0.15, 0.05], size=n)],
         "name": np.array(["lamp", "Lamp", None])[rng.integers(3, size=n)], "price": rng.choice([1.5, 2.0, np.nan], size=n),
         "row": np.arange(n),
     })  # fmt: skip

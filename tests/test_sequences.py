@@ -20,7 +20,7 @@ def log(rows, **columns) -> ibis.Table:
 def random_log(users=200, products=30, days=20, seed=0) -> ibis.Table:
     rng = np.random.default_rng(seed)
     n = users * 12
-    names = np.array(prepare.EVENT_LEVELS)
+    names = np.array(arrays.EVENT_LEVELS)
     rows = {
         "user_id": [f"u{u:03d}" for u in rng.integers(users, size=n)],
         "product_id": [f"p{p:02d}" for p in rng.integers(products, size=n)],
@@ -296,7 +296,7 @@ def test_products_missing_from_the_product_table_are_refused():
 
 def test_goals_by_hand():
     """Two users; the first buys twice in the first session and nothing in the second."""
-    view, bought = 0, prepare.EVENT_LEVELS.index("purchase")
+    view, bought = 0, arrays.EVENT_LEVELS.index("purchase")
     events = np.array([view, bought, view, bought, view, view, bought], np.int8)
     given = arrays.Corpus(
         np.array(list("ab")), np.zeros(7, np.int32), np.array([0, 5, 7]), None, events, np.array([1, 1, 1, 1, 2, 2, 2], np.int32)

@@ -7,7 +7,6 @@ import pytest
 
 from shelfspace.measure import evaluation, ranking
 from shelfspace.models import tied, tied_training, training, transitions
-from shelfspace.models.training import tf
 from tests.test_tied import HAND, counted, made, ring, trained
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import shelfspace
 from shelfspace import cli
 from shelfspace.logs import events
-from shelfspace.sequences import arrays, prepare
+from shelfspace.sequences import arrays
 from shelfspace.use import answers, exports, histories, runs
 
 
@@ -211,7 +211,7 @@ def test_visits_of_a_service_are_those_of_the_query(tmp_path_factory, drawn):
     ids = np.array([f"p{i}" for i in range(5)])
     table = pd.DataFrame({
         "user_id": "me", "product_id": ids[products], "timestamp": pd.to_datetime(micros, unit="us"),
-        "event": np.array(prepare.EVENT_LEVELS)[levels],
+        "event": np.array(arrays.EVENT_LEVELS)[levels],
     })  # fmt: skip
     with histories.visits(table) as path:
         wanted = arrays.latest(arrays.load(path), ids)

@@ -85,7 +85,7 @@ def test_a_switch_on_a_log_without_its_cause_is_the_default_to_the_bit(material,
 def test_the_given_weights_are_those_of_the_user_alone(made):
     assert made["word2vec_given"].vectors is made["word2vec"].vectors
     learned = made["word2vec_learned"].chosen
-    assert list(learned) == list(prepare.EVENT_LEVELS) and learned["view"] == 1.0
+    assert list(learned) == list(arrays.EVENT_LEVELS) and learned["view"] == 1.0
     assert all(learned[name] in variants.EVENT_GRID[name] for name in variants.EVENT_GRID)
 
 

@@ -43,8 +43,7 @@ from threadpoolctl import threadpool_limits
 
 from shelfspace.measure.ranking import Model
 from shelfspace.models.transitions import Links
-from shelfspace.sequences.arrays import Examples
-from shelfspace.sequences.prepare import EVENT_LEVELS
+from shelfspace.sequences.arrays import EVENT_LEVELS, Examples
 from shelfspace.vectors.embeddings import normalise
 
 HABITS = ("seen again", "revisits", "repeats in a row", "visits", "place")  # of a history and a product in it, as ln(1 + n)
@@ -89,7 +88,7 @@ class Learned:
     decay : float
         d, per unit of age.
     event_bias, repeat_event : ndarray of float32, shape (n_events,)
-        b and s, in the order of `shelfspace.sequences.prepare.EVENT_LEVELS`.
+        b and s, in the order of `shelfspace.sequences.arrays.EVENT_LEVELS`.
     repeat : ndarray of float32, shape (visits,)
         r.
     habit_inner, habit_bias, habit_outer : ndarray of float32, shapes (n_habits, 16), (16,) and (16,)

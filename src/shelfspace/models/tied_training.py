@@ -17,8 +17,7 @@ from shelfspace.models.tied import HABITS, POPULARITY
 from shelfspace.models.training import Rows, adam, keras, tf, validate
 from shelfspace.models.transitions import STEPS, Links
 from shelfspace.models.users import check_decay_time
-from shelfspace.sequences.arrays import Corpus, Examples, passes
-from shelfspace.sequences.prepare import EVENT_LEVELS
+from shelfspace.sequences.arrays import EVENT_LEVELS, Corpus, Examples, passes
 from shelfspace.vectors.embeddings import normalise
 
 EXAMPLES = 400_000  # trained on in all, when the number of epochs is left to the size of the log

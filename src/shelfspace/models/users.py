@@ -71,7 +71,7 @@ def history_weights(
     known : ndarray of bool, shape (n_products,), optional
         Products that count; the weights of the others are 0 and the rest still sum to 1.
     event_weights : sequence of float, optional
-        How often a visit counts, by its event, in the order of `shelfspace.sequences.prepare.EVENT_LEVELS`: then w_i is in
+        How often a visit counts, by its event, in the order of `shelfspace.sequences.arrays.EVENT_LEVELS`: then w_i is in
         proportion to b(e_i) exp(-d t_i). Once each where there is none.
 
     Returns

@@ -17,8 +17,7 @@ import pandas as pd
 from shelfspace.files import run_files
 from shelfspace.page.exhibits import short
 from shelfspace.page.palette import PALETTE, label_of
-from shelfspace.sequences.arrays import Examples
-from shelfspace.sequences.prepare import EVENT_LEVELS
+from shelfspace.sequences.arrays import EVENT_LEVELS, Examples
 
 BYTES = 700_000
 """All that `data` gives takes no more as JSON, for at most `shelfspace.models.journeys.CUSTOMERS` of them."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shelfspace.sequences.prepare import EVENT_LEVELS
+EVENT_LEVELS = ("view", "add_to_cart", "purchase")  # weakest first; a visit carries its strongest
 
 
 @dataclass(frozen=True)

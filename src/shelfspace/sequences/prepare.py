@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 
 import ibis
 
+from shelfspace.sequences.arrays import EVENT_LEVELS
+
 PROTOCOLS = ("last-product", "time")
 ASKED = 0.3  # share of users whose last session before the cut gives training targets (protocol "time")
-EVENT_LEVELS = ("view", "add_to_cart", "purchase")  # weakest first; a visit carries its strongest
 
 
 def last_days(events: ibis.Table, days: float) -> ibis.Table:

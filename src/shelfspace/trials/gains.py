@@ -10,7 +10,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from shelfspace.measure import beyond_accuracy, evaluation, intervals, ranking
-from shelfspace.sequences.prepare import EVENT_LEVELS
+from shelfspace.sequences.arrays import EVENT_LEVELS
 from shelfspace.trials.variants import Made
 
 MEASURES = {

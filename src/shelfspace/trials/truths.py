@@ -15,8 +15,7 @@ import pyarrow as pa
 from shelfspace.measure import evaluation, intervals, ranking
 from shelfspace.models.baselines import nearest_to_last
 from shelfspace.sequences import arrays
-from shelfspace.sequences.arrays import Examples
-from shelfspace.sequences.prepare import EVENT_LEVELS
+from shelfspace.sequences.arrays import EVENT_LEVELS, Examples
 from shelfspace.trials.variants import Made
 
 

@@ -24,8 +24,7 @@ from shelfspace.models import newcomers
 from shelfspace.models.baselines import nearest_to_user
 from shelfspace.models.users import user_embeddings
 from shelfspace.sequences import arrays
-from shelfspace.sequences.arrays import Corpus, Examples
-from shelfspace.sequences.prepare import EVENT_LEVELS
+from shelfspace.sequences.arrays import EVENT_LEVELS, Corpus, Examples
 from shelfspace.trials import searches
 from shelfspace.vectors import features, neighbours, skipgram, starspace
 from shelfspace.vectors.embeddings import Embeddings, align

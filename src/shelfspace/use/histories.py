@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 
 from shelfspace.logs import engines, events
 from shelfspace.sequences import arrays, prepare
-from shelfspace.sequences.arrays import Corpus, Examples
-from shelfspace.sequences.prepare import EVENT_LEVELS
+from shelfspace.sequences.arrays import EVENT_LEVELS, Corpus, Examples
 
 ROWS = 1_000_000  # visits in memory at once
 ME = "me"  # the customer of a history that names none

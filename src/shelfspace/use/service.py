@@ -32,8 +32,7 @@ from threadpoolctl import threadpool_limits
 
 from shelfspace.logs.clean import FIRST, LAST
 from shelfspace.measure.ranking import top_k
-from shelfspace.sequences.arrays import Examples
-from shelfspace.sequences.prepare import EVENT_LEVELS
+from shelfspace.sequences.arrays import EVENT_LEVELS, Examples
 from shelfspace.use import histories, runs
 from shelfspace.use.runs import Run
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.linalg import orthogonal_procrustes
 from threadpoolctl import threadpool_limits
 
 from shelfspace.files import run_files
@@ -162,6 +161,8 @@ def turned(embeddings: Embeddings, onto: Embeddings | None) -> Embeddings:
             f"Vectors of {embeddings.vectors.shape[1]} numbers cannot be turned onto some of {onto.vectors.shape[1]}; give the same dim."
         )
     vectors, known = align(onto, embeddings.product_ids)
+    from scipy.linalg import orthogonal_procrustes  # here alone
+
     with threadpool_limits(1, "blas"):  # the same bytes for any number of cores
         turn = orthogonal_procrustes(embeddings.vectors[known].astype(float), vectors[known].astype(float))[0] if known.any() else None
         if turn is None:
