@@ -13,7 +13,7 @@ in use.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ import scipy.sparse as sp
 
 from shelfspace.files import run_files
 from shelfspace.measure.ranking import Model, in_blocks
-from shelfspace.models import factors, retrieval, tied
+from shelfspace.models import factors, retrieval, tied, trees
 from shelfspace.models.retrieval import DESCRIPTION, OWN, TOP, Facts
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.vectors import embeddings
@@ -162,18 +162,20 @@ def _questions(product, offsets, table, examples: Examples) -> tuple[np.ndarray,
 def recommend(ranked: Ranked) -> Model:
     """The ranker as a `shelfspace.measure.ranking.Model`; what is no candidate follows in the order of the first source."""
 
+    predict = trees.predictor(ranked.trees)
+
     def scores(examples: Examples) -> np.ndarray:
         product, offsets, table, rest = _look(ranked.sources, ranked.facts, examples, ranked.top)
         products = rest - np.float32(BELOW)
-        products[np.repeat(np.arange(len(examples)), np.diff(offsets)), product] = _scores(ranked.trees, table)
+        products[np.repeat(np.arange(len(examples)), np.diff(offsets)), product] = _scores(predict, table)
         return products
 
     return scores
 
 
-def _scores(trees: lgb.Booster, table: np.ndarray) -> np.ndarray:
+def _scores(predict: Callable[[np.ndarray], np.ndarray], table: np.ndarray) -> np.ndarray:
     """What the trees say of each candidate, float64, shape (k,), and `TIE`: a few trees alone leave most candidates equal."""
-    return trees.predict(table, num_threads=1) + TIE * table[:, 0]
+    return predict(table) + TIE * table[:, 0]
 
 
 def explain(ranked: Ranked, examples: Examples, row: np.ndarray, product: np.ndarray) -> pd.DataFrame:
@@ -206,7 +208,7 @@ def explain(ranked: Ranked, examples: Examples, row: np.ndarray, product: np.nda
     parts[name] += TIE * table[at, 0]
     parts = parts.mul(named, axis=0)
     parts["no_candidate"] = np.where(named, 0.0, first(examples)[row, product] - BELOW)
-    parts.insert(0, "score", np.where(named, _scores(ranked.trees, table[at]), parts.no_candidate))
+    parts.insert(0, "score", np.where(named, _scores(trees.predictor(ranked.trees), table[at]), parts.no_candidate))
     return parts
 
 
