@@ -33,6 +33,7 @@ from shelfspace.vectors import embeddings
 
 ROWS = 5_000_000  # candidates to learn from at most, and as many to stop by, if nobody named one twice: about half a gigabyte
 TIE = 1e-4  # of the first source's score is added: candidates that fall into the same leaves stand in its order
+PART = 64  # histories of which the scores of all sources are in memory at once
 BELOW = 1e4  # by so much lies what is no candidate below the scores of its source
 
 
@@ -163,11 +164,16 @@ def recommend(ranked: Ranked) -> Model:
     """The ranker as a `shelfspace.measure.ranking.Model`; what is no candidate follows in the order of the first source."""
 
     predict = trees.predictor(ranked.trees)
+    (name, first), *others = ranked.sources.items()
 
     def scores(examples: Examples) -> np.ndarray:
-        product, offsets, table, rest = _look(ranked.sources, ranked.facts, examples, ranked.top)
+        rest = np.asarray(first(examples), dtype=np.float32)
         products = rest - np.float32(BELOW)
-        products[np.repeat(np.arange(len(examples)), np.diff(offsets)), product] = _scores(predict, table)
+        for begin in range(0, len(examples), PART):
+            part = slice(begin, begin + PART)
+            sources = {name: lambda _, part=part: rest[part]} | dict(others)
+            product, offsets, table, _ = _look(sources, ranked.facts, examples[part], ranked.top)
+            products[begin + np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)), product] = _scores(predict, table)
         return products
 
     return scores
