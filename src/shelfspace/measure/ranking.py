@@ -50,7 +50,11 @@ def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
     Scores must be as in `ranks`.
     """
-    return read(scores, np.zeros(len(scores), np.int32), *_nothing_seen(len(scores)), k=k)[2:]
+    scores = _numbers(scores)
+    top, top_scores = _room(scores, k)
+    if not _tops(scores, top, top_scores):
+        raise ValueError(NO_NUMBER)
+    return top, top_scores
 
 
 def _nothing_seen(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,23 +63,33 @@ def _nothing_seen(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def read(scores: np.ndarray, targets: np.ndarray, seen: np.ndarray, offsets: np.ndarray, k: int):
     """Ranks, ranks without seen products, best products and their scores of a block; see `_pass` and `shelfspace.measure.evaluation.Evaluation`."""
-    kind = np.float32 if scores.dtype == np.float32 else np.float64
-    scores = np.require(scores, kind, ("C", "W"))
+    scores = _numbers(scores)
     targets = targets.astype(np.int32, copy=False)
     n, n_products = scores.shape
     if n != len(targets) or any(places.size and not 0 <= places.min() <= places.max() < n_products for places in (targets, seen)):
         raise ValueError(
             f"A model scored {n:,} examples and {n_products:,} products; these are other examples, or they name products outside the table."
         )
-    k = min(k, n_products)
     rank, rank_new = np.empty(n, np.int64), np.empty(n, np.int64)
-    top, top_scores = np.empty((n, k), np.int32), np.empty((n, k), kind)
+    top, top_scores = _room(scores, k)
     if not _pass(scores, targets, seen, offsets, rank, rank_new, top, top_scores):
-        raise ValueError("A model scored a product NaN; scores must be numbers, or -inf to leave a product out.")
+        raise ValueError(NO_NUMBER)
     return rank, rank_new, top, top_scores
 
 
-LANES = 512  # lane i of a row is every 512th score from the i-th on; the largest of each comes cheap
+NO_NUMBER = "A model scored a product NaN; scores must be numbers, or -inf to leave a product out."
+LANES = 256  # at least; lane i of a row is every 256th score from the i-th on, whose largest comes cheap
+
+
+def _numbers(scores: np.ndarray) -> np.ndarray:
+    """Scores as the compiled passes take them: of float32 or float64, row by row."""
+    return np.require(scores, np.float32 if scores.dtype == np.float32 else np.float64, ("C", "W"))
+
+
+def _room(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Room for the k best products of each row and their scores."""
+    shape = len(scores), min(k, scores.shape[1])
+    return np.empty(shape, np.int32), np.empty(shape, scores.dtype)
 
 
 @nb.njit(nogil=True, cache=True)
@@ -83,7 +97,8 @@ def _pass(scores, targets, seen, offsets, rank, rank_new, top, top_scores):
     """Fill the last four arrays, row by row; False if a score is NaN. Without the GIL, for threads."""
     n, n_products = scores.shape
     seen_by = np.full(n_products, -1, dtype=np.int32)
-    largest = np.empty(min(LANES, n_products), dtype=scores.dtype)
+    largest = np.empty(min(max(LANES, 4 * top.shape[1]), n_products), dtype=scores.dtype)
+    copy = largest.copy()
     for row in range(n):
         line, target = scores[row], targets[row]
         own = line[target]
@@ -98,8 +113,37 @@ def _pass(scores, targets, seen, offsets, rank, rank_new, top, top_scores):
                 above -= line[item] > own
                 equal -= line[item] == own
         rank_new[row] = 0 if seen_by[target] == row else 1 + above + (equal + 1) // 2
-        _best(line, largest, top[row], top_scores[row])
+        _best(line, largest, copy, top[row], top_scores[row])
     return True
+
+
+@nb.njit(nogil=True, cache=True)
+def _tops(scores, top, top_scores):
+    """As `_pass`, of the best products alone."""
+    largest = np.empty(min(max(LANES, 4 * top.shape[1]), scores.shape[1]), dtype=scores.dtype)
+    copy = largest.copy()
+    for row in range(len(scores)):
+        if not _largest(scores[row], largest):
+            return False
+        _best(scores[row], largest, copy, top[row], top_scores[row])
+    return True
+
+
+@nb.njit(nogil=True, cache=True)
+def _largest(line, largest):
+    """Fill in the largest score of each lane; False if a score is NaN."""
+    lanes, n, wrong = len(largest), len(line), 0
+    largest[:] = -np.inf
+    for first in range(0, n - n % lanes, lanes):
+        part = line[first : first + lanes]
+        for i in range(lanes):  # by index, so that it becomes vector code
+            largest[i] = part[i] if part[i] > largest[i] else largest[i]
+            wrong += part[i] != part[i]
+    for i in range(n % lanes):
+        score = line[n - n % lanes + i]
+        largest[i] = max(score, largest[i])
+        wrong += score != score
+    return wrong == 0
 
 
 @nb.njit(nogil=True, cache=True)
@@ -125,13 +169,12 @@ def _scan(line, own, largest):
 
 
 @nb.njit(nogil=True, cache=True)
-def _best(line, largest, index, value):
+def _best(line, largest, copy, index, value):
     """The best of a row in order. A lane whose largest score is below the k-th of the largest ones holds none of them."""
-    k, size = len(index), 0
-    for lane in range(len(largest)):
-        if size < k or largest[lane] > value[k - 1]:
-            size = _insert(largest[lane], lane, index, value, size)
-    least, size = value[size - 1] if size == k else -np.inf, 0
+    least, size = -np.inf, 0
+    if len(index) <= len(largest):
+        copy[:] = largest
+        least = nth_largest(copy, len(copy), len(index))
     for lane in range(len(largest)):
         if largest[lane] >= least:
             for place in range(lane, len(line), len(largest)):
@@ -140,18 +183,44 @@ def _best(line, largest, index, value):
 
 
 @nb.njit(nogil=True, cache=True)
+def nth_largest(keys, size, n):
+    """The n-th largest of the first `size` keys, which are at least as many; reorders them (quickselect, Hoare 1961)."""
+    low, high, nth = 0, size - 1, size - n
+    while low < high:
+        pivot = keys[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while keys[i] < pivot:
+                i += 1
+            while keys[j] > pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if nth <= j:
+            high = j
+        elif nth >= i:
+            low = i
+        else:
+            break
+    return keys[nth]
+
+
+@nb.njit(nogil=True, cache=True)
 def _insert(score, place, index, value, size):
     """Put a score into a sorted list of at most k, equal ones by place; the new size."""
-    k = len(index)
     at = size
-    while at > 0 and (value[at - 1] < score or value[at - 1] == score and index[at - 1] > place):
+    if size < len(index):
+        size += 1
+    elif value[size - 1] < score or value[size - 1] == score and index[size - 1] > place:
         at -= 1
-    if at == k:
+    else:
         return size
-    size = min(size + 1, k)
-    for i in range(size - 1, at, -1):
-        index[i], value[i] = index[i - 1], value[i - 1]
-    index[at], value[at] = place, score
+    while at > 0 and (value[at - 1] < score or value[at - 1] == score and index[at - 1] > place):
+        value[at], index[at] = value[at - 1], index[at - 1]
+        at -= 1
+    value[at], index[at] = score, place
     return size
 
 

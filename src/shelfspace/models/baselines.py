@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from shelfspace.measure import evaluation, ranking
 from shelfspace.measure.ranking import Model
 from shelfspace.models import users
-from shelfspace.models.transitions import companions, followers, following, scales, together
+from shelfspace.models.transitions import add_followers, following, scales, together, write_companions
 from shelfspace.models.users import user_embeddings
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.vectors.embeddings import Embeddings, align, normalise
@@ -149,15 +149,14 @@ def item_to_item(
         Leave the user's own sequence in the counts, so that what nobody else saw together leads back to what the user saw.
     """
     pairs, alone = counts
-    scale, everything = scales(alone, power), np.ones(len(alone), dtype=bool)
+    scale = scales(alone, power)
     rest = tie_break(alone) - 1  # below any score
 
     def scores(examples: Examples) -> np.ndarray:
         weights = users.history_weights(examples, len(alone), decay, decay_time)
         examples = replace(examples, trained=examples.start) if own else examples
-        row, product, value = companions(weights.indices, weights.data, weights.indptr, pairs, scale, everything, examples)
         found = np.tile(rest, (len(examples), 1))
-        found[row, product] = value
+        write_companions(weights.indices, weights.data, weights.indptr, pairs, scale, examples, found)
         return found
 
     return scores
@@ -193,8 +192,7 @@ def markov(corpus: Corpus, product_ids: np.ndarray, steps: int = 1, own: bool = 
         found = np.tile(row, (len(examples), 1))
         examples = replace(examples, trained=examples.start) if own else examples
         for step, table in enumerate(tables, 1):
-            history, product, count = followers(table, examples, step, examples.end - 1)
-            found[history, product] += count / np.float32(step)
+            add_followers(table, examples, step, found)
         return found
 
     return scores

@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
+import numba as nb
 import numpy as np
 import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
@@ -75,24 +76,60 @@ class Ease:
         table, counts, kept = self.table(regularisation), self.counts, self.kept
         diagonal = np.diag(table).copy()
         rest = baselines.tie_break(counts) - 1_000  # below any score
+        place = np.full(len(counts), -1)
+        place[kept] = np.arange(len(kept))
 
         def scores(examples: Examples) -> np.ndarray:
-            weights = users.history_weights(examples, len(counts), decay, decay_time)[:, kept].tocsr()
-            found, scale = weights @ table, np.broadcast_to(diagonal, (len(examples), len(kept)))
-            if not own:
-                theirs = replace(examples, end=examples.trained)
-                positions, offsets = theirs.flat()
-                mine = transitions.holds(theirs.items[positions], offsets, len(counts))[:, kept]
-                pulled = mine @ table
-                share = 1 / (1 - mine.multiply(pulled).sum(axis=1))  # a column
-                found += np.asarray(np.multiply(share, weights.multiply(pulled).sum(axis=1))) * pulled
-                scale = scale + np.asarray(share) * pulled**2
-            found = weights.toarray() - found / scale
+            weights = users.history_weights(examples, len(counts), decay, decay_time)
+            theirs = replace(examples, end=examples.start if own else examples.trained)
+            positions, offsets = theirs.flat()
+            mine = transitions.holds(theirs.items[positions], offsets, len(counts))
             products = np.tile(rest, (len(examples), 1))
-            products[:, kept] = found
+            _regress(
+                weights.indptr, weights.indices, weights.data, mine.indptr, mine.indices, place, kept, table, diagonal, products
+            )  # fmt: skip
             return products
 
         return scores
+
+
+@nb.njit(nogil=True, cache=True)
+def _regress(starts, items, weights, own_starts, own_items, place, kept, table, diagonal, scores):
+    """Write into each row of `scores` those of the products `kept`, the own sequence left out of P. Without the GIL, for threads."""
+    m, one = len(kept), np.float32(1)
+    found, pulled = np.empty(m, dtype=np.float32), np.empty(m, dtype=np.float32)
+    for row in range(len(scores)):
+        found[:] = 0
+        for at in range(starts[row], starts[row + 1]):
+            if place[items[at]] >= 0:
+                _add_times(weights[at], table[place[items[at]]], found)
+        mine = own_items[own_starts[row] : own_starts[row + 1]]
+        share, pull = np.float32(0), np.float32(0)  # x' P x, and w' P x
+        pulled[:] = 0
+        for item in mine:
+            if place[item] >= 0:
+                _add_times(one, table[place[item]], pulled)
+        for item in mine:
+            if place[item] >= 0:
+                share += pulled[place[item]]
+        for at in range(starts[row], starts[row + 1]):
+            if place[items[at]] >= 0:
+                pull += weights[at] * pulled[place[items[at]]]
+        share = one / (one - share)
+        pull *= share
+        for j in range(m):
+            found[j] = np.float32(0) - (found[j] + pull * pulled[j]) / (diagonal[j] + share * (pulled[j] * pulled[j]))
+        for at in range(starts[row], starts[row + 1]):
+            if place[items[at]] >= 0:
+                found[place[items[at]]] += weights[at]
+        for j in range(m):
+            scores[row, kept[j]] = found[j]
+
+
+@nb.njit(nogil=True, cache=True)
+def _add_times(weight, line, found):
+    for j in range(len(found)):
+        found[j] += weight * line[j]
 
 
 def matrix_factorisation(

@@ -13,7 +13,7 @@ in use.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +27,14 @@ from threadpoolctl import threadpool_limits
 
 from shelfspace.files import run_files
 from shelfspace.measure.ranking import Model, in_blocks
-from shelfspace.models import factors, retrieval, tied
+from shelfspace.models import factors, retrieval, tied, trees
 from shelfspace.models.retrieval import DESCRIPTION, OWN, TOP, Facts
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.vectors import embeddings
 
 ROWS = 5_000_000  # candidates to learn from at most, and as many to stop by, if nobody named one twice: about half a gigabyte
 TIE = 1e-4  # of the first source's score is added: candidates that fall into the same leaves stand in its order
+PART = 64  # histories of which the scores of all sources are in memory at once
 BELOW = 1e4  # by so much lies what is no candidate below the scores of its source
 
 
@@ -164,18 +165,25 @@ def _questions(product, offsets, table, examples: Examples) -> tuple[np.ndarray,
 def recommend(ranked: Ranked) -> Model:
     """The ranker as a `shelfspace.measure.ranking.Model`; what is no candidate follows in the order of the first source."""
 
+    predict = trees.predictor(ranked.trees)
+    (name, first), *others = ranked.sources.items()
+
     def scores(examples: Examples) -> np.ndarray:
-        product, offsets, table, rest = _look(ranked.sources, ranked.facts, examples, ranked.top)
+        rest = np.asarray(first(examples), dtype=np.float32)
         products = rest - np.float32(BELOW)
-        products[np.repeat(np.arange(len(examples)), np.diff(offsets)), product] = _scores(ranked.trees, table)
+        for begin in range(0, len(examples), PART):
+            part = slice(begin, begin + PART)
+            sources = {name: lambda _, part=part: rest[part]} | dict(others)
+            product, offsets, table, _ = _look(sources, ranked.facts, examples[part], ranked.top)
+            products[begin + np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)), product] = _scores(predict, table)
         return products
 
     return scores
 
 
-def _scores(trees: lgb.Booster, table: np.ndarray) -> np.ndarray:
+def _scores(predict: Callable[[np.ndarray], np.ndarray], table: np.ndarray) -> np.ndarray:
     """What the trees say of each candidate, float64, shape (k,), and `TIE`: a few trees alone leave most candidates equal."""
-    return trees.predict(table, num_threads=1) + TIE * table[:, 0]
+    return predict(table) + TIE * table[:, 0]
 
 
 def explain(ranked: Ranked, examples: Examples, row: np.ndarray, product: np.ndarray) -> pd.DataFrame:
@@ -208,7 +216,7 @@ def explain(ranked: Ranked, examples: Examples, row: np.ndarray, product: np.nda
     parts[name] += TIE * table[at, 0]
     parts = parts.mul(named, axis=0)
     parts["no_candidate"] = np.where(named, 0.0, first(examples)[row, product] - BELOW)
-    parts.insert(0, "score", np.where(named, _scores(ranked.trees, table[at]), parts.no_candidate))
+    parts.insert(0, "score", np.where(named, _scores(trees.predictor(ranked.trees), table[at]), parts.no_candidate))
     return parts
 
 

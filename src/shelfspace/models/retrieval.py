@@ -151,23 +151,51 @@ def candidates(
     rest : ndarray of float32, shape (n, n_products)
         Scores of all products by the first source.
     """
-    n = len(examples)
-    scores = [np.asarray(model(examples), dtype=np.float32) for model in sources.values()]
-    n_products = scores[0].shape[1]
+    scores = [np.require(model(examples), np.float32, ("C", "W")) for model in sources.values()]
     best = [top_k(each, top)[0] for each in scores]
-    positions, offsets = replace(examples, start=np.maximum(examples.start, examples.end - OWN)).flat()
-    rows = [np.repeat(np.arange(n), np.diff(offsets)), *(np.repeat(np.arange(n), named.shape[1]) for named in best)]
-    named = [examples.items[positions], *map(np.ravel, best)]
-    if targets:
-        rows, named = [*rows, np.arange(n)], [*named, examples.target]
-    key = np.unique(np.concatenate(rows) * n_products + np.concatenate(named))
-    row, product = np.divmod(key, n_products)
-    place = np.full((len(key), len(best)), top, dtype=np.float32)
-    for column, products in enumerate(best):
-        there = np.searchsorted(key, (np.arange(n)[:, None] * n_products + products).ravel())
-        place[there, column] = np.tile(np.arange(products.shape[1]), n)
-    said = np.column_stack([each[row, product] for each in scores] + [place])
-    return product.astype(np.int32), np.searchsorted(row, np.arange(n + 1)), said, scores[0]
+    first, asked = np.maximum(examples.start, examples.end - OWN), examples.target if targets else np.zeros(0, np.int32)
+    room = sum(each.size for each in best) + int((examples.end - first).sum()) + len(asked)
+    product, offsets = _named(examples.items, first, examples.end, np.concatenate(best, axis=1), asked, scores[0].shape[1], room)
+    said = np.empty((len(product), 2 * len(best)), dtype=np.float32)
+    for column, (each, products) in enumerate(zip(scores, best)):
+        _say(each, products, product, offsets, np.float32(top), said[:, column], said[:, len(best) + column])
+    return product, offsets, said, scores[0]
+
+
+@nb.njit(nogil=True, cache=True)
+def _named(items, first, end, best, asked, n_products, room):
+    """Products of each history's newest visits, of its row in `best` and, where there are any, in `asked`: each once, in order, and offsets."""
+    named = np.zeros(n_products + 8, dtype=np.uint8)
+    eights = named[: (n_products + 7) // 8 * 8].view(np.uint64)  # to pass over eight products at once
+    products, offsets, size = np.empty(room, dtype=np.int32), np.zeros(len(first) + 1, dtype=np.int64), 0
+    for row in range(len(first)):
+        for item in items[first[row] : end[row]]:
+            named[item] = 1
+        for item in best[row]:
+            named[item] = 1
+        if len(asked):
+            named[asked[row]] = 1
+        for eight in range(len(eights)):
+            if eights[eight]:
+                for item in range(8 * eight, 8 * eight + 8):
+                    if named[item]:
+                        products[size] = item
+                        size += 1
+                eights[eight] = 0
+        offsets[row + 1] = size
+    return products[:size].copy(), offsets
+
+
+@nb.njit(nogil=True, cache=True)
+def _say(scores, best, product, offsets, top, score, place):
+    """Fill in a source's score of each candidate, and its place, which is `top` outside of its row in `best`."""
+    where = np.zeros(scores.shape[1], dtype=np.int64)
+    for row in range(len(scores)):
+        for at in range(offsets[row], offsets[row + 1]):
+            where[product[at]] = at
+            score[at], place[at] = scores[row, product[at]], top
+        for i in range(best.shape[1]):
+            place[where[best[row, i]]] = i
 
 
 def describe(facts: Facts, examples: Examples, product: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from shelfspace.measure.ranking import Model
+from shelfspace.measure.ranking import Model, nth_largest
 from shelfspace.models import baselines, transitions
 from shelfspace.models.users import history_weights
 from shelfspace.sequences.arrays import Corpus, Examples
@@ -110,43 +110,16 @@ def _add_neighbours(
                     size += 1
                 similarity[other] += weights[place]
         keys[:size] = found[:size]  # later sequences have larger numbers
-        oldest = _nth_largest(keys, size, sample)
+        oldest = nth_largest(keys, size, sample) if size >= sample else -1
         kept = 0
         for other in found[:size]:
             if other >= oldest:
                 keys[kept] = (np.int64(bits[other]) << 32) | other  # the more similar, then the more recent
                 kept += 1
-        least = _nth_largest(keys, kept, neighbours)
+        least = nth_largest(keys, kept, neighbours) if kept >= neighbours else -1
         for other in found[:size]:
             if other >= oldest and ((np.int64(bits[other]) << 32) | other) >= least:
                 for place in range(sequence_starts[other], sequence_starts[other + 1]):
                     scores[row, sequence_items[place]] += similarity[other]
         for other in found[:size]:
             similarity[other], met[other] = 0, False
-
-
-@nb.njit(nogil=True, cache=True)
-def _nth_largest(keys, size, n):
-    """The n-th largest of the first `size` distinct non-negative keys, -1 if there are fewer; reorders them."""
-    if size < n:
-        return np.int64(-1)
-    low, high, nth = 0, size - 1, size - n
-    while low < high:  # quickselect (Hoare 1961)
-        pivot = keys[(low + high) // 2]
-        i, j = low, high
-        while i <= j:
-            while keys[i] < pivot:
-                i += 1
-            while keys[j] > pivot:
-                j -= 1
-            if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
-                i += 1
-                j -= 1
-        if nth <= j:
-            high = j
-        elif nth >= i:
-            low = i
-        else:
-            break
-    return keys[nth]

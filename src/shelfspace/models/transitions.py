@@ -196,6 +196,28 @@ def _followers(starts, others, counts, items, start, trained, source, step, room
     return rows[:size], products[:size], left[:size]
 
 
+def add_followers(table: sp.csr_matrix, examples: Examples, step: int, scores: np.ndarray) -> None:
+    """Add to each row of `scores`, float32, shape (n, n_products), what `followers` finds after the newest visit, divided by `step`."""
+    _add_followers(table.indptr, table.indices, table.data, examples.items, examples.start, examples.end, examples.trained, step, scores)
+
+
+@nb.njit(nogil=True, cache=True)
+def _add_followers(starts, others, counts, items, start, end, trained, step, scores):
+    """See `add_followers`. Without the GIL, for threads."""
+    own = np.zeros(scores.shape[1], dtype=np.float32)
+    for row in range(len(start)):
+        item = items[end[row] - 1]
+        for at in range(start[row], trained[row] - step):
+            if items[at] == item:
+                own[items[at + step]] += 1
+        for at in range(starts[item], starts[item + 1]):
+            count = counts[at] - own[others[at]]
+            if count > 0:
+                scores[row, others[at]] += count / np.float32(step)
+        for at in range(start[row], trained[row] - step):
+            own[items[at + step]] = 0
+
+
 def scales(alone: np.ndarray, power: float = 0.5) -> np.ndarray:
     """1 / n(a) ** power in row 0, and 1 / (n(a) - 1) ** power, for what a left-out sequence holds, in row 1; 0 where nobody is left."""
     scale = np.zeros((2, len(alone)), dtype=np.float32)
@@ -230,35 +252,27 @@ def companions(
     )  # fmt: skip
 
 
+def write_companions(
+    items: np.ndarray, weights: np.ndarray, offsets: np.ndarray, pairs: sp.csr_matrix, scale: np.ndarray, examples: Examples,
+    scores: np.ndarray,
+) -> None:  # fmt: skip
+    """Write into each row of `scores`, float32, shape (n, n_products), what `companions` finds among all products."""
+    _write_companions(
+        items, weights, offsets, pairs.indptr, pairs.indices, pairs.data, scale, np.ones(len(pairs.indptr) - 1, dtype=np.bool_),
+        examples.items, examples.start, examples.trained, scores,
+    )  # fmt: skip
+
+
 @nb.njit(nogil=True, cache=True)
 def _companions(items, weights, offsets, starts, neighbours, counts, scale, among, visited, first, last):
     """See `companions`; ``visited[first:last]`` is each history's own sequence. Without the GIL, for threads."""
     n_products, n = len(starts) - 1, len(offsets) - 1
-    value = np.zeros(n_products, dtype=np.float32)
-    met = np.zeros(n_products, dtype=np.bool_)  # apart from `value`, which stays 0 where a weight is 0
-    own = np.zeros(n_products, dtype=np.bool_)
-    touched = np.empty(n_products, dtype=np.int32)
+    value, met, own, touched = _room(n_products)
     size, room = 0, 1024
     rows, products, values = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.float32)
     for row in range(n):
-        for item in visited[first[row] : last[row]]:
-            own[item] = True
-        found = 0
-        for place in range(offsets[row], offsets[row + 1]):
-            item = items[place]
-            mine = own[item]
-            weight = weights[place] * scale[int(mine), item]
-            for at in range(starts[item], starts[item + 1]):
-                other = neighbours[at]
-                count = counts[at]
-                if mine and own[other]:
-                    count -= 1
-                if count > 0 and among[other]:
-                    if not met[other]:
-                        met[other] = True
-                        touched[found] = other
-                        found += 1
-                    value[other] += weight * count * scale[int(own[other]), other]
+        mine, here = visited[first[row] : last[row]], slice(offsets[row], offsets[row + 1])
+        found = _meet(items[here], weights[here], starts, neighbours, counts, scale, among, mine, value, met, own, touched)
         while size + found > room:
             room *= 2
             rows, products, values = _longer(rows, room), _longer(products, room), _longer(values, room)
@@ -266,9 +280,53 @@ def _companions(items, weights, offsets, starts, neighbours, counts, scale, amon
             rows[size], products[size], values[size] = row, other, value[other]
             size += 1
             value[other], met[other] = 0, False
-        for item in visited[first[row] : last[row]]:
-            own[item] = False
     return rows[:size], products[:size], values[:size]
+
+
+@nb.njit(nogil=True, cache=True)
+def _write_companions(items, weights, offsets, starts, neighbours, counts, scale, among, visited, first, last, scores):
+    """See `write_companions`. Without the GIL, for threads."""
+    value, met, own, touched = _room(len(starts) - 1)
+    for row in range(len(scores)):
+        mine, here = visited[first[row] : last[row]], slice(offsets[row], offsets[row + 1])
+        found = _meet(items[here], weights[here], starts, neighbours, counts, scale, among, mine, value, met, own, touched)
+        for other in touched[:found]:
+            scores[row, other] = value[other]
+            value[other], met[other] = 0, False
+
+
+@nb.njit(nogil=True, cache=True)
+def _room(n_products):
+    """For `_meet`: of each product its value, whether it was met, and whether it is the own one; and those that were met."""
+    value, touched = np.zeros(n_products, dtype=np.float32), np.empty(n_products, dtype=np.int32)
+    met = np.zeros(n_products, dtype=np.bool_)  # apart from `value`, which stays 0 where a weight is 0
+    return value, met, np.zeros(n_products, dtype=np.bool_), touched
+
+
+@nb.njit(nogil=True, cache=True)
+def _meet(items, weights, starts, neighbours, counts, scale, among, mine, value, met, own, touched):
+    """What goes with one history: puts it into `value`, `met` and `touched`, and says how many products were met; `mine` is the own sequence."""
+    for item in mine:
+        own[item] = True
+    found = 0
+    for place in range(len(items)):
+        item = items[place]
+        is_own = own[item]
+        weight = weights[place] * scale[int(is_own), item]
+        for at in range(starts[item], starts[item + 1]):
+            other = neighbours[at]
+            count = counts[at]
+            if is_own and own[other]:
+                count -= 1
+            if count > 0 and among[other]:
+                if not met[other]:
+                    met[other] = True
+                    touched[found] = other
+                    found += 1
+                value[other] += weight * count * scale[int(own[other]), other]
+    for item in mine:
+        own[item] = False
+    return found
 
 
 @nb.njit(nogil=True, cache=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import time
@@ -59,16 +60,23 @@ def visits(
         If the rows do not fit, saying what would.
     """
     with tempfile.TemporaryDirectory(prefix="shelfspace-") as folder:
-        log = events.read(_file(data, Path(folder)), dict(columns or {}), learn=False, time_format=time_format)
-        rows = log.table
-        if at:
-            moment = pd.Timestamp(at)
-            rows = rows.filter(rows.timestamp <= ibis.timestamp(moment.tz_convert(None) if moment.tzinfo else moment))
-        made = prepare.visits(rows, session_gap).drop(*EVENT_LEVELS)
-        everybody = log.table.select("user_id").distinct()
-        made = everybody.left_join(made, "user_id").select(*made.columns).mutate(role=ibis.literal("history"), split=ibis.literal("test"))
-        engines.write(made.order_by("user_id", "position"), Path(folder) / "visits.parquet")
+        _write(data, dict(columns or {}), session_gap, at, time_format, Path(folder) / "visits.parquet")
+        gc.collect()  # DuckDB, whose tables refer to each other, gives back its memory to those who score
+        arrays.release()
         yield Path(folder) / "visits.parquet"
+
+
+def _write(data, columns: dict[str, str], session_gap: float, at: str | datetime, time_format: str, path: Path) -> None:
+    """Write `visits` to a file."""
+    log = events.read(_file(data, path.parent), columns, learn=False, time_format=time_format)
+    rows = log.table
+    if at:
+        moment = pd.Timestamp(at)
+        rows = rows.filter(rows.timestamp <= ibis.timestamp(moment.tz_convert(None) if moment.tzinfo else moment))
+    made = prepare.visits(rows, session_gap).drop(*EVENT_LEVELS)
+    everybody = log.table.select("user_id").distinct()
+    made = everybody.left_join(made, "user_id").select(*made.columns).mutate(role=ibis.literal("history"), split=ibis.literal("test"))
+    engines.write(made.order_by("user_id", "position"), path)
 
 
 def _file(data, folder: Path):
