@@ -17,7 +17,8 @@ from shelfspace.run import pipeline
 pytestmark = pytest.mark.skipif(not AIRFLOW, reason="Airflow is not installed (make extras), so its DAG is not tested.")
 
 SHAPE = {
-    "prepare": [],
+    "log": [],
+    "prepare": ["log"],
     "train.word2vec": ["prepare"],
     "train.starspace": ["prepare"],
     "train.compare": ["train.starspace", "train.word2vec"],
@@ -29,8 +30,10 @@ SHAPE = {
     "user_embeddings.averages": ["user_embeddings.sums"],
     "check": ["user_embeddings.averages"],
     "export": ["check"],
-    "recommender": ["export"],
-    "evaluate": ["recommender"],
+    "recommend.dense": ["export"],
+    "recommend.tied": ["export"],
+    "recommend.rank": ["recommend.dense", "recommend.tied"],
+    "evaluate": ["recommend.rank"],
     "judge": ["evaluate"],
 }
 LOOK = """
