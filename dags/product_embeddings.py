@@ -91,7 +91,7 @@ def asked() -> dict:
 @task
 def notebook(only: str) -> str:
     """Run a notebook, or a part of it, unless it is up to date."""
-    return str(pipeline.run(**asked(), only=only))
+    return str(pipeline.run(**asked(), only=only, jobs=1))  # its parts are tasks of their own
 
 
 @task
