@@ -105,18 +105,18 @@ def deliveries(events: ibis.Table, until: datetime) -> pd.DataFrame:
     -------
     DataFrame
         A row for each whole day back to the first of the log, the newest first; its index counts days back from `until`. Counts, by
-        what they count: "events", "customers", "products", and "view events" and so on. "price": the median of the events'. Shares of
-        events, NaN where there is none: "once", of those that repeat no other to the letter; for each of the columns of `MET`
-        "with …", of those that have a value, and "known …", of these the ones whose value was met on an earlier day.
+        what they count: "events", "customers", "products", and "view events" and so on. Shares of events, NaN where there is none:
+        "once", of those that repeat no other to the letter; for each of the columns of `MET` "with …", of those that have a value, and
+        "known …", of these the ones whose value was met on an earlier day; "near prices", of those whose product was met before, the
+        ones whose price is neither `MOST` times as high as on the last such day nor as low.
     """
     end = until.replace(tzinfo=until.tzinfo or UTC).timestamp()
     t = events.mutate(back=((end - 1 - events.timestamp.epoch_seconds()) / 86_400).floor().cast("int64"))
     t = t.filter((t.back >= 0) & (t.back < SPAN))
     kinds = t.group_by("back", "event").agg(n=t.count()).to_pandas().pivot(index="back", columns="event", values="n").fillna(0)
     found = [kinds.sum(axis=1).rename("events"), kinds.add_suffix(" events")]
-    price = {"price": t.price.median()} if "price" in t.columns else {}
     filled = {f"with {MET[c]}": t[c].notnull().mean() for c in MET if c in t.columns}
-    found.append(t.group_by("back").agg(customers=t.user_id.nunique(), products=t.product_id.nunique(), **price, **filled).to_pandas())
+    found.append(t.group_by("back").agg(customers=t.user_id.nunique(), products=t.product_id.nunique(), **filled).to_pandas())
     same = [c for c in ("user_id", "timestamp", "event", "product_id", "query", "session_id") if c in t.columns]
     once = t.group_by("back", *same).agg(n=t.count())
     found.append(once.group_by("back").agg(once=once.count() / once.n.sum()).to_pandas())
@@ -125,6 +125,12 @@ def deliveries(events: ibis.Table, until: datetime) -> pd.DataFrame:
         days = days.mutate(first=days.back.max().over(group_by=column))
         known = (days.n * (days.back < days["first"]).cast("int64")).sum() / days.n.sum()
         found.append(days.group_by("back").agg(**{f"known {MET[column]}": known}).to_pandas())
+    if "price" in t.columns:
+        days = t.filter(t.product_id.notnull()).group_by("product_id", "back").agg(n=lambda d: d.count(), price=lambda d: d.price.median())
+        days = days.mutate(was=days.price.lag().over(group_by="product_id", order_by=ibis.desc("back")))
+        near = (days.price < MOST * days.was) & (days.price * MOST > days.was)
+        days = days.filter(days.was.notnull()).mutate(near=near.fill_null(False).cast("int64"))
+        found.append(days.group_by("back").agg(**{"near prices": (days.n * days.near).sum() / days.n.sum()}).to_pandas())
     table = pd.concat([each if each.index.name == "back" else each.set_index("back") for each in found], axis=1)
     whole = range(0, max(1, int(table.index.max()))) if len(table) else range(1)  # the first day of a log, or of the span, may be a part
     table = table.reindex(whole)
@@ -135,8 +141,8 @@ def deliveries(events: ibis.Table, until: datetime) -> pd.DataFrame:
 def unlike_before(days: pd.DataFrame, newest: int = 1) -> dict[int, list[str]]:
     """In what the newest days of a log are unlike those before; sentences by how many days back, none for days that are like them.
 
-    A day is compared with the median of the same days of the weeks before, or of all days where there are not two such. Counts and prices
-    differ where they are more than `MOST` times as high or as low, and shares where they fell by more than `SHARE`, in either case beyond
+    A day is compared with the median of the same days of the weeks before, or of all days where there are not two such. Counts differ
+    where they are more than `MOST` times as many or as few, and shares where they fell by more than `SHARE`, in either case beyond
     chance. Nothing is unlike where fewer than three days came before.
 
     Parameters
@@ -153,28 +159,22 @@ def unlike_before(days: pd.DataFrame, newest: int = 1) -> dict[int, list[str]]:
     for back, day in days.iloc[:newest].iterrows():
         weeks = before[before.index % 7 == back % 7]
         usual = (weeks if len(weeks) > 1 else before).median()
-        said = [sentence for name in days for sentence in _odd(name, day[name], usual[name], day.events, usual.events)]
+        said = [sentence for name in days for sentence in _odd(name, day[name], usual[name], day.events)]
         if said:
             found[back] = said
     return found
 
 
-def _odd(name: str, now: float, usual: float, events: float, usual_events: float) -> list[str]:
+def _odd(name: str, now: float, usual: float, events: float) -> list[str]:
     """A sentence, where a figure of a day is unlike what is usual."""
     if name in ("customers", "products") or name.endswith("events"):
         least, most = usual / MOST, usual * MOST
         odd = not least - SURE * np.sqrt(least) <= now <= most + SURE * np.sqrt(most)
         return [f"It has {now:,.0f} {name}, where {usual:,.0f} are usual."] if odd else []
-    if not (events and usual_events) or np.isnan(usual):
-        return []
-    chance = SURE / np.sqrt(min(events, usual_events))
-    if name == "price":
-        odd = not now > 0 or abs(np.log(now / usual)) > np.log(MOST) + chance
-        return [f"The median price of its events is {now:,.2f}, where {usual:,.2f} is usual."] if odd and usual > 0 else []
     now = 0.0 if np.isnan(now) else now
-    if usual - now <= SHARE + chance * np.sqrt(usual * (1 - usual)):
+    if not events or not usual - now > SHARE + SURE * np.sqrt(usual * (1 - usual) / events):
         return []
-    of = {"once": "repeat no other to the letter", "with": "have {}", "known": "are on {} met before"}
+    of = {"once": "repeat no other to the letter", "with": "have {}", "known": "have {} met before", "near": "have {} near those before"}
     verb, _, what = name.partition(" ")
     return [f"Only {now:.0%} of its events {of[verb].format(what)}, where {usual:.0%} are usual."]
 
