@@ -120,10 +120,9 @@ def print_kept(runs: dict[str, list[Path]]) -> None:
     for arm, folders in runs.items():
         for before, today in zip(folders, folders[1:]):
             found = drift.drift(today, before)
-            chosen = [run_files.read_json(folder / "decay.json")["embedding"] for folder in (today, before)]
-            kept = found["neighbours_kept"] | {"user vectors": found["user_vectors_kept"] if chosen[0] == chosen[1] else np.nan}
+            kept = found["neighbours_kept"] | {"user vectors": found["user_vectors_kept"]}
             rows += [{"day": today.name, "what": what, "arm": arm, "kept": value} for what, value in kept.items()]
-    kept = pd.DataFrame(rows).pivot(index="day", columns=["what", "arm"], values="kept")
+    kept = pd.DataFrame(rows).pivot(index="day", columns=["what", "arm"], values="kept").astype(float)
     columns = [(what, arm) for what in ("word2vec", "starspace", "user vectors") for arm in ARMS]
     print("| day | " + " | ".join(f"{what}, {arm}" for what, arm in columns) + " |\n|---|" + "---:|" * len(columns))
     mean = kept.mean()

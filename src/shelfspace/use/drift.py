@@ -55,7 +55,7 @@ def drift(today: str | Path, before: str | Path) -> dict:
     dict
         "products" and "customers": how many are in both. "neighbours_kept": for each embedding the mean share of the ten nearest products
         that are the same, among the products in both; "by_chance": that of a random order. "user_vectors_kept": mean cosine of the
-        customers' two vectors. "moved": DataFrame of product_id and cosine, those that moved most first, of the embedding that today chose.
+        customers' two vectors; None where the two days chose different embeddings, whose spaces have nothing to do with each other. "moved": DataFrame of product_id and cosine, those that moved most first, of the embedding that today chose.
     """
     today, before = Path(today), Path(before)
     choice = run_files.needed(today, "decay.json", "it is no finished run")
@@ -72,7 +72,8 @@ def drift(today: str | Path, before: str | Path) -> dict:
     one, other = (embeddings.load(run / "user_embeddings.parquet", key="user_id") for run in (today, before))
     both = np.intersect1d(one.product_ids, other.product_ids)
     found["customers"], found["user_vectors_kept"] = len(both), None
-    if len(both) and one.vectors.shape[1] == other.vectors.shape[1]:
+    chosen = run_files.needed(before, "decay.json", "it is no finished run")["embedding"]
+    if len(both) and chosen == choice["embedding"] and one.vectors.shape[1] == other.vectors.shape[1]:
         new, old = (embeddings.normalise(embeddings.align(each, both)[0]) for each in (one, other))
         found["user_vectors_kept"] = float((new * old).sum(axis=1).mean())
     return found
