@@ -1,6 +1,8 @@
 """Ten days through the DAG, each from the vectors of the day before, and the same days trained apart; then days that are spoiled.
 
     python benchmarks/day_over_day.py [--days 10] [--window 14] [--users 1500] [--products 300] [--out FOLDER]
+    python benchmarks/day_over_day.py --gentle 0.05,0.1,0.2,0.4 --seed 1    # the trainers alone, with steps of several sizes
+    python benchmarks/day_over_day.py --alarms 10 --seed 10                 # the look at the log alone, on good days of ten shops
 
 A simulated shop delivers a file a day. Each day `airflow dags test` runs the DAG on the days so far, with a window that moves along. Prints
 what of the neighbours and the user vectors stays from one day to the next; MRR@20 on each day's test customers, with a paired test over
@@ -26,9 +28,13 @@ import numpy as np
 import pandas as pd
 
 from shelfspace.files import places, run_files
+from shelfspace.logs import engines, events
 from shelfspace.measure import evaluation, intervals, ranking
+from shelfspace.models import baselines
+from shelfspace.sequences import arrays, prepare
 from shelfspace.shop import write
 from shelfspace.use import drift
+from shelfspace.vectors import embeddings, skipgram, starspace
 
 EDGE = 4  # days at either end of the simulated log that are left out: customers come and go within it
 ARMS = {"apart": False, "started": True}  # whether a day starts from the day before
@@ -50,7 +56,13 @@ def main() -> None:
     for name, default in (("days", 10), ("window", 14), ("users", 1500), ("products", 300), ("seed", 0)):
         options.add_argument(f"--{name}", type=int, default=default)
     options.add_argument("--out", type=Path, help="Folder to keep; a temporary one by default.")
+    options.add_argument("--gentle", help="Compare these values of embeddings.GENTLE instead, with commas between.")
+    options.add_argument("--alarms", type=int, help="Count the good days of so many shops that the look at the log stops instead.")
     given = options.parse_args()
+    if given.gentle:
+        return print_gentle(given, [float(value) for value in given.gentle.split(",")])
+    if given.alarms:
+        return print_alarms(given)
     with tempfile.TemporaryDirectory(prefix="shelfspace-") as temporary:
         folder = (given.out or Path(temporary)).absolute()
         delivered = deliveries(folder, given)
@@ -178,6 +190,78 @@ def print_spoiled(arm: Path, delivered: dict, date: str, window: int) -> None:
         task, why = run(arm, date, window) or ("**nothing**", "")
         print(f"| {what} | {task} | {why.replace(str(arm), '')} | {os.readlink(arm / 'runs' / 'current')} |", flush=True)
     file.unlink()
+
+
+def print_gentle(given: argparse.Namespace, values: list[float]) -> None:
+    """Neighbours kept and MRR@20 of the products nearest to the customers, with each of the values and apart: valid customers choose."""
+    tables = []
+    with tempfile.TemporaryDirectory(prefix="shelfspace-") as folder:
+        days = deliveries(Path(folder), given)
+        clicks = events.read(Path(folder) / "shop.parquet").table
+        for until in list(days)[given.window :][: given.days]:
+            since = until - pd.Timedelta(days=given.window)
+            engines.write(prepare.sequences(prepare.window(clicks, str(since), str(until))), Path(folder) / "sequences.parquet")
+            tables.append(arrays.load(Path(folder) / "sequences.parquet"))
+    print("| trainer | GENTLE | neighbours@10 kept | changed | MRR@20, valid | gain | test | gain, 95 % |\n|---|---|" + "---:|" * 6)
+    for name, module in (("word2vec", skipgram), ("StarSpace", starspace)):
+        apart: dict[str, np.ndarray] = {}
+        for value in (None, *values):
+            module.GENTLE = value
+            kept, before, ranks = [], None, {"valid": [], "test": []}
+            for table in tables:
+                corpus, ids = arrays.corpus(table), np.unique(table["product_id"].cast("string").to_numpy(zero_copy_only=False).astype(str))
+                start = before if value is not None else None
+                made = embeddings.turned(module.train(corpus, start=start, seed=given.seed, progress=False), start)
+                if before is not None:
+                    both = np.intersect1d(made.product_ids, before.product_ids)
+                    kept.append(drift.kept(*(embeddings.align(each, both)[0] for each in (made, before))))
+                before = made
+                model = baselines.nearest_to_user(*embeddings.align(made, ids), 0.1, "days")
+                for split, found in ranks.items():
+                    asked = arrays.examples(table, ids, split)
+                    found.append(pd.DataFrame({"user": asked.user_ids, "rank": evaluation.evaluate(model, asked).ranks}))
+            told = {split: pd.concat(found, ignore_index=True) for split, found in ranks.items()}
+            apart = apart or {split: found["rank"].to_numpy() for split, found in told.items()}
+            gain = {
+                split: evaluation.difference(found["rank"].to_numpy(), apart[split], found.user.to_numpy()) for split, found in told.items()
+            }
+            mean = {split: ranking.reciprocal_rank(found["rank"].to_numpy(), 20).mean() for split, found in told.items()}
+            low, high = gain["test"]["ci95"]
+            print(
+                f"| {name} | {value or 'apart'} | {np.mean(kept):.1%} | {1 - np.mean(kept):.1%} | {mean['valid']:.1%} | "
+                f"{100 * gain['valid']['gain']:+.2f} | {mean['test']:.1%} | {100 * low:+.2f} to {100 * high:+.2f} |", flush=True,
+            )  # fmt: skip
+
+
+def print_alarms(given: argparse.Namespace) -> None:
+    """Good days of several shops that the look at the log stops, and spoiled ones that it lets pass; the log's reader may stop them before."""
+    alarms, passed = [], dict.fromkeys(SPOILED, 0)
+    shops = range(given.seed, given.seed + given.alarms)
+    for seed in shops:
+        with tempfile.TemporaryDirectory(prefix="shelfspace-") as folder:
+            days = deliveries(Path(folder), argparse.Namespace(**vars(given) | {"seed": seed}))
+            for until in list(days)[given.window :][: given.days]:
+                if why := refused(Path(folder), [rows for day, rows in days.items() if day < until], until):
+                    alarms.append(f"- shop {seed}: {why}")
+            *before, last = list(days.values())[:-1]
+            for what, spoil in SPOILED.items():
+                passed[what] += not refused(Path(folder), [*before, spoil(last.copy())], list(days)[-1])
+    print(f"{len(alarms)} of {len(shops) * given.days} good days of {len(shops)} shops were stopped.", *alarms, sep="\n")
+    print("".join(f"- {what}: {n} of {len(shops)} passed\n" for what, n in passed.items()))
+
+
+def refused(folder: Path, days: list[pd.DataFrame], until: pd.Timestamp) -> str:
+    """What is said against a log of these days."""
+    for n, rows in enumerate(days):
+        rows.to_csv(folder / f"{n:03}.csv", index=False)
+    try:
+        drift.check_log(events.read(folder / "*.csv").table, until.to_pydatetime())
+    except ValueError as error:
+        return str(error)
+    finally:
+        for file in folder.glob("*.csv"):
+            file.unlink()
+    return ""
 
 
 def swapped(rows: pd.DataFrame) -> pd.DataFrame:
