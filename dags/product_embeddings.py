@@ -1,17 +1,19 @@
 """The article's pipeline as an Airflow DAG: every day, embeddings, recommendations and a report of the days before.
 
-    prepare → train: word2vec ∥ starspace → compare → validate
-            → user embeddings: decay ∥ histories → weights → sums → averages → check → export
-            → recommender → evaluate → judge → report → publish
+    log → prepare → train: word2vec ∥ starspace → compare → validate
+        → user embeddings: decay ∥ histories → weights → sums → averages → check → export
+        → recommend: dense ∥ tied → rank → evaluate → judge → report → publish
 
 Each task is a notebook that papermill runs, or a part of one; the four of the user embeddings between `decay` and `export`
 are relational and each writes one table. All go through `shelfspace.run.pipeline`, as `shelfspace report` does: a task that ends
 leaves whole files and a record, one that is killed leaves neither, so it can be tried again at any time, and what is up to date
 is not made twice. Airflow's own operator for papermill writes its notebook in place and keeps no record, so it is not used.
 
-Day over day: training starts from the vectors of the newest day before (`from_day_before`), and `check` stops a day whose input is unlike
-those of the days before, or whose embeddings are worse beyond chance, before anything leaves it; `judge` one whose recommendations are.
-`publish` turns the link ``current`` to the day that passed, so that until then yesterday's stays in use (`shelfspace.use.drift`).
+Day over day: training starts from the vectors of the newest day before (`from_day_before`). `log` stops a day before anything is made of
+it, where the log cannot be read or its new days are unlike those before; `check` one whose input is unlike that of the runs before, or
+whose embeddings are worse beyond chance, before anything leaves it; `judge` one whose recommendations are. `publish` turns the link
+``current`` to the day that passed, so that until then yesterday's stays in use (`shelfspace.use.drift`). Whoever has looked at a stopped
+day and finds it good marks the task as a success, and the run goes on.
 
 The window: a run learns from the `window_days` days that end with its data interval, and writes to a folder of that day.
 
@@ -24,6 +26,8 @@ environment of the tasks, say which of them are allowed (`shelfspace.run.trigger
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -87,7 +91,7 @@ def asked() -> dict:
 @task
 def notebook(only: str) -> str:
     """Run a notebook, or a part of it, unless it is up to date."""
-    return str(pipeline.run(**asked(), only=only))
+    return str(pipeline.run(**asked(), only=only, jobs=1))  # its parts are tasks of their own
 
 
 @task
@@ -101,14 +105,36 @@ def table(step: str) -> None:
             relational.materialise(engines.connect(values["engine"], values["engine_url"]), out, step)
 
 
-@task
-def pass_or_stop() -> None:
-    """Stop a day that is unlike the days before, or worse, for good: to try again would change nothing."""
-    out = asked()["out"]
+@contextmanager
+def stopped_for_good() -> Iterator[None]:
+    """Fail without another try what is refused: to try again would change nothing."""
     try:
-        drift.check(out, drift.earlier(out))
+        yield
     except ValueError as error:
         raise AirflowFailException(str(error)) from None
+
+
+@task
+def look_at_log() -> None:
+    """Stop a day whose log cannot be read, or is unlike the days before; the simulated shop, and a run without a date, pass."""
+    from shelfspace.logs import events
+
+    context = get_current_context()
+    given, end = asked(), context.get("data_interval_end")
+    if given["data"] == "shop" or end is None:
+        return
+    names = dict(pair.split("=", 1) for pair in given["columns"].split(",") if pair)
+    with stopped_for_good():
+        log = events.read(given["data"], names, time_format=context["params"]["time_format"])
+        drift.check_log(log.table, end.astimezone(UTC), drift.earlier(given["out"]))
+
+
+@task
+def pass_or_stop() -> None:
+    """Stop a day that is unlike the days before, or worse."""
+    out = asked()["out"]
+    with stopped_for_good():
+        drift.check(out, drift.earlier(out))
 
 
 @task
@@ -140,11 +166,15 @@ def product_embeddings():
         steps = [table.override(task_id=step)(step) for step in ("histories", "weights", "sums", "averages")]
         [steps[0], run("decay", "04:decay")] >> steps[1] >> steps[2] >> steps[3]
 
+    @task_group
+    def recommend():
+        [run("dense", "05:dense"), run("tied", "05:tied")] >> run("rank", "05")
+
     def look(name: str):
         return pass_or_stop.override(task_id=name)()
 
-    chain = [run("prepare", "01"), train(), run("validate", "03"), user_embeddings(), look("check"), run("export", "04")]
-    chain += [run("recommender", "05"), run("evaluate", "06"), look("judge")]
+    chain = [look_at_log.override(task_id="log")(), run("prepare", "01"), train(), run("validate", "03"), user_embeddings()]
+    chain += [look("check"), run("export", "04"), recommend(), run("evaluate", "06"), look("judge")]
     chain += [run(name.partition("_")[2], name[:2]) for name in sorted(p.stem for p in Path(places.NOTEBOOKS).glob("0[7-9]_*.py"))]
     report = run("report", "report")
     for earlier, later in zip([*chain, report], [*chain[1:], report, publish()]):

@@ -8,16 +8,19 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
-from conftest import AIRFLOW, SMALL
+from conftest import AIRFLOW, SMALL, airflow
 
 from shelfspace.files import places, run_files, stages
 from shelfspace.run import pipeline
+from shelfspace.shop import write
 
 pytestmark = pytest.mark.skipif(not AIRFLOW, reason="Airflow is not installed (make extras), so its DAG is not tested.")
 
 SHAPE = {
-    "prepare": [],
+    "log": [],
+    "prepare": ["log"],
     "train.word2vec": ["prepare"],
     "train.starspace": ["prepare"],
     "train.compare": ["train.starspace", "train.word2vec"],
@@ -29,8 +32,10 @@ SHAPE = {
     "user_embeddings.averages": ["user_embeddings.sums"],
     "check": ["user_embeddings.averages"],
     "export": ["check"],
-    "recommender": ["export"],
-    "evaluate": ["recommender"],
+    "recommend.dense": ["export"],
+    "recommend.tied": ["export"],
+    "recommend.rank": ["recommend.dense", "recommend.tied"],
+    "evaluate": ["recommend.rank"],
     "judge": ["evaluate"],
 }
 LOOK = """
@@ -109,3 +114,19 @@ def test_what_the_tasks_made_the_report_command_finds_up_to_date(second_run):
     command = run_files.read_json(second_run.folder / "params.json")["command"]
     pipeline.run(out=second_run.folder, given=given, command=command, say=said.append)
     assert "".join(said).count("reused") == len(stages.stages()) + 1
+
+
+def test_a_spoiled_day_is_stopped_before_anything_is_made_of_it(second_run, tmp_path, monkeypatch):
+    write.simulate(tmp_path / "log.parquet", 2000, 150, 36, 0)
+    log = pd.read_parquet(tmp_path / "log.parquet")
+    log = log[log.timestamp < "2024-04-02"]
+    last = log.timestamp >= "2024-04-01"
+    pd.concat([log[~last], log[last].sample(frac=0.5, random_state=0)]).to_parquet(tmp_path / "log.parquet")
+    monkeypatch.setenv("SHELFSPACE_DATA", str(tmp_path))
+    runs, said = second_run.folder.parent, tmp_path / "said"
+    asked = json.dumps({"data": str(tmp_path / "log.parquet"), "out": str(runs)})
+    assert airflow(runs / "airflow", said, "dags", "test", "product_embeddings", "2024-04-02", "--conf", asked).wait(timeout=300)
+    assert re.search(
+        r"AirflowFailException: What the log holds is unlike the days before\. 2024-04-01: It has \d+ events, where", said.read_text()
+    )
+    assert (runs / "current").readlink().name == "2024-04-01" and not (runs / "2024-04-02").exists()

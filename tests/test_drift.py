@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from datetime import datetime
 
+import ibis
 import numpy as np
 import pandas as pd
 import pytest
 
+from shelfspace.logs import events
+from shelfspace.shop import write
 from shelfspace.use import drift
 from shelfspace.vectors.embeddings import Embeddings
 
@@ -103,3 +108,74 @@ def test_the_link_is_turned_to_the_newer_day(days):
     (today.parent / "current").mkdir()
     with pytest.raises(ValueError, match="current is no link"):
         drift.publish(today)
+
+
+DAY, NEXT = pd.Timestamp("2024-03-25"), pd.Timestamp("2024-03-26")
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """Three whole weeks of a shop's events, of which the last day is `DAY`."""
+    path = tmp_path_factory.mktemp("log") / "log.parquet"
+    write.simulate(path, 2000, 150, 30, 0)
+    return events.read(path).table.filter(lambda t: t.timestamp < NEXT).to_pandas()
+
+
+def stopped(before, day, until=NEXT, runs=()) -> str:
+    """What is said against a day after those before."""
+    try:
+        drift.check_log(ibis.memtable(pd.concat([before, day])), until.to_pydatetime(), runs)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def test_deliveries_by_hand():
+    rows = [
+        ("2024-03-01 23:00", "Ada", "lamp", "view"),
+        ("2024-03-02 00:00", "Ada", "lamp", "view"),
+        ("2024-03-02 08:00", "Bob", "lamp", "view"),
+        ("2024-03-03 08:00", "Ada", "lamp", "view"),
+        ("2024-03-03 08:00", "Ada", "lamp", "view"),
+        ("2024-03-03 23:59", "Cyd", "sofa", "purchase"),
+    ]
+    table = pd.DataFrame(rows, columns=["timestamp", "user_id", "product_id", "event"]).assign(price=[1.0, 1, 1, 1.2, 1.2, 4])
+    table["timestamp"] = pd.to_datetime(table.timestamp)
+    days = drift.deliveries(ibis.memtable(table), datetime(2024, 3, 4))
+    assert list(days.index) == [0, 1]  # the first day of the log may be a part of one
+    assert days.events.tolist() == [3, 2] and days["purchase events"].tolist() == [1, 0]
+    assert days.customers.tolist() == [2, 2] and days.products.tolist() == [2, 1]
+    assert days.once.tolist() == pytest.approx([2 / 3, 1]) and days["with products"].tolist() == [1, 1]
+    assert days["near prices"].tolist() == [1, 1]
+    assert days["known customers"].tolist() == pytest.approx([2 / 3, 1 / 2]) and days["known products"].tolist() == pytest.approx(
+        [2 / 3, 1]
+    )
+
+
+def test_good_days_pass(log):
+    for back in range(4):
+        until = NEXT - pd.Timedelta(days=back)
+        assert not stopped(log[log.timestamp < until], log[:0], until)
+    assert not stopped(log[log.timestamp < "2024-03-06"], log[:0], pd.Timestamp("2024-03-06"))  # too few days to tell
+
+
+@pytest.mark.parametrize("spoil, why", [
+    (lambda day: day.sample(frac=0.5, random_state=0), "It has 616 events, where 1,083 are usual"),
+    (lambda day: day[:0], "It has 0 events"),
+    (lambda day: pd.concat([day, day[: len(day) // 3]]), r"Only 75% of its events repeat no other to the letter"),
+    (lambda day: day.assign(user_id=day.product_id, product_id=day.user_id), "have customers met before.*Only 0% of its events have products met before"),
+    (lambda day: day.assign(event=day.event.replace("view", "purchase")), r"It has \d+ purchase events.*It has 0 view events"),
+    (lambda day: day[day.event != "purchase"], "days before. 2024-03-25: It has 0 purchase events, where .. are usual.$"),
+    (lambda day: day.assign(category=day.brand, brand=None), "Only 0% of its events have brands.*have categories met before"),
+    (lambda day: day.assign(price=100 * day.price), "days before. 2024-03-25: Only 0% of its events have prices near those before, where 100% are usual.$"),
+])  # fmt: skip
+def test_a_spoiled_delivery_is_stopped_for_what_it_is(log, spoil, why):
+    last = log.timestamp >= DAY
+    assert re.search(why, stopped(log[~last], spoil(log[last])))
+
+
+def test_all_days_since_the_last_run_are_looked_at(log):
+    early = log[log.timestamp < DAY]
+    spoiled = early[(early.timestamp < DAY - pd.Timedelta(days=1)) | (early.index % 3 == 0)]
+    assert not stopped(spoiled, log[log.timestamp >= DAY], runs=["2024-03-25"])
+    assert "2024-03-24: It has" in stopped(spoiled, log[log.timestamp >= DAY], runs=["2024-03-24", "2024-03-23"])

@@ -1,15 +1,18 @@
 """Day over day: what became of the vectors of the day before, and whether today's run may take the place of yesterday's.
 
-A day is stopped where its input is unlike that of the days before, or where it is worse than the day before beyond chance. Each
-question is asked at 95 %, so that of many good days a few are stopped, too: a person looks, and yesterday's run stays in use.
+A day is stopped where what was delivered for it is unlike the days before (`check_log`), where its run's input is unlike that of the runs
+before, or where it is worse than the day before beyond chance (`check`). Each comparison of two days is made at 95 %, so that of many good
+days a few are stopped, too: a person looks, and yesterday's run stays in use.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import ibis
 import numpy as np
 import pandas as pd
 
@@ -21,6 +24,9 @@ MOST = 1.5  # times as many rows, events, users or products as in the middle of 
 SHARE = 0.15  # by so much may a share (of returns, dropped rows, kinds of events, coverage) differ from its middle
 KNOWN = 0.5  # of today's visits' products, the day before knew so many at least, counted by how often they were met
 DAYS = 7  # days before that are looked at
+SPAN = 28  # days of a log that are looked at: a day is compared with the same days of the weeks before
+SURE = 3  # standard deviations that are put down to chance, where each event is taken to come by itself
+MET = {"user_id": "customers", "product_id": "products", "category": "categories", "brand": "brands"}  # columns whose values come again
 
 
 def earlier(folder: str | Path, days: int = DAYS) -> list[Path]:
@@ -49,7 +55,7 @@ def drift(today: str | Path, before: str | Path) -> dict:
     dict
         "products" and "customers": how many are in both. "neighbours_kept": for each embedding the mean share of the ten nearest products
         that are the same, among the products in both; "by_chance": that of a random order. "user_vectors_kept": mean cosine of the
-        customers' two vectors. "moved": DataFrame of product_id and cosine, those that moved most first, of the embedding that today chose.
+        customers' two vectors; None where the two days chose different embeddings, whose spaces have nothing to do with each other. "moved": DataFrame of product_id and cosine, those that moved most first, of the embedding that today chose.
     """
     today, before = Path(today), Path(before)
     choice = run_files.needed(today, "decay.json", "it is no finished run")
@@ -66,7 +72,8 @@ def drift(today: str | Path, before: str | Path) -> dict:
     one, other = (embeddings.load(run / "user_embeddings.parquet", key="user_id") for run in (today, before))
     both = np.intersect1d(one.product_ids, other.product_ids)
     found["customers"], found["user_vectors_kept"] = len(both), None
-    if len(both) and one.vectors.shape[1] == other.vectors.shape[1]:
+    chosen = run_files.needed(before, "decay.json", "it is no finished run")["embedding"]
+    if len(both) and chosen == choice["embedding"] and one.vectors.shape[1] == other.vectors.shape[1]:
         new, old = (embeddings.normalise(embeddings.align(each, both)[0]) for each in (one, other))
         found["user_vectors_kept"] = float((new * old).sum(axis=1).mean())
     return found
@@ -83,6 +90,118 @@ def kept(new: np.ndarray, old: np.ndarray, block: int = 1000) -> float:
         near = [embeddings.nearest(each, each[rows], k, rows)[0] for each in (new, old)]
         same += (near[0][:, :, None] == near[1][:, None, :]).any(axis=2).sum()
     return float(same / (n * k))
+
+
+def deliveries(events: ibis.Table, until: datetime) -> pd.DataFrame:
+    """What a log holds of each of the last `SPAN` days.
+
+    Parameters
+    ----------
+    events : ibis.Table
+        The canonical events (`shelfspace.logs.events`).
+    until : datetime
+        End of the newest day; in UTC where it names no zone.
+
+    Returns
+    -------
+    DataFrame
+        A row for each whole day back to the first of the log, the newest first; its index counts days back from `until`. Counts, by
+        what they count: "events", "customers", "products", and "view events" and so on. Shares of events, NaN where there is none:
+        "once", of those that repeat no other to the letter; for each of the columns of `MET` "with …", of those that have a value, and
+        "known …", of these the ones whose value was met on an earlier day; "near prices", of those whose product was met before, the
+        ones whose price is neither `MOST` times as high as on the last such day nor as low.
+    """
+    end = until.replace(tzinfo=until.tzinfo or UTC).timestamp()
+    t = events.mutate(back=((end - 1 - events.timestamp.epoch_seconds()) / 86_400).floor().cast("int64"))
+    t = t.filter((t.back >= 0) & (t.back < SPAN))
+    kinds = t.group_by("back", "event").agg(n=t.count()).to_pandas().pivot(index="back", columns="event", values="n").fillna(0)
+    found = [kinds.sum(axis=1).rename("events"), kinds.add_suffix(" events")]
+    filled = {f"with {MET[c]}": t[c].notnull().mean() for c in MET if c in t.columns}
+    found.append(t.group_by("back").agg(customers=t.user_id.nunique(), products=t.product_id.nunique(), **filled).to_pandas())
+    same = [c for c in ("user_id", "timestamp", "event", "product_id", "query", "session_id") if c in t.columns]
+    once = t.group_by("back", *same).agg(n=t.count())
+    found.append(once.group_by("back").agg(once=once.count() / once.n.sum()).to_pandas())
+    for column in (c for c in MET if c in t.columns):
+        days = t.filter(t[column].notnull()).group_by(column, "back").agg(n=lambda d: d.count())
+        days = days.mutate(first=days.back.max().over(group_by=column))
+        known = (days.n * (days.back < days["first"]).cast("int64")).sum() / days.n.sum()
+        found.append(days.group_by("back").agg(**{f"known {MET[column]}": known}).to_pandas())
+    if "price" in t.columns:
+        days = t.filter(t.product_id.notnull()).group_by("product_id", "back").agg(n=lambda d: d.count(), price=lambda d: d.price.median())
+        days = days.mutate(was=days.price.lag().over(group_by="product_id", order_by=ibis.desc("back")))
+        near = (days.price < MOST * days.was) & (days.price * MOST > days.was)
+        days = days.filter(days.was.notnull()).mutate(near=near.fill_null(False).cast("int64"))
+        found.append(days.group_by("back").agg(**{"near prices": (days.n * days.near).sum() / days.n.sum()}).to_pandas())
+    table = pd.concat([each if each.index.name == "back" else each.set_index("back") for each in found], axis=1)
+    whole = range(0, max(1, int(table.index.max()))) if len(table) else range(1)  # the first day of a log, or of the span, may be a part
+    table = table.reindex(whole)
+    counts = [name for name in table if name in ("customers", "products") or name.endswith("events")]
+    return table.fillna(dict.fromkeys(counts, 0))
+
+
+def unlike_before(days: pd.DataFrame, newest: int = 1) -> dict[int, list[str]]:
+    """In what the newest days of a log are unlike those before; sentences by how many days back, none for days that are like them.
+
+    A day is compared with the median of the same days of the weeks before, or of all days where there are not two such. Counts differ
+    where they are more than `MOST` times as many or as few, and shares where they fell by more than `SHARE`, in either case beyond
+    chance. Nothing is unlike where fewer than three days came before.
+
+    Parameters
+    ----------
+    days : DataFrame
+        From `deliveries`.
+    newest : int
+        So many days are new.
+    """
+    found: dict[int, list[str]] = {}
+    before = days.iloc[newest:]
+    if len(before) < 3:
+        return found
+    for back, day in days.iloc[:newest].iterrows():
+        weeks = before[before.index % 7 == back % 7]
+        usual = (weeks if len(weeks) > 1 else before).median()
+        said = [sentence for name in days for sentence in _odd(name, day[name], usual[name], day.events)]
+        if said:
+            found[back] = said
+    return found
+
+
+def _odd(name: str, now: float, usual: float, events: float) -> list[str]:
+    """A sentence, where a figure of a day is unlike what is usual."""
+    if name in ("customers", "products") or name.endswith("events"):
+        least, most = usual / MOST, usual * MOST
+        odd = not least - SURE * np.sqrt(least) <= now <= most + SURE * np.sqrt(most)
+        return [f"It has {now:,.0f} {name}, where {usual:,.0f} are usual."] if odd else []
+    now = 0.0 if np.isnan(now) else now
+    if not events or not usual - now > SHARE + SURE * np.sqrt(usual * (1 - usual) / events):
+        return []
+    of = {"once": "repeat no other to the letter", "with": "have {}", "known": "have {} met before", "near": "have {} near those before"}
+    verb, _, what = name.partition(" ")
+    return [f"Only {now:.0%} of its events {of[verb].format(what)}, where {usual:.0%} are usual."]
+
+
+def check_log(events: ibis.Table, until: datetime, before: Sequence[str | Path] = ()) -> None:
+    """Let what a log holds of its newest days pass, or stop it, before anything is made of it.
+
+    Parameters
+    ----------
+    events : ibis.Table
+        The canonical events, of more days than the window that is trained on where they are to be had.
+    until : datetime
+        End of the newest day; in UTC where it names no zone.
+    before : sequence of path
+        Runs of the days before, the newest first (`earlier`): the days since then are new, at most `DAYS`. Without one, the last day is.
+
+    Raises
+    ------
+    ValueError
+        With all that speaks against it.
+    """
+    gap = (until.date() - datetime.fromisoformat(Path(before[0]).name).date()).days if before else 1
+    found = unlike_before(deliveries(events, until), min(DAYS, max(1, gap)))
+    if found:
+        said = (f"{until - timedelta(days=back + 1):%Y-%m-%d}: {' '.join(sentences)}" for back, sentences in found.items())
+        raise ValueError(f"What the log holds is unlike the days before. {' '.join(said)}")
 
 
 def unlike(today: str | Path, before: Sequence[str | Path]) -> list[str]:
