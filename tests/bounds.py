@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 from dataclasses import replace
 
+import lightgbm
 import numba
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from numba.core.dispatcher import Dispatcher
 
 import shelfspace
 from shelfspace.measure import evaluation
-from shelfspace.models import baselines, retrieval, session_knn, transitions
+from shelfspace.models import baselines, factors, retrieval, session_knn, transitions, trees
 from shelfspace.models.transitions import Links, companions, scales
 from shelfspace.models.users import history_weights
 from shelfspace.sequences.arrays import Corpus, Examples
@@ -51,7 +52,6 @@ def call(products: int, visits: int, users: int) -> None:
     corpus, examples = log(products, visits, users)
     ids, n = np.array([f"p{p:05d}" for p in range(products)]), len(corpus.product_ids)
     links, everything = Links.count(corpus, ids), np.ones(products, bool)
-    links.after(examples)
     positions, offsets = examples.flat()
     weights = np.exp(-0.7 * (365 - examples.times[positions])).astype(np.float32)  # 0 for the older half of a year
     assert visits < 20 or not weights.all()
@@ -61,10 +61,12 @@ def call(products: int, visits: int, users: int) -> None:
     pairs = baselines.cooccurrence(corpus, ids)
     models = [
         baselines.item_to_item(pairs, 0.7), baselines.markov(corpus, ids, 3), session_knn.session_knn(corpus, ids, 3, 5),
-        session_knn.session_knn(corpus, ids, 500, 5000, decay=0.7, decay_time="days"),
+        session_knn.session_knn(corpus, ids, 500, 5000, decay=0.7, decay_time="days"), factors.Ease(corpus, ids, 500)(30.0, 0.7),
     ]  # fmt: skip
     for model in models:
         evaluation.evaluate(model, examples, block=7, threads=1)
+    links.after(examples)
+    retrieval.candidates(dict(enumerate(models)), examples, top=20, targets=True)
     held = transitions.holds(corpus.places(ids), corpus.offsets, products)
     holders = held.T.tocsr()
     history = history_weights(examples, products, 0.0)
@@ -100,6 +102,13 @@ def call_the_ceiling(products: int, users: int) -> None:
     ceiling._taste(truth["products"], truth["users"])(np.arange(users))
 
 
+def call_the_trees(rows: int, leaves: int) -> None:
+    """The kernel that asks LightGBM's trees."""
+    table = np.random.default_rng(0).normal(size=(rows, 3)).astype(np.float32)
+    settings = {"num_leaves": leaves, "min_data_in_leaf": 1, "verbose": -1}
+    trees.predictor(lightgbm.train(settings, lightgbm.Dataset(table, table.prod(axis=1)), 5))(table)
+
+
 @numba.njit
 def past_the_end(values):
     return values[len(values)]
@@ -114,6 +123,8 @@ if __name__ == "__main__":
         raise SystemExit("Bounds checks are off; set NUMBA_BOUNDSCHECK=1.")
     for shape in ((3, 2, 4), (3, 60, 12), (40, 50, 20), (700, 50, 20), (3000, 2, 30)):
         call(*shape)
+    for shape in ((100, 2), (300, 32)):
+        call_the_trees(*shape)
     for shape in ((60, 2), (800, 20)):
         call_the_ceiling(*shape)
     called = {name: bool(kernel.signatures) for name, kernel in kernels().items()}

@@ -289,6 +289,18 @@ def test_ease_is_the_regression_of_each_product_on_all_others_without_the_users_
     assert set(np.flatnonzero((few > -100).any(axis=0))) == set(popular)
 
 
+def test_a_saved_regression_is_not_fitted_again_whatever_is_tried_between(tmp_path, monkeypatch):
+    corpus, ids = Corpus(np.array(["a", "b"]), np.array([0, 1, 1], np.int32), np.array([0, 2, 3])), np.array(["a", "b"])
+    first = factors.Ease(corpus, ids)
+    table = first.table(5.0)
+    np.testing.assert_allclose(table, np.linalg.inv([[6, 1], [1, 7]]), rtol=1e-6)
+    first.save(tmp_path / "ease.npz")
+    again = factors.Ease(corpus, ids, saved=tmp_path / "ease.npz")
+    assert not np.allclose(again.table(7.0), table)
+    monkeypatch.setattr(np.linalg, "inv", None)
+    np.testing.assert_array_equal(again.table(5.0), table)
+
+
 def test_matrix_factorisation_tells_two_tastes_apart():
     pytest.importorskip("implicit", reason="the extra mf is not installed")
     corpus = two_tastes()

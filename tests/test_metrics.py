@@ -208,12 +208,20 @@ def test_top_k_breaks_ties_by_product_number():
 
 def test_top_k_equals_a_stable_sort():
     rng = np.random.default_rng(8)
-    for n_products in (3, 19, 511, 512, 513, 1500):  # around the number of lanes, and few
+    for n_products, k in (
+        (3, 20),
+        (19, 20),
+        (255, 20),
+        (256, 20),
+        (257, 20),
+        (1500, 20),
+        (1500, 300),
+    ):  # around the number of lanes, and few
         for spread in (2, 1000):  # many ties and few
             scores = rng.integers(spread, size=(40, n_products)).astype(np.float32)
             scores[rng.random(scores.shape) < 0.1] = -np.inf
-            index, value = ranking.top_k(scores, 20)
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :20]
+            index, value = ranking.top_k(scores, k)
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
             assert np.array_equal(index, order)
             assert np.array_equal(value, np.take_along_axis(scores, order, axis=1))
 
@@ -221,7 +229,7 @@ def test_top_k_equals_a_stable_sort():
 def test_a_nan_anywhere_is_refused_by_every_reader():
     rng = np.random.default_rng(9)
     data = examples([[0]] * 4, [1, 2, 3, 1])
-    for place in (0, 1, 511, 512, 1299):
+    for place in (0, 1, 255, 256, 1279, 1280, 1299):
         scores = rng.random((4, 1300), dtype=np.float32)
         scores[2, place] = np.nan
         for read in (lambda: evaluation.evaluate(lambda part: scores, data), lambda: ranking.top_k(scores, 3)):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import lightgbm as lgb
 import numpy as np
 import pandas as pd
 import pytest
 
 from shelfspace.files import run_files
 from shelfspace.measure import evaluation, ranking
-from shelfspace.models import baselines, factors, ranked, retrieval, tied, tied_training
+from shelfspace.models import baselines, factors, ranked, retrieval, tied, tied_training, trees
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.vectors import embeddings
 
@@ -107,6 +108,26 @@ def test_candidates_are_the_first_of_each_source_and_what_was_seen():
         assert dict(zip(mine, place)) == {p: (p if p < 3 else 3) for p in mine}
 
 
+@pytest.mark.parametrize("targets", [False, True])
+@pytest.mark.parametrize("n_products, top", [(30, 7), (5, 7), (700, 40)])
+def test_candidates_equal_their_definition(n_products, top, targets):
+    """Products are few enough to be named by all, or many, and tie in places."""
+    examples, _ = shop(100, n_products)
+    rng = np.random.default_rng(3)
+    scores = {name: rng.integers(levels, size=(100, n_products)).astype(np.float32) for name, levels in (("a", 3), ("b", 50), ("c", 9999))}
+    sources = {name: lambda part, each=each: each for name, each in scores.items()}
+    product, offsets, said, rest = retrieval.candidates(sources, examples, top, targets)
+    np.testing.assert_array_equal(rest, scores["a"])
+    order = [np.argsort(-each, axis=1, kind="stable")[:, :top].tolist() for each in scores.values()]
+    for row in range(100):
+        named = {*examples.items[examples.start[row] : examples.end[row]], *([examples.target[row]] if targets else [])}
+        named = sorted(named.union(*(each[row] for each in order)))
+        assert product[offsets[row] : offsets[row + 1]].tolist() == named
+        for j, each in enumerate(scores.values()):
+            place = [order[j][row].index(p) if p in order[j][row] else top for p in named]
+            np.testing.assert_array_equal(said[offsets[row] : offsets[row + 1], [j, 3 + j]], np.stack([each[row, named], place], axis=1))
+
+
 def test_of_a_very_long_history_the_newest_products_are_candidates():
     n = 3_000
     items = np.arange(n, dtype=np.int32)
@@ -178,6 +199,29 @@ def test_what_the_trees_hold_equal_stands_in_the_order_of_the_first_source():
             assert (np.diff(scores[row, among]) < 0).all()
             alike += len(among) > 1
     assert alike >= 20
+
+
+@pytest.mark.parametrize("leaves", [2, 15, 32, 33])
+def test_the_trees_are_asked_as_their_library_asks_them(leaves):
+    """To the bit: values at the thresholds, missing ones where training met them and where it did not, more leaves than bits, and none."""
+    rng = np.random.default_rng(leaves)
+    table = rng.integers(-40, 40, size=(3000, 4)).astype(np.float32) / 7
+    table[:, 3] = np.where(rng.random(3000) < 0.3, np.nan, table[:, 3])
+    label = np.nan_to_num(table[:, 3], nan=2) * table[:, 0] + np.sin(table[:, 1]) + table[:, 2]
+    settings = {"num_leaves": leaves, "min_data_in_leaf": 2, "verbose": -1, "seed": 0}
+    asked = np.where(rng.random((500, 4)) < 0.2, np.nan, rng.integers(-45, 45, size=(500, 4)) / 7).astype(np.float32)
+    for of in (label, np.ones(3000)):
+        booster = lgb.train(settings, lgb.Dataset(table, of), 20)
+        np.testing.assert_array_equal(trees.predictor(booster)(asked), booster.predict(asked))
+        booster.best_iteration = 7
+        np.testing.assert_array_equal(trees.predictor(booster)(asked), booster.predict(asked))
+    assert (trees.nodes(lgb.train(settings, lgb.Dataset(table, label), 20)) is None) == (leaves > trees.LEAVES)
+
+
+def test_the_scores_of_a_block_are_those_of_its_parts(trained):
+    model, test = trained
+    apart = [ranked.recommend(model)(test[i : i + 50]) for i in range(0, 400, 50)]
+    np.testing.assert_array_equal(ranked.recommend(model)(test), np.concatenate(apart))
 
 
 def test_it_is_the_same_from_its_file(trained, tmp_path):

@@ -45,13 +45,16 @@ class Ease:
         self.kept = np.sort(np.argsort(-self.counts, kind="stable")[:most])
         self._seen = transitions.holds(corpus.places(product_ids), corpus.offsets, len(product_ids))[:, self.kept]
         self._fitted: tuple[float, np.ndarray] | None = None
+        self._saved: tuple[float, np.ndarray] | None = None
         if saved is not None:
             with np.load(saved) as stored:
-                self._fitted = float(stored["regularisation"]), stored["table"]
+                self._saved = float(stored["regularisation"]), stored["table"]
 
     def table(self, regularisation: float) -> np.ndarray:
-        """P, float32, shape (m, m) for the m products that take part; the last one is kept."""
-        if self._fitted is None or self._fitted[0] != regularisation:
+        """P, float32, shape (m, m) for the m products that take part; the last one is kept, and so is the saved one."""
+        if self._saved is not None and self._saved[0] == regularisation:
+            self._fitted = self._saved
+        elif self._fitted is None or self._fitted[0] != regularisation:
             gram = (self._seen.T @ self._seen).toarray().astype(np.float64)
             with threadpool_limits(1, "blas"):  # the same bytes for any number of cores
                 self._fitted = regularisation, np.linalg.inv(gram + regularisation * np.eye(len(self.kept))).astype(np.float32)
