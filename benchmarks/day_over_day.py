@@ -2,6 +2,7 @@
 
     python benchmarks/day_over_day.py [--days 10] [--window 14] [--users 1500] [--products 300] [--out FOLDER]
     python benchmarks/day_over_day.py --gentle 0.05,0.1,0.2,0.4 --seed 1    # the trainers alone, with steps of several sizes
+    python benchmarks/day_over_day.py --gentle 0.1,0.2 --new 0.1 --days 4   # and with products that appear
     python benchmarks/day_over_day.py --alarms 10 --seed 10                 # the look at the log alone, on good days of ten shops
 
 A simulated shop delivers a file a day. Each day `airflow dags test` runs the DAG on the days so far, with a window that moves along, and
@@ -55,6 +56,9 @@ def main() -> None:
     options.add_argument("--both", type=int, default=0, help="Days that the DAG trains apart, too.")
     options.add_argument("--out", type=Path, help="Folder to keep; a temporary one by default.")
     options.add_argument("--gentle", help="Compare these values of the trainers' GENTLE instead, with commas between.")
+    options.add_argument(
+        "--new", type=float, default=0.0, help="With --gentle: a share of the products that appear on the last day but one."
+    )
     options.add_argument("--alarms", type=int, help="Count the good days of so many shops that the look at the log stops instead.")
     given = options.parse_args()
     if given.gentle:
@@ -236,7 +240,10 @@ def print_spoiled(arm: Path, delivered: dict, date: str, window: int) -> None:
 
 
 def print_gentle(given: argparse.Namespace, values: list[float]) -> None:
-    """Neighbours kept and MRR@20 of the products nearest to the customers, with each of the values and apart: valid customers choose."""
+    """Neighbours kept and MRR@20 of the products nearest to the customers, with each of the values and apart: valid customers choose.
+
+    With --new, a share of the products is first trained on in the last two days, whose targets among them are told apart.
+    """
     tables = []
     with tempfile.TemporaryDirectory(prefix="shelfspace-") as folder:
         days = deliveries(Path(folder), given)
@@ -245,35 +252,42 @@ def print_gentle(given: argparse.Namespace, values: list[float]) -> None:
             since = until - pd.Timedelta(days=given.window)
             engines.write(prepare.sequences(prepare.window(clicks, str(since), str(until))), Path(folder) / "sequences.parquet")
             tables.append(arrays.load(Path(folder) / "sequences.parquet"))
-    print("| trainer | GENTLE | neighbours@10 kept | changed | MRR@20, valid | gain | test | gain, 95 % |\n|---|---|" + "---:|" * 6)
-    for name, module in (("word2vec", skipgram), ("StarSpace", starspace)):
-        apart: dict[str, np.ndarray] = {}
+    ids = np.unique(pd.concat(list(days.values())).product_id.dropna().to_numpy().astype(str))
+    new = np.random.default_rng(given.seed).choice(ids, round(given.new * len(ids)), replace=False)
+    groups = ["valid", "test"] if not given.new else ["known product", "new product"]
+    print("| trainer | GENTLE | neighbours@10 kept | " + " | ".join(f"MRR@20, {group} | against apart, points" for group in groups) + " |")
+    print("|---|---|---:|" + "---:|---|" * len(groups))
+    for name, module in TRAINERS.items():
+        apart = None
         for value in (None, *values):
             module.GENTLE = value
-            kept, before, ranks = [], None, {"valid": [], "test": []}
-            for table in tables:
-                corpus, ids = arrays.corpus(table), np.unique(table["product_id"].cast("string").to_numpy(zero_copy_only=False).astype(str))
+            kept, before, asked = [], None, []
+            for n, table in enumerate(tables):
+                late = n >= len(tables) - 2
+                corpus = arrays.corpus(table)
+                corpus = corpus if late or not given.new else arrays.without(corpus, new)
                 start = before if value is not None else None
-                made = embeddings.turned(module.train(corpus, start=start, seed=given.seed, progress=False), start)
+                made = embeddings.turned(module.train(corpus, start=start, progress=False), start)
                 if before is not None:
                     both = np.intersect1d(made.product_ids, before.product_ids)
                     kept.append(drift.kept(*(embeddings.align(each, both)[0] for each in (made, before))))
                 before = made
-                model = baselines.nearest_to_user(*embeddings.align(made, ids), 0.1, "days")
-                for split, found in ranks.items():
-                    asked = arrays.examples(table, ids, split)
-                    found.append(pd.DataFrame({"user": asked.user_ids, "rank": evaluation.evaluate(model, asked).ranks}))
-            told = {split: pd.concat(found, ignore_index=True) for split, found in ranks.items()}
-            apart = apart or {split: found["rank"].to_numpy() for split, found in told.items()}
-            gain = {
-                split: evaluation.difference(found["rank"].to_numpy(), apart[split], found.user.to_numpy()) for split, found in told.items()
-            }
-            mean = {split: ranking.reciprocal_rank(found["rank"].to_numpy(), 20).mean() for split, found in told.items()}
-            low, high = gain["test"]["ci95"]
-            print(
-                f"| {name} | {value or 'apart'} | {np.mean(kept):.1%} | {1 - np.mean(kept):.1%} | {mean['valid']:.1%} | "
-                f"{100 * gain['valid']['gain']:+.2f} | {mean['test']:.1%} | {100 * low:+.2f} to {100 * high:+.2f} |", flush=True,
-            )  # fmt: skip
+                model = baselines.nearest_to_user(*embeddings.align(made, ids), 1.0, "log_days")
+                for split in ("valid", "test", *(["train"] if given.new else [])):  # a start has no targets of train either
+                    of = arrays.examples(table, ids, split)
+                    group = np.where(np.isin(ids[of.target], new), "new product", "known product") if given.new else split
+                    found = pd.DataFrame({"user": of.user_ids, "group": group, "rank": evaluation.evaluate(model, of).ranks})
+                    asked += [found] if late or not given.new else []
+            told = pd.concat(asked, ignore_index=True)
+            apart = told if apart is None else apart
+            cells = []
+            for group in groups:
+                of = told.group == group
+                gain = evaluation.difference(told["rank"][of].to_numpy(), apart["rank"][of].to_numpy(), told.user[of].to_numpy())
+                low, high = (100 * bound for bound in gain["ci95"])
+                mean = ranking.reciprocal_rank(told["rank"][of].to_numpy(), 20).mean()
+                cells.append(f"{mean:.1%} | {100 * gain['gain']:+.2f} ({low:+.2f} to {high:+.2f})" if value else f"{mean:.1%} | ")
+            print(f"| {name} | {value or 'apart'} | {np.mean(kept):.1%} | {' | '.join(cells)} |", flush=True)
 
 
 def print_alarms(given: argparse.Namespace) -> None:
