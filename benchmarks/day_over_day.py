@@ -2,12 +2,14 @@
 
     python benchmarks/day_over_day.py [--days 10] [--window 14] [--users 1500] [--products 300] [--out FOLDER]
     python benchmarks/day_over_day.py --gentle 0.05,0.1,0.2,0.4 --seed 1    # the trainers alone, with steps of several sizes
+    python benchmarks/day_over_day.py --gentle 0.1,0.2 --new 0.1 --days 4   # and with products that appear
     python benchmarks/day_over_day.py --alarms 10 --seed 10                 # the look at the log alone, on good days of ten shops
 
-A simulated shop delivers a file a day. Each day `airflow dags test` runs the DAG on the days so far, with a window that moves along. Prints
-what of the neighbours and the user vectors stays from one day to the next; MRR@20 on each day's test customers, with a paired test over
-customers of all days together; and for each way to spoil the next day's file which task stopped it, why, and what stayed in use. A day
-that is finished in FOLDER is not run again.
+A simulated shop delivers a file a day. Each day `airflow dags test` runs the DAG on the days so far, with a window that moves along, and
+the trainers alone train the same sequences apart; with --both N, the DAG, too, trains the first N days apart. Prints what of the neighbours
+and the user vectors stays from one day to the next; MRR@20 on each day's test customers, with a paired test over customers of all days
+together; and for each way to spoil the next day's file which task stopped it, why, and what stayed in use. A day that is finished in
+FOLDER is not run again.
 """
 
 from __future__ import annotations
@@ -40,11 +42,7 @@ EDGE = 4  # days at either end of the simulated log that are left out: customers
 ARMS = {"apart": False, "started": True}  # whether a day starts from the day before
 AHEAD = r"train\.(word2vec|starspace)|recommend\.(dense|tied)"
 """Tasks that make a part of a notebook ahead, on a machine of their own; left out, as the notebook makes on this one what it does not find."""
-MODELS = {
-    "word2vec_user": "word2vec, nearest to the customer",
-    "starspace_user": "StarSpace, nearest to the customer",
-    "": "what leaves the run",
-}
+TRAINERS = {"word2vec": skipgram, "starspace": starspace}
 BRIEF = {
     "epochs": 2, "hidden": "16", "prefixes": 5, "tied_epochs": 1, "examples": 2000, "rank_examples": 300, "rank_top": 10, "explained": 0,
     "sweep_users": 60, "sg_visits": 5000, "ss_examples": 3000, "feature_epochs": 0, "compare_users": 200,
@@ -55,8 +53,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("days", 10), ("window", 14), ("users", 1500), ("products", 300), ("seed", 0)):
         options.add_argument(f"--{name}", type=int, default=default)
+    options.add_argument("--both", type=int, default=0, help="Days that the DAG trains apart, too.")
     options.add_argument("--out", type=Path, help="Folder to keep; a temporary one by default.")
-    options.add_argument("--gentle", help="Compare these values of embeddings.GENTLE instead, with commas between.")
+    options.add_argument("--gentle", help="Compare these values of the trainers' GENTLE instead, with commas between.")
+    options.add_argument(
+        "--new", type=float, default=0.0, help="With --gentle: a share of the products that appear on the last day but one."
+    )
     options.add_argument("--alarms", type=int, help="Count the good days of so many shops that the look at the log stops instead.")
     given = options.parse_args()
     if given.gentle:
@@ -68,16 +70,23 @@ def main() -> None:
         delivered = deliveries(folder, given)
         dates = [f"{day:%Y-%m-%d}" for day in list(delivered)[given.window :]]  # a run has the name of the day after its last
         stopped: dict[str, dict[str, tuple[str, str]]] = {arm: {} for arm in ARMS}
-        for date in dates[:-1]:
+        for n, date in enumerate(dates[:-1]):
             for arm, start in ARMS.items():
-                if task := day(folder / arm, delivered, date, given.window, start):
+                if (start or n < given.both) and (task := day(folder / arm, delivered, date, given.window, start)):
                     stopped[arm][date] = task
         for arm, found in stopped.items():
-            print(f"{arm}: {len(found)} of {len(dates) - 1} good days were stopped.")
-            print("".join(f"- {date}: {task}: {why}\n" for date, (task, why) in found.items()))
-        runs = {arm: [folder / arm / "runs" / date for date in dates[:-1] if date not in stopped[arm]] for arm in ARMS}
-        print_kept(runs)
-        print_ranks(runs)
+            many = given.days if ARMS[arm] else given.both
+            print(
+                f"{arm}: {len(found)} of {many} good days were stopped.",
+                *(f"{date}: {' '.join(why)}" for date, why in found.items()),
+                sep="\n- ",
+            )
+        runs = [folder / "started" / "runs" / date for date in dates[:-1] if date not in stopped["started"]]
+        made = {"apart": [apart(run) for run in runs], "started": [vectors(run) for run in runs]}
+        print_kept(runs, made)
+        print_mrr(runs, made)
+        if given.both:
+            print_leaving([run for run in runs[: given.both] if run.name not in stopped["apart"]], folder / "apart" / "runs")
         print_spoiled(folder / "started", delivered, dates[-1], given.window)
 
 
@@ -126,57 +135,95 @@ def run(arm: Path, date: str, window: int, start: bool = True) -> tuple[str, str
     return (", ".join(failed), why[-1] if why else f"see {said}") if failed else None
 
 
-def print_kept(runs: dict[str, list[Path]]) -> None:
-    """Neighbours and user vectors that are kept from each day to the next."""
+def vectors(run: Path) -> dict[str, embeddings.Embeddings]:
+    """The product embeddings of a run."""
+    return {name: embeddings.load(run / "product_embeddings" / f"{name}.parquet") for name in TRAINERS}
+
+
+def apart(run: Path) -> dict[str, embeddings.Embeddings]:
+    """What a run would have trained without a start: its sequences, its seed."""
+    corpus = arrays.corpus(arrays.load(run / "sequences.parquet"))
+    return {name: module.train(corpus, progress=False) for name, module in TRAINERS.items()}
+
+
+def print_kept(runs: list[Path], made: dict[str, list[dict]]) -> None:
+    """Neighbours that are kept from each day to the next, of either arm, and the user vectors of the runs."""
     rows = []
-    for arm, folders in runs.items():
-        for before, today in zip(folders, folders[1:]):
-            found = drift.drift(today, before)
-            kept = found["neighbours_kept"] | {"user vectors": found["user_vectors_kept"]}
-            rows += [{"day": today.name, "what": what, "arm": arm, "kept": value} for what, value in kept.items()]
-    kept = pd.DataFrame(rows).pivot(index="day", columns=["what", "arm"], values="kept").astype(float)
-    columns = [(what, arm) for what in ("word2vec", "starspace", "user vectors") for arm in ARMS]
-    print("| day | " + " | ".join(f"{what}, {arm}" for what, arm in columns) + " |\n|---|" + "---:|" * len(columns))
-    mean = kept.mean()
-    for name, row in [*kept.iterrows(), ("all kept", mean), ("all that change", 1 - mean)]:
-        values = [
-            f"{row[c]:.2f}" if c[0] == "user vectors" and name != "all that change" else f"{row[c]:.1%}" if c[0] != "user vectors" else ""
-            for c in columns
-        ]
-        print(f"| {name} | " + " | ".join("–" if value == "nan" else value for value in values) + " |")
-    print(f"\nBy chance, {found['by_chance']:.1%} of the neighbours are kept.\n")
+    for n in range(1, len(runs)):
+        found = drift.drift(runs[n], runs[n - 1])
+        row = {"day": runs[n].name}
+        for name in TRAINERS:
+            for arm in ARMS:
+                new, old = made[arm][n][name], made[arm][n - 1][name]
+                both = np.intersect1d(new.product_ids, old.product_ids)
+                row[f"{name}, {arm}"] = drift.kept(*(embeddings.align(each, both)[0] for each in (new, old)))
+        rows.append(row | {"user vectors, started": found["user_vectors_kept"]})
+    table = pd.DataFrame(rows).set_index("day").astype(float)
+    print("\n| neighbours@10 kept | " + " | ".join(table) + " |\n|---|" + "---:|" * len(table.columns))
+    shown = [*table.iterrows(), ("mean", table.mean()), ("changed", 1 - table.mean())]
+    for name, row in shown:
+        shares = [f"{value:.1%}" for value in row[:-1]]
+        print(
+            f"| {name} | {' | '.join(shares)} | "
+            + ("" if name == "changed" else "–" if np.isnan(row.iloc[-1]) else f"{row.iloc[-1]:.3f}")
+            + " |"
+        )
+    print(f"\nBy chance, {found['by_chance']:.1%} of the neighbours are kept. A user vector is kept by the cosine of the two.\n")
 
 
-def print_ranks(runs: dict[str, list[Path]]) -> None:
-    """MRR@20 of each day and arm, and a paired test over the customers of all days."""
-    both = [date for date in (folder.name for folder in runs["apart"]) if date in {folder.name for folder in runs["started"]}]
-    ranks = {arm: [places_of(folder).assign(day=folder.name) for folder in folders if folder.name in both] for arm, folders in runs.items()}
-    apart, started = (pd.concat(ranks[arm], ignore_index=True) for arm in ("apart", "started"))
-    if not apart[["day", "user_id", "product_id"]].equals(started[["day", "user_id", "product_id"]]):
-        raise RuntimeError("The two arms were not asked the same.")
-    print("| day | customers | " + " | ".join(f"{label}, {arm}" for label in MODELS.values() for arm in ARMS) + " |")
-    print("|---|---:|" + "---:|" * (2 * len(MODELS)))
-    for day in both:
-        means = [ranking.reciprocal_rank(of[name][of.day == day].to_numpy(), 20).mean() for name in MODELS for of in (apart, started)]
-        print(f"| {day} | {(apart.day == day).sum()} | " + " | ".join(f"{mean:.1%}" for mean in means) + " |")
-    owners = apart.user_id.to_numpy()
-    tests = {
-        name: evaluation.difference(started[name].to_numpy(), apart[name].to_numpy(), owners, comparisons=len(MODELS)) for name in MODELS
-    }
-    intervals.correct(list(tests.values()))
-    print("\n| all days | MRR@20, apart | started | gain, in points | 95 % interval | p (Holm) |\n|---|---:|---:|---:|---|---:|")
-    for name, test in tests.items():
-        low, high = test["ci95"]
-        means = (ranking.reciprocal_rank(of[name].to_numpy(), 20).mean() for of in (apart, started))
-        figures = " | ".join(f"{mean:.1%}" for mean in means)
-        print(f"| {MODELS[name]} | {figures} | {100 * test['gain']:+.2f} | {100 * low:+.2f} to {100 * high:+.2f} | {test['p_holm']:.2g} |")
-    print(f"\n{len(apart):,} targets of {len(np.unique(owners)):,} customers; the intervals hold together.\n")
+def print_mrr(runs: list[Path], made: dict[str, list[dict]]) -> None:
+    """MRR@20 of the products nearest to the test customers' embeddings, by the settings of the run, of either arm, with a paired test."""
+    asked = []
+    for n, run in enumerate(runs):
+        table, ids = arrays.load(run / "sequences.parquet"), pd.read_parquet(run / "products.parquet").product_id.to_numpy().astype(str)
+        test, best = arrays.examples(table, ids, "test"), run_files.read_json(run / "decay.json")["best"]
+        ranks = {
+            f"{name}, {arm}": evaluation.evaluate(
+                baselines.nearest_to_user(*embeddings.align(made[arm][n][name], ids), **best[f"{name}_user"]), test
+            ).ranks
+            for name in TRAINERS
+            for arm in ARMS
+        }
+        asked.append(pd.DataFrame({"day": run.name, "user": test.user_ids} | ranks))
+    print_tests(pd.concat(asked, ignore_index=True), list(TRAINERS))
 
 
-def places_of(folder: Path) -> pd.DataFrame:
-    """The place of each test target by each of `MODELS`."""
-    found = pd.read_parquet(folder / "test_ranks.parquet")
-    return found.assign(**{"": found[run_files.read_json(folder / "recommender.json")["model"]]})[["user_id", "product_id", *MODELS]]
+def print_leaving(runs: list[Path], other: Path) -> None:
+    """The same of what left the runs, where the DAG ran both arms, and of the models that look for what is nearest to the customer."""
+    asked = []
+    for run in runs:
+        both = {arm: pd.read_parquet(folder / "test_ranks.parquet") for arm, folder in (("apart", other / run.name), ("started", run))}
+        if not both["apart"][["user_id", "product_id"]].equals(both["started"][["user_id", "product_id"]]):
+            raise RuntimeError("The two arms were not asked the same.")
+        left = {
+            arm: run_files.read_json(folder / "recommender.json")["model"]
+            for arm, folder in (("apart", other / run.name), ("started", run))
+        }
+        ranks = {f"what leaves, {arm}": found[left[arm]] for arm, found in both.items()}
+        ranks |= {f"{name}_user, {arm}": found[f"{name}_user"] for name in TRAINERS for arm, found in both.items()}
+        asked.append(pd.DataFrame({"day": run.name, "user": both["apart"].user_id} | ranks))
+    print_tests(pd.concat(asked, ignore_index=True), ["what leaves", *(f"{name}_user" for name in TRAINERS)])
+
+
+def print_tests(asked: pd.DataFrame, names: list[str]) -> None:
+    """MRR@20 by day and arm, and of all days a paired test over customers."""
+    columns = [f"{name}, {arm}" for name in names for arm in ARMS]
+    print("| MRR@20 | customers | " + " | ".join(columns) + " |\n|---|---:|" + "---:|" * len(columns))
+    gained = pd.DataFrame({name: ranking.reciprocal_rank(asked[name].to_numpy(), 20) for name in columns})
+    for day, rows in gained.groupby(asked.day):
+        print(f"| {day} | {len(rows):,} | " + " | ".join(f"{mean:.1%}" for mean in rows.mean()) + " |")
+    print(f"| all | {len(gained):,} | " + " | ".join(f"{mean:.1%}" for mean in gained.mean()) + " |")
+    owners = asked.user.to_numpy()
+    tests = [
+        evaluation.difference(asked[f"{name}, started"].to_numpy(), asked[f"{name}, apart"].to_numpy(), owners, comparisons=len(names))
+        for name in names
+    ]
+    intervals.correct(tests)
+    print("\n| started, against apart | gain in MRR@20, points | 95 % interval | p (Holm) |\n|---|---:|---|---:|")
+    for name, test in zip(names, tests):
+        low, high = (100 * bound for bound in test["ci95"])
+        print(f"| {name} | {100 * test['gain']:+.2f} | {low:+.2f} to {high:+.2f} | {test['p_holm']:.2g} |")
+    print(f"\n{len(asked):,} targets of {len(np.unique(owners)):,} customers; the intervals hold together.\n")
 
 
 def print_spoiled(arm: Path, delivered: dict, date: str, window: int) -> None:
@@ -193,7 +240,10 @@ def print_spoiled(arm: Path, delivered: dict, date: str, window: int) -> None:
 
 
 def print_gentle(given: argparse.Namespace, values: list[float]) -> None:
-    """Neighbours kept and MRR@20 of the products nearest to the customers, with each of the values and apart: valid customers choose."""
+    """Neighbours kept and MRR@20 of the products nearest to the customers, with each of the values and apart: valid customers choose.
+
+    With --new, a share of the products is first trained on in the last two days, whose targets among them are told apart.
+    """
     tables = []
     with tempfile.TemporaryDirectory(prefix="shelfspace-") as folder:
         days = deliveries(Path(folder), given)
@@ -202,35 +252,42 @@ def print_gentle(given: argparse.Namespace, values: list[float]) -> None:
             since = until - pd.Timedelta(days=given.window)
             engines.write(prepare.sequences(prepare.window(clicks, str(since), str(until))), Path(folder) / "sequences.parquet")
             tables.append(arrays.load(Path(folder) / "sequences.parquet"))
-    print("| trainer | GENTLE | neighbours@10 kept | changed | MRR@20, valid | gain | test | gain, 95 % |\n|---|---|" + "---:|" * 6)
-    for name, module in (("word2vec", skipgram), ("StarSpace", starspace)):
-        apart: dict[str, np.ndarray] = {}
+    ids = np.unique(pd.concat(list(days.values())).product_id.dropna().to_numpy().astype(str))
+    new = np.random.default_rng(given.seed).choice(ids, round(given.new * len(ids)), replace=False)
+    groups = ["valid", "test"] if not given.new else ["known product", "new product"]
+    print("| trainer | GENTLE | neighbours@10 kept | " + " | ".join(f"MRR@20, {group} | against apart, points" for group in groups) + " |")
+    print("|---|---|---:|" + "---:|---|" * len(groups))
+    for name, module in TRAINERS.items():
+        apart = None
         for value in (None, *values):
             module.GENTLE = value
-            kept, before, ranks = [], None, {"valid": [], "test": []}
-            for table in tables:
-                corpus, ids = arrays.corpus(table), np.unique(table["product_id"].cast("string").to_numpy(zero_copy_only=False).astype(str))
+            kept, before, asked = [], None, []
+            for n, table in enumerate(tables):
+                late = n >= len(tables) - 2
+                corpus = arrays.corpus(table)
+                corpus = corpus if late or not given.new else arrays.without(corpus, new)
                 start = before if value is not None else None
-                made = embeddings.turned(module.train(corpus, start=start, seed=given.seed, progress=False), start)
+                made = embeddings.turned(module.train(corpus, start=start, progress=False), start)
                 if before is not None:
                     both = np.intersect1d(made.product_ids, before.product_ids)
                     kept.append(drift.kept(*(embeddings.align(each, both)[0] for each in (made, before))))
                 before = made
-                model = baselines.nearest_to_user(*embeddings.align(made, ids), 0.1, "days")
-                for split, found in ranks.items():
-                    asked = arrays.examples(table, ids, split)
-                    found.append(pd.DataFrame({"user": asked.user_ids, "rank": evaluation.evaluate(model, asked).ranks}))
-            told = {split: pd.concat(found, ignore_index=True) for split, found in ranks.items()}
-            apart = apart or {split: found["rank"].to_numpy() for split, found in told.items()}
-            gain = {
-                split: evaluation.difference(found["rank"].to_numpy(), apart[split], found.user.to_numpy()) for split, found in told.items()
-            }
-            mean = {split: ranking.reciprocal_rank(found["rank"].to_numpy(), 20).mean() for split, found in told.items()}
-            low, high = gain["test"]["ci95"]
-            print(
-                f"| {name} | {value or 'apart'} | {np.mean(kept):.1%} | {1 - np.mean(kept):.1%} | {mean['valid']:.1%} | "
-                f"{100 * gain['valid']['gain']:+.2f} | {mean['test']:.1%} | {100 * low:+.2f} to {100 * high:+.2f} |", flush=True,
-            )  # fmt: skip
+                model = baselines.nearest_to_user(*embeddings.align(made, ids), 1.0, "log_days")
+                for split in ("valid", "test", *(["train"] if given.new else [])):  # a start has no targets of train either
+                    of = arrays.examples(table, ids, split)
+                    group = np.where(np.isin(ids[of.target], new), "new product", "known product") if given.new else split
+                    found = pd.DataFrame({"user": of.user_ids, "group": group, "rank": evaluation.evaluate(model, of).ranks})
+                    asked += [found] if late or not given.new else []
+            told = pd.concat(asked, ignore_index=True)
+            apart = told if apart is None else apart
+            cells = []
+            for group in groups:
+                of = told.group == group
+                gain = evaluation.difference(told["rank"][of].to_numpy(), apart["rank"][of].to_numpy(), told.user[of].to_numpy())
+                low, high = (100 * bound for bound in gain["ci95"])
+                mean = ranking.reciprocal_rank(told["rank"][of].to_numpy(), 20).mean()
+                cells.append(f"{mean:.1%} | {100 * gain['gain']:+.2f} ({low:+.2f} to {high:+.2f})" if value else f"{mean:.1%} | ")
+            print(f"| {name} | {value or 'apart'} | {np.mean(kept):.1%} | {' | '.join(cells)} |", flush=True)
 
 
 def print_alarms(given: argparse.Namespace) -> None:

@@ -134,6 +134,18 @@ def test_a_turned_space_is_turned_back_and_nothing_in_it_changes():
         embeddings.turned(later, Embeddings(ids[:1], np.ones((1, 3), np.float32)))
 
 
+def test_a_new_product_begins_at_the_mean_of_those_it_stands_near():
+    ids = np.array(["lamp", "new", "new, alone", "oven", "sofa"])
+    items = np.array([0, 1, 4, 4, 1, 3, 3, 3, 3, 3, 2], dtype=np.int32)  # lamp new sofa | sofa new oven ×4 | oven, and new alone
+    corpus = Corpus(ids, items, np.array([0, 3, 9, 10, 11]))
+    start = Embeddings(ids[[0, 3, 4]], np.array([[1, 0], [0, 1], [3, 3]], np.float32))
+    table = np.full((5, 3), 7, np.float32)
+    embeddings.begin(table, corpus, start)
+    assert table[:, 2].tolist() == [7] * 5 and table[2].tolist() == [7, 7, 7]
+    assert table[[0, 3, 4], :2].tolist() == start.vectors.tolist()
+    assert table[1, :2] == pytest.approx(np.mean([[1, 0], [3, 3], [3, 3], *[[0, 1]] * 4], axis=0))
+
+
 @pytest.mark.parametrize("trainer", [skipgram, starspace])
 def test_a_training_that_starts_from_the_day_before_keeps_its_neighbours(trainer):
     ids = np.array([f"p{i:02d}" for i in range(60)])

@@ -21,11 +21,12 @@ from shelfspace.vectors import embeddings
 
 NEIGHBOURS = 10
 MOST = 1.5  # times as many rows, events, users or products as in the middle of the days before, or as few, are unlike them
+KIND = 3.0  # the same of the events of a kind, which are few and come together
 SHARE = 0.15  # by so much may a share (of returns, dropped rows, kinds of events, coverage) differ from its middle
 KNOWN = 0.5  # of today's visits' products, the day before knew so many at least, counted by how often they were met
 DAYS = 7  # days before that are looked at
 SPAN = 28  # days of a log that are looked at: a day is compared with the same days of the weeks before
-SURE = 3  # standard deviations that are put down to chance, where each event is taken to come by itself
+SURE = 4  # standard deviations that are put down to chance, where each event is taken to come by itself
 MET = {"user_id": "customers", "product_id": "products", "category": "categories", "brand": "brands"}  # columns whose values come again
 
 
@@ -142,9 +143,9 @@ def deliveries(events: ibis.Table, until: datetime) -> pd.DataFrame:
 def unlike_before(days: pd.DataFrame, newest: int = 1) -> dict[int, list[str]]:
     """In what the newest days of a log are unlike those before; sentences by how many days back, none for days that are like them.
 
-    A day is compared with the median of the same days of the weeks before, or of all days where there are not two such. Counts differ
-    where they are more than `MOST` times as many or as few, and shares where they fell by more than `SHARE`, in either case beyond
-    chance. Nothing is unlike where fewer than three days came before.
+    A day is compared with the median of the same days of the weeks before, or of all days where there are not two such. A count is unlike
+    it where it is more than `MOST` times as high or as low (`KIND` times, for one kind of event) and that is beyond chance; a share where
+    it fell by more than `SHARE` and chance. Nothing is unlike where fewer than three days came before.
 
     Parameters
     ----------
@@ -169,8 +170,9 @@ def unlike_before(days: pd.DataFrame, newest: int = 1) -> dict[int, list[str]]:
 def _odd(name: str, now: float, usual: float, events: float) -> list[str]:
     """A sentence, where a figure of a day is unlike what is usual."""
     if name in ("customers", "products") or name.endswith("events"):
-        least, most = usual / MOST, usual * MOST
-        odd = not least - SURE * np.sqrt(least) <= now <= most + SURE * np.sqrt(most)
+        chance = SURE * np.sqrt(usual)
+        times = KIND if name.endswith(" events") else MOST
+        odd = now < min(usual / times, usual - chance) or now > max(usual * times, usual + chance)
         return [f"It has {now:,.0f} {name}, where {usual:,.0f} are usual."] if odd else []
     now = 0.0 if np.isnan(now) else now
     if not events or not usual - now > SHARE + SURE * np.sqrt(usual * (1 - usual) / events):

@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from shelfspace.files import run_files
+from shelfspace.sequences.arrays import Corpus
 from shelfspace.vectors.features import Features, select
 
-GENTLE = 0.2  # of its step size and of its passes a training keeps that starts from an earlier one: at full size it forgets the start
+NEAR = 5  # places before and after a new product from whose products it begins
 
 
 @dataclass(frozen=True)
@@ -111,15 +113,18 @@ def load(path: str | Path, key: str = "product_id", first: int | None = None) ->
     return Embeddings(table[key].to_numpy().astype(str), flat.astype(np.float32), **told)
 
 
-def begin(table: np.ndarray, product_ids: np.ndarray, start: Embeddings | None) -> None:
+def begin(table: np.ndarray, corpus: Corpus, start: Embeddings | None) -> None:
     """Put the vectors of an earlier training into the first rows and columns of a trainer's table, for the products that both know.
+
+    A product that is new begins at the mean of the known ones that stand within `NEAR` places of it: the few and small steps that follow
+    would leave it near to where chance had put it.
 
     Parameters
     ----------
     table : ndarray of float32, shape (n_products or more, dim or more)
-        Changed in place; what the earlier training did not know stays.
-    product_ids : ndarray of str, shape (n_products,)
-        Of the table's first rows.
+        Changed in place; a new product that stands near no known one keeps what it has.
+    corpus : Corpus
+        The sequences to train on; its products are the table's first rows.
     start : Embeddings or None
         None leaves the table alone.
 
@@ -133,8 +138,16 @@ def begin(table: np.ndarray, product_ids: np.ndarray, start: Embeddings | None) 
     dim = start.vectors.shape[1]
     if dim > table.shape[1]:
         raise ValueError(f"The vectors to start from have {dim} numbers, more than the {table.shape[1]} of these; give the same dim.")
-    vectors, known = align(start, product_ids)
+    vectors, known = align(start, corpus.product_ids)
     table[np.flatnonzero(known), :dim] = vectors[known]
+    items, owner = corpus.items, np.repeat(np.arange(len(corpus)), np.diff(corpus.offsets))
+    near = np.zeros((len(known), 2), dtype=np.int64)[:0]
+    for places in range(1, NEAR + 1) if not known.all() else ():
+        pairs = np.column_stack([items[:-places], items[places:]])[owner[:-places] == owner[places:]]
+        near = np.concatenate([near, *(both[~known[both[:, 0]] & known[both[:, 1]]] for both in (pairs, pairs[:, ::-1]))])
+    met = csr_array((np.ones(len(near), np.float32), near.T), shape=(len(known),) * 2)
+    new = np.flatnonzero(np.diff(met.indptr))
+    table[new, :dim] = (met @ vectors)[new] / met.sum(axis=1)[new, None]
 
 
 def turned(embeddings: Embeddings, onto: Embeddings | None) -> Embeddings:

@@ -28,10 +28,11 @@ import numpy as np
 from tqdm import tqdm
 
 from shelfspace.sequences.arrays import Corpus, passes
-from shelfspace.vectors.embeddings import GENTLE, Embeddings, begin
+from shelfspace.vectors.embeddings import Embeddings, begin
 from shelfspace.vectors.kernels import FAST, LANES, dot, draw
 
 VISITS = 4_000_000  # trained on in all, when the number of epochs is left to the size of the log
+GENTLE = 0.2  # of its step size and of its passes a training keeps that starts from an earlier one: at full size it forgets the start
 
 
 def train(
@@ -86,7 +87,7 @@ def train(
         Step size of the gradient descent at the start; falls linearly to 0.
     start : Embeddings, optional
         Vectors of an earlier training, from which the products that both know set out, in smaller and fewer steps (`GENTLE`); the others
-        set out at random.
+        from the products they stand near to.
     seed : int
         One thread and one seed: the same bytes in every process.
     progress : bool
@@ -117,7 +118,7 @@ def train(
     rng = np.random.default_rng(seed)
     v, u = (np.zeros((count, -(-dim // LANES) * LANES), dtype=np.float32) for _ in range(2))
     v[:, :dim] = rng.uniform(-0.5 / dim, 0.5 / dim, (count, dim))
-    begin(v[:, :dim], corpus.product_ids, start)
+    begin(v[:, :dim], corpus, start)
     share = np.bincount(corpus.items, minlength=count).astype(float) ** ns_exponent
     chance, other = _alias(share)
     weights = np.ones(visits, np.float32) if weights is None else weights.astype(np.float32)

@@ -31,13 +31,14 @@ import numpy as np
 from tqdm import tqdm
 
 from shelfspace.sequences.arrays import Corpus, passes
-from shelfspace.vectors.embeddings import GENTLE, Embeddings, begin
+from shelfspace.vectors.embeddings import Embeddings, begin
 from shelfspace.vectors.features import Features
 from shelfspace.vectors.kernels import FAST, LANES, dot, draw
 
 SIMILARITIES = ("cosine", "dot")
 LOSSES = ("hinge", "softmax")
 EXAMPLES = 2_000_000  # trained on in all, when the number of epochs is left to the size of the log
+GENTLE = 0.1  # of its step size and of its passes a training keeps that starts from an earlier one: at full size it forgets the start
 SWEEP = 100  # batches in which the norms of all rows are looked at once
 
 
@@ -126,7 +127,7 @@ def train(
         Stop after so many epochs without a better score, and return the best epoch's vectors; 0 never stops.
     start : Embeddings, optional
         Vectors of an earlier training, from which the products that both know set out, in smaller and fewer steps (`GENTLE`), the
-        others at random. Not with features, whose products are sums.
+        others from the products they stand near to. Not with features, whose products are sums.
     seed : int
         One seed: the same bytes in every process.
     progress : bool
@@ -167,7 +168,7 @@ def train(
     rng = np.random.default_rng(seed)
     table = np.zeros((n_rows, -(-dim // LANES) * LANES), dtype=np.float32)
     table[:, :dim] = rng.normal(0.0, 0.001, (n_rows, dim))
-    begin(table[:, :dim], corpus.product_ids, None if features else start)
+    begin(table[:, :dim], corpus, None if features else start)
     squares = np.zeros((n_rows, 2), dtype=np.float32)  # Adagrad: of the rows in a bag, and in a label
     losses, scores, best = [], [], None
     with tqdm(total=epochs, desc="StarSpace", unit="epoch", disable=not progress) as bar:
