@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -25,8 +26,13 @@ def imported(code: str) -> list[Path]:
     return sorted(found)
 
 
-def _mentioned(code: str, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+@functools.lru_cache(maxsize=1024)
+def _mentioned(code: str, package: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
     """What may be modules of this package among all that some code of `package` imports, as ("models", "tied")."""
+    return frozenset(_names(code, package))
+
+
+def _names(code: str, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             yield from (tuple(alias.name.split(".")[1:]) for alias in node.names if alias.name.split(".")[0] == PACKAGE.name)
