@@ -743,6 +743,7 @@ def test_a_log_of_three_columns_by_time(small_run, tmp_path):
         "sweep_users": 60,
         "sg_visits": 5_000,
         "ss_examples": 5_000,
+        "decays": "0, 0.1, 1",
     }
     page = pipeline.run(
         str(tmp_path / "log.csv"), tmp_path / "run", columns="user_id=shopper,product_id=thing,timestamp=at", given=given,
