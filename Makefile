@@ -14,9 +14,9 @@ export TF_ENABLE_ONEDNN_OPTS := 0
 report: .venv/ready
 	$(BIN)/shelfspace report --data "$(DATA)" --out "$(OUT)" $(foreach p,$(PARAMS),-p "$(p)")
 
-# Two processes, each of which takes a file of tests at a time.
+# Two processes, each of which takes a file of tests at a time, in the order of tests/conftest.py.
 test: .venv/ready
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov=shelfspace --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --cov=shelfspace --cov-report=term:skip-covered --cov-fail-under=90
 
 # Ruff's checks and format, as pyproject.toml sets them; `.venv/bin/ruff format` mends the latter.
 lint: .venv/ready

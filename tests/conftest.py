@@ -27,6 +27,22 @@ SMALL = {
 }  # fmt: skip
 
 
+LONGEST = (
+    *("pipeline", "report", "service", "notebooks", "comparison", "dags", "benchmark", "events", "tied_training", "playground"),
+    *("player", "cli", "tied", "use", "engines", "damage", "installed", "kernels"),
+)
+"""Files of tests, those that take longest first: begun last, one of them would leave the other process without work at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, and count no lines while a browser looks at a page, where the tracer slows its driver alone."""
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    for item in items:
+        if "browser" in item.fixturenames:
+            item.add_marker("no_cover")
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run: its folder and what was said on the way."""

@@ -577,8 +577,11 @@ def temporary_files(out: Path) -> list[Path]:
     return [path for path in out.rglob("*") if path.name.startswith(run_files.TEMPORARY) or path.suffix == ".failed"]
 
 
+START = "from shelfspace.run import kernels; kernels.LIBRARIES = kernels.LIBRARIES[:1]; from shelfspace import cli; cli.main()"
+
+
 def start(notebooks: Path, out: Path, limit: int | None = None) -> subprocess.Popen:
-    """The same run in a process of its own."""
+    """The same run in a process of its own, whose second kernel is forked as always, from a server with what a kernel itself needs."""
 
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the tests ignore it where a script started them in the background
@@ -586,7 +589,7 @@ def start(notebooks: Path, out: Path, limit: int | None = None) -> subprocess.Po
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     return subprocess.Popen(
-        [sys.executable, "-c", "from shelfspace import cli; cli.main()", "report", "--notebooks", notebooks, "--out", out], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", START, "report", "--notebooks", notebooks, "--out", out], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=prepare, start_new_session=True,
     )  # fmt: skip
 
@@ -740,6 +743,7 @@ def test_a_log_of_three_columns_by_time(small_run, tmp_path):
         "sweep_users": 60,
         "sg_visits": 5_000,
         "ss_examples": 5_000,
+        "decays": "0, 0.1, 1",
     }
     page = pipeline.run(
         str(tmp_path / "log.csv"), tmp_path / "run", columns="user_id=shopper,product_id=thing,timestamp=at", given=given,

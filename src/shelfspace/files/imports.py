@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 
 from shelfspace.files import run_files
@@ -26,13 +26,13 @@ def imported(code: str) -> list[Path]:
     return sorted(found)
 
 
-@cache  # the notebooks import much the same
-def _mentioned(code: str, package: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+@functools.lru_cache(maxsize=1024)
+def _mentioned(code: str, package: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
     """What may be modules of this package among all that some code of `package` imports, as ("models", "tied")."""
-    return tuple(_imports(code, package))
+    return frozenset(_names(code, package))
 
 
-def _imports(code: str, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _names(code: str, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             yield from (tuple(alias.name.split(".")[1:]) for alias in node.names if alias.name.split(".")[0] == PACKAGE.name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import fnmatch
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,16 +88,20 @@ class Stage:
 
 def stages(folder: Path = NOTEBOOKS) -> list[Stage]:
     """The notebooks of a folder, in order, with their parameters."""
-    import jupytext
-
-    found = []
-    for path in sorted(folder.glob("[0-9][0-9]_*.py")):
-        notebook = jupytext.read(path)
-        cells = "\n".join(cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
-        found.append(Stage(path.stem, notebook, {p.name: p for p in declared(cells, path.stem)}))
+    found = [_stage(path.stem, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("[0-9][0-9]_*.py"))]
     if not found:
         raise ValueError(f"{folder} holds no notebook named NN_name.py.")
-    return found
+    return [replace(stage, notebook=copy.deepcopy(stage.notebook)) for stage in found]  # which its caller may change
+
+
+@functools.lru_cache(maxsize=64)
+def _stage(name: str, script: str) -> Stage:
+    """A notebook by its text, which is taken apart once: a run asks for its stages several times."""
+    import jupytext
+
+    notebook = jupytext.reads(script, fmt="py")
+    cells = "\n".join(cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    return Stage(name, notebook, {p.name: p for p in declared(cells, name)})
 
 
 def parameters(folder: Path = NOTEBOOKS) -> list[Parameter]:

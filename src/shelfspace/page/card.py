@@ -3,6 +3,7 @@ of, how good they are for whom, and what they are not for. All from metrics.json
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,9 +56,7 @@ def text(metrics: Mapping, params: Mapping, model: str = "") -> str:
     label = models[name].get("label") or label_of(name)
     defaults = {parameter.name: repr(parameter.default) for parameter in stages.parameters()}
     columns = {key: models[name] if key == "all" else models[name].get(key) for key in first_screen.COLUMNS}
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True)  # noqa: S701
-    environment.filters["short"] = lambda value, length: short(clean(str(value)), length).replace("|", "/")
-    return environment.get_template("card.md.j2").render(
+    return _templates().get_template("card.md.j2").render(
         question=first_screen.question(metrics, params),
         what=_what(label, best, data),
         source=clean(first_screen.source(params.get("data", ""))),
@@ -76,6 +75,13 @@ def text(metrics: Mapping, params: Mapping, model: str = "") -> str:
         changed=first_screen.changed(params.get("parameters", {}), defaults),
         count=lambda value: f"{value:,}" if isinstance(value, int) else "–",
     )  # fmt: skip
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True)  # noqa: S701
+    environment.filters["short"] = lambda value, length: short(clean(str(value)), length).replace("|", "/")
+    return environment
 
 
 def _what(label: str, best: Mapping, data: Mapping) -> str:

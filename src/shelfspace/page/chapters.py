@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import base64
 import copy
+import functools
 import re
 from collections.abc import Collection
 from contextlib import suppress
@@ -123,8 +124,7 @@ def read(path: str | Path, others: Collection[str] = (), terms: dict[str, str] |
     except Exception as error:  # nbformat raises what its JSON and schema readers raise
         raise ValueError(f"{path} is not a notebook that can be read: {error}") from error
     parameters = _parameters(notebook)
-    exporter = _Exporter(template_name="basic", exclude_anchor_links=True)
-    soup = BeautifulSoup(exporter.from_notebook_node(_prepared(notebook))[0], "html.parser")
+    soup = BeautifulSoup(_exporter().from_notebook_node(_prepared(notebook))[0], "html.parser")
     page = BeautifulSoup("", "html.parser")
     for cell in soup.find_all("div", class_="cell", recursive=False):
         classes = cell.get("class", [])
@@ -215,6 +215,11 @@ class _Exporter(HTMLExporter):
     def markdown2html(self, context, source):  # the name of nbconvert's filter
         attachments = context.get("cell", {}).get("attachments", {})
         return _markdown(source, attachments)
+
+
+@functools.cache
+def _exporter() -> _Exporter:
+    return _Exporter(template_name="basic", exclude_anchor_links=True)
 
 
 def _markdown(source: str, attachments: dict | None = None) -> str:

@@ -8,6 +8,7 @@ anywhere.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -120,6 +121,14 @@ def made_of(notebooks: Mapping[str, nbformat.NotebookNode]) -> str:
 def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
     """Fill a template of ``templates/`` in; style and script go into the page, and nothing else may run or load in
     it."""
+    script = "".join((PAGE / name).read_text(encoding="utf-8") for name in scripts)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    style = "".join((PAGE / name).read_text(encoding="utf-8") for name in STYLES)
+    return _templates().get_template(template).render(style=style, script=script, script_digest=digest, **values)
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "percent": first_screen.percent,
@@ -135,10 +144,7 @@ def page(template: str, scripts: Sequence[str] = ("page.js",), **values) -> str:
         "with_toys": with_toys,
         "homeless": homeless,
     }
-    script = "".join((PAGE / name).read_text(encoding="utf-8") for name in scripts)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    style = "".join((PAGE / name).read_text(encoding="utf-8") for name in STYLES)
-    return environment.get_template(template).render(style=style, script=script, script_digest=digest, **values)
+    return environment
 
 
 def with_toys(html: str, toys: Mapping[str, str]) -> str:

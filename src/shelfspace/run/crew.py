@@ -91,14 +91,16 @@ class Crew:
     def __bool__(self) -> bool:
         return bool(self._at_work)
 
-    def begin(self, task: Task) -> None:
-        """Have a stage run when its turn comes."""
+    def begin(self, task: Task, last: bool = False) -> None:
+        """Have a stage run when its turn comes; `last` where no other is to follow."""
         parts = task.stage.parts if self.jobs > 1 and len(task.stage.parts) > 1 else ()
         for name in parts:
             self._submit(task, part_of(task.stage, name, task.values, self.out, task.keys.code))
         task.awaited = len(parts)
         if not parts:
-            self._submit(task, whole(task.stage, task.values, self.out, task.keys.code))
+            work = whole(task.stage, task.values, self.out, task.keys.code)
+            work.kernel.last = last
+            self._submit(task, work)
 
     def next(self) -> Task:
         """The next stage that has ended.
@@ -120,7 +122,8 @@ class Crew:
                     self._submit(task, whole(task.stage, task.values, self.out, task.keys.code))
 
     def run(self, work: Work) -> Executed:
-        """Run one notebook, and wait for it."""
+        """Run one notebook after which no other follows, and wait for it."""
+        work.kernel.last = True
         future = self._submit(None, work)
         return future.result()
 

@@ -1,8 +1,8 @@
 """Kernels that begin with the libraries loaded: each is forked from a server that imported them once.
 
 A notebook spends seconds on imports before its first line. The server (`multiprocessing`'s) imports while the first notebook, whose
-kernel starts as Jupyter starts one, is at work. It loads libraries alone and no module of this package, so that a change of these
-is seen by the next kernel.
+kernel starts as Jupyter starts one, is at work, unless no other is to follow. It loads libraries alone and no module of this package,
+so that a change of these is seen by the next kernel.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Kernel:
         Negative for the signal that ended it; None while it runs, and where it ended as it was told to.
     stopped : bool
         Whether it was stopped from outside.
+    last : bool
+        Whether no other kernel of this run is to follow, so that no server need be started for it.
     """
 
     environment: dict[str, str]
@@ -56,6 +58,7 @@ class Kernel:
     pid: int | None = None
     exit_code: int | None = None
     stopped: bool = False
+    last: bool = False
 
     def stop(self) -> None:
         """Kill it, or have it killed as soon as it is started."""
@@ -78,7 +81,7 @@ class _Manager(AsyncKernelManager):
 
     async def _async_launch_kernel(self, kernel_cmd, **given) -> None:
         at = self.provisioner
-        if MODULE in kernel_cmd and _is_warm():
+        if MODULE in kernel_cmd and _is_warm(start=not self.kernel.last):
             at.process = _Forked(kernel_cmd[kernel_cmd.index(MODULE) + 1 :], given["env"], given["cwd"])
             at.pid = at.pgid = at.process.pid
             self._reconcile_connection_info(at.connection_info)
@@ -97,19 +100,19 @@ class _Manager(AsyncKernelManager):
     is_alive = _async_is_alive
 
 
-def _is_warm() -> bool:
-    """Whether a kernel can be forked; the first time it cannot, and the server is started."""
+def _is_warm(start: bool) -> bool:
+    """Whether a kernel can be forked; as long as it cannot, the server may be started."""
     global _asked
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return False
     with _server:
-        if not _asked:
+        if not _asked and start:
             multiprocessing.set_forkserver_preload(list(LIBRARIES))
             with _no_main():
                 forkserver.ensure_running()
             _asked = True
             return False
-    return True
+        return _asked
 
 
 class _Forked:

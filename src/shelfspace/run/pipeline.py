@@ -142,7 +142,7 @@ def _bring_up_to_date(todo: list[Stage], forced: list[Stage], state: _State, tea
                 run_files.forget(state.out, stage.does_write)
             _take_back(stage, state.out)
             at_work.append(stage)
-            team.begin(Task(stage, own, found, stale or ""))
+            team.begin(Task(stage, own, found, stale or ""), last=not waiting)
         if team:
             task = team.next()
             _record(task, state.out)
