@@ -141,7 +141,7 @@ makers = {
     "markov": partial(baselines.markov, corpus, product_ids),
     "session_knn": partial(session_knn.session_knn, corpus, product_ids),
     "cooccurrence": partial(baselines.item_to_item, pairs),
-    "ease": factors.Ease(corpus, product_ids),
+    "ease": factors.Ease(corpus, product_ids, saved=run / "recommender_ease.npz"),
 }
 
 # %% [markdown] tags=["aside"]
