@@ -76,6 +76,17 @@ def small_run(tmp_path_factory) -> Run:
         return make_run(folder / "run")  # which is reused where another process made it
 
 
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """What pip builds of this checkout."""
+    with shared(tmp_path_factory, "wheel") as folder:
+        if not list(folder.glob("*.whl")):
+            build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, places.ROOT]
+            subprocess.run(build, check=True, capture_output=True)
+        (built,) = folder.glob("shelfspace-*.whl")
+        return built
+
+
 AIRFLOW = importlib.util.find_spec("airflow") is not None
 
 
