@@ -51,10 +51,10 @@ class Run:
     said: str
 
 
-def make_run(folder: Path, data: str = "shop", **given) -> Run:
+def make_run(folder: Path, data: str = "shop", jobs: int | None = None, **given) -> Run:
     """Run all notebooks with small parameters."""
     said: list[str] = []
-    pipeline.run(data, folder, given=SMALL | given, command="shelfspace report", say=said.append)
+    pipeline.run(data, folder, given=SMALL | given, jobs=jobs, command="shelfspace report", say=said.append)
     return Run(folder, "".join(said))
 
 
@@ -74,6 +74,17 @@ def small_run(tmp_path_factory) -> Run:
     """The notebooks on a small simulated shop. Shared: look, do not touch."""
     with shared(tmp_path_factory, "small") as folder:
         return make_run(folder / "run")  # which is reused where another process made it
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """What pip builds of this checkout."""
+    with shared(tmp_path_factory, "wheel") as folder:
+        if not list(folder.glob("*.whl")):
+            build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, places.ROOT]
+            subprocess.run(build, check=True, capture_output=True)
+        (built,) = folder.glob("shelfspace-*.whl")
+        return built
 
 
 AIRFLOW = importlib.util.find_spec("airflow") is not None

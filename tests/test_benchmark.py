@@ -11,7 +11,7 @@ import pytest
 
 from shelfspace import cli
 from shelfspace.measure import evaluation
-from shelfspace.models import baselines, dense, peers, session_knn, training, transitions
+from shelfspace.models import baselines, dense, peers, session_knn, tied_training, training, transitions
 from shelfspace.trials import benchmark, published
 from shelfspace.vectors import skipgram
 
@@ -49,6 +49,7 @@ def test_reads_sessions_and_rows_as_they_stand(split):
 def test_every_model_runs_and_is_measured(split, monkeypatch):
     monkeypatch.setattr(peers, "train", partial(peers.train, epochs=2))  # test_peers has them learn
     monkeypatch.setattr(peers, "DROPOUTS", (0.2,))
+    monkeypatch.setattr(tied_training, "train", partial(tied_training.train, epochs=20))  # instead of a hundred for so small a log
     lines, names = [], [name for name in benchmark.makers(published.read(split)) if name != "sasrec"]
     result = benchmark.run(split, names, progress=False, say=lines.append)
     assert result["split"] == {

@@ -16,12 +16,9 @@ MODULE = "from shelfspace import cli; cli.main()"
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
+def installed(wheel, tmp_path_factory) -> Path:
     """A folder with the package, unpacked from the wheel that pip builds of this checkout."""
     folder = tmp_path_factory.mktemp("installed")
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, places.ROOT]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = folder.glob("shelfspace-*.whl")
     with zipfile.ZipFile(wheel) as file:
         file.extractall(folder / "site")
     return folder / "site"

@@ -140,7 +140,7 @@ def test_a_tiny_log_has_a_report_that_leaves_out_what_it_cannot_tell(tmp_path):
     lines = [f"u{user},p{user}_{visit},2024-05-0{visit + 1}" for user in range(9) for visit in range(3)]
     (tmp_path / "log.csv").write_text("\n".join(["user_id,product_id,timestamp", *lines]))
     shares = {"min_products": 2, "valid_share": 0.3, "test_share": 0.3}
-    made = make_run(tmp_path / "user_id=7" / "run", str(tmp_path / "log.csv"), **shares)
+    made = make_run(tmp_path / "user_id=7" / "run", str(tmp_path / "log.csv"), jobs=1, **shares)
     assert (made.folder / "report.html").exists()
     found = run_files.read_json(made.folder / "metrics.json")
     assert found["data"]["users_kept"] == 9 and found["slices"] == {} and found["embeddings"]["word2vec"]["triplet_auc"] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -159,6 +160,7 @@ def params():
     }
 
 
+@functools.cache
 def notebooks():
     rng = np.random.default_rng(0)
     days = pd.date_range("2024-01-01", periods=28)
