@@ -25,8 +25,10 @@ def test_cross_entropy_is_tensorflows():
 
 
 @pytest.mark.parametrize("n, m, k, scale", [(6, 9, 20, 1.0), (5, 700, 4000, 10.0), (3, 4, 0, 1.0), (1, 1, 2, 1.0)])
-def test_of_products_is_tensorflows_and_so_are_its_gradients(n, m, k, scale):
+@pytest.mark.parametrize("gpu", [False, True])
+def test_of_products_is_tensorflows_and_so_are_its_gradients(monkeypatch, n, m, k, scale, gpu):
     """Against logits made in full, to which each bonus is added by a scatter; several bonuses fall on one logit."""
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["a GPU"] * gpu)
     rng = np.random.default_rng(0)
     given = [(scale * rng.normal(size=size)).astype(np.float32) for size in ((n, 4), (m, 4), k)]
     row, column, target = (rng.integers(most, size=size, dtype=np.int32) for most, size in ((n, k), (m, k), (n, n)))

@@ -45,8 +45,7 @@ def bootstrap(values: np.ndarray, owners: np.ndarray | None = None, draws: int =
         if n > GROUPS:
             sums = _per_owner(sums, rng.permutation(n) % GROUPS)
             n = GROUPS
-        times, block = _draws(n, draws, seed), max(1, 2_000_000 // n)
-        drawn = np.concatenate([times[first : first + block].astype(float) @ sums for first in range(0, draws, block)])
+        drawn = (_draws(n, draws, seed) @ sums.astype(np.float32)).astype(float)
     return (drawn[:, :-1] / drawn[:, -1:]).reshape((draws, *np.shape(values)[1:]))
 
 
@@ -58,11 +57,11 @@ def _per_owner(rows: np.ndarray, owners: np.ndarray | None) -> np.ndarray:
     return np.stack([np.bincount(codes, column, len(names)) for column in rows.T], axis=1)
 
 
-@lru_cache(maxsize=8)  # the tests of one table draw the same customers, so that they are drawn but once
+@lru_cache(maxsize=4)  # the tests of one table draw the same customers, so that they are drawn but once
 def _draws(n: int, draws: int, seed: int) -> np.ndarray:
-    """How often each of n owners is drawn when n are drawn with replacement, so many times; uint8, shape (draws, n)."""
+    """How often each of n owners is drawn when n are drawn with replacement, so many times; float32, shape (draws, n)."""
     rng, block = np.random.default_rng(seed), max(1, 2_000_000 // n)
-    times = np.empty((draws, n), dtype=np.uint8)  # 1 on average; 255 will not be seen
+    times = np.empty((draws, n), dtype=np.float32)
     for first in range(0, draws, block):
         some = times[first : first + block]
         places = rng.integers(n, size=some.shape) + n * np.arange(len(some))[:, None]

@@ -195,14 +195,16 @@ def _pass(
         optimizer = keras.optimizers.Adam(learning_rate)
         optimizer.build(body.trainable_variables)
 
+    nothing = tf.zeros(0), tf.zeros(0, tf.int32), tf.zeros(0, tf.int32)  # added to single logits
+
     def learn(user, place, count, softmax, correction, t):
         table = softmax[0]
         with tf.GradientTape() as tape:
             tape.watch(table)
             inner = body(user, training=True)
             factors = tf.concat([inner, tf.ones_like(inner[:, :1])], 1), table + tf.pad(correction[:, None], [[0, 0], [inner.shape[1], 0]])
-            logits = tf.matmul(*factors, transpose_b=True)  # the bias as one more number of each
-            loss = tf.reduce_sum(losses.cross_entropy(logits, place))
+            few = tf.cast(tf.shape(user)[0], tf.float32)
+            loss = few * losses.of_products(*factors, *nothing, place)  # the bias is one more number of each
             mean = loss / count  # over all shares, as gradients are summed over these
         of_table, *of_body = tape.gradient(mean, [table, *body.trainable_variables])
         optimizer.apply([tf.convert_to_tensor(gradient) for gradient in of_body], body.trainable_variables)

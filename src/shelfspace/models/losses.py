@@ -34,12 +34,12 @@ def cross_entropy(logits, target):
 
 
 def of_products(queries, products, bonus, row, column, target):
-    """The mean of -ln softmax(logits)[target] over some histories; on processors.
+    """The mean of -ln softmax(logits)[target] over some histories.
 
     The logit of history i and product j is q_i · v_j, and what `bonus` adds to it: many bonuses may fall on one logit, and most
-    logits have none, so that they cost what they are and not what the matrix is. The gradients are made along with the loss, by hand:
-    with p = softmax(logits) and y the target, that of a logit is (p - y) / n, and those of queries and products are products of matrices
-    with it.
+    logits have none, so that they cost what they are and not what the matrix is. On processors the gradients are made along with the
+    loss, by hand: with p = softmax(logits) and y the target, that of a logit is (p - y) / n, and those of queries and products are
+    products of matrices with it. Where TensorFlow has a GPU, it does all of it.
 
     Parameters
     ----------
@@ -56,6 +56,9 @@ def of_products(queries, products, bonus, row, column, target):
         Differentiable in queries, products and bonus.
     """
 
+    if tf.config.list_logical_devices("GPU"):
+        return _by_tensorflow(queries, products, bonus, row, column, target)
+
     @tf.custom_gradient
     def loss(queries, products, bonus):
         kinds = [tf.float32] * 4
@@ -66,6 +69,11 @@ def of_products(queries, products, bonus, row, column, target):
         return mean, lambda each: [each * gradient for gradient in gradients]
 
     return loss(queries, products, bonus)
+
+
+def _by_tensorflow(queries, products, bonus, row, column, target):
+    logits = tf.matmul(queries, products, transpose_b=True)
+    return tf.reduce_mean(cross_entropy(tf.tensor_scatter_nd_add(logits, tf.stack([row, column], 1), bonus), target))
 
 
 def _of_products(queries, products, bonus, row, column, target) -> tuple[np.ndarray, ...]:
