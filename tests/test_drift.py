@@ -174,6 +174,11 @@ def test_a_spoiled_delivery_is_stopped_for_what_it_is(log, spoil, why):
     assert re.search(why, stopped(log[~last], spoil(log[last])))
 
 
+def test_a_kind_of_event_that_is_gone_is_missed_where_it_was_usual():
+    days = pd.DataFrame({"events": [700.0] * 5, "purchase events": [0.0, 16, 16, 16, 16], "search events": [0.0, 5, 5, 5, 5]})
+    assert drift.unlike_before(days) == {0: ["It has 0 purchase events, where 16 are usual."]}
+
+
 def test_all_days_since_the_last_run_are_looked_at(log):
     early = log[log.timestamp < DAY]
     spoiled = early[(early.timestamp < DAY - pd.Timedelta(days=1)) | (early.index % 3 == 0)]

@@ -26,7 +26,7 @@ SHARE = 0.15  # by so much may a share (of returns, dropped rows, kinds of event
 KNOWN = 0.5  # of today's visits' products, the day before knew so many at least, counted by how often they were met
 DAYS = 7  # days before that are looked at
 SPAN = 28  # days of a log that are looked at: a day is compared with the same days of the weeks before
-SURE = 4  # standard deviations that are put down to chance, where each event is taken to come by itself
+SURE = 5  # standard deviations that are put down to chance, where each event is taken to come by itself
 MET = {"user_id": "customers", "product_id": "products", "category": "categories", "brand": "brands"}  # columns whose values come again
 
 
@@ -170,9 +170,9 @@ def unlike_before(days: pd.DataFrame, newest: int = 1) -> dict[int, list[str]]:
 def _odd(name: str, now: float, usual: float, events: float) -> list[str]:
     """A sentence, where a figure of a day is unlike what is usual."""
     if name in ("customers", "products") or name.endswith("events"):
-        chance = SURE * np.sqrt(usual)
         times = KIND if name.endswith(" events") else MOST
-        odd = now < min(usual / times, usual - chance) or now > max(usual * times, usual + chance)
+        least, most = (max(0.0, np.sqrt(usual) + side * SURE / 2) ** 2 for side in (-1, 1))  # the root of a count varies by a half
+        odd = now < min(usual / times, least) or now > max(usual * times, most)
         return [f"It has {now:,.0f} {name}, where {usual:,.0f} are usual."] if odd else []
     now = 0.0 if np.isnan(now) else now
     if not events or not usual - now > SHARE + SURE * np.sqrt(usual * (1 - usual) / events):
