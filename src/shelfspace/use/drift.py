@@ -143,7 +143,7 @@ def deliveries(events: ibis.Table, until: datetime) -> pd.DataFrame:
 def unlike_before(days: pd.DataFrame, newest: int = 1) -> dict[int, list[str]]:
     """In what the newest days of a log are unlike those before; sentences by how many days back, none for days that are like them.
 
-    A day is compared with the median of the same days of the weeks before, or of all days where there are not three such. A count is unlike
+    A day is compared with the median of the same days of the weeks before, or of all days where there are not two such. A count is unlike
     it where it is more than `MOST` times as high or as low (`KIND` times, for one kind of event) and that is beyond chance; a share where
     it fell by more than `SHARE` and chance. Nothing is unlike where fewer than three days came before.
 
@@ -160,7 +160,7 @@ def unlike_before(days: pd.DataFrame, newest: int = 1) -> dict[int, list[str]]:
         return found
     for back, day in days.iloc[:newest].iterrows():
         weeks = before[before.index % 7 == back % 7]
-        usual = (weeks if len(weeks) > 2 else before).median()
+        usual = (weeks if len(weeks) > 1 else before).median()
         said = [sentence for name in days for sentence in _odd(name, day[name], usual[name], day.events)]
         if said:
             found[back] = said
