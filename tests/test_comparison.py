@@ -203,6 +203,16 @@ def test_whatever_a_file_holds_there_is_a_page_or_one_sentence(tmp_path, data):
         assert type(said) is ValueError and len(str(said).splitlines()) == 1 and str(two) in str(said)
 
 
+@pytest.mark.parametrize("figures", [1, {"all": 1}, {"all": {"mrr@20": "high"}}, None])
+def test_figures_of_the_valid_users_that_are_none_are_passed_over(tmp_path, figures):
+    one, two = make(tmp_path / "one"), make(tmp_path / "two")
+    found = json.loads((two / "metrics.json").read_text())
+    for model in found["models"].values():
+        model["valid"] = figures
+    (two / "metrics.json").write_text(json.dumps(found))
+    assert comparison.render([one, two], tmp_path / "x.html").exists()
+
+
 def test_what_will_not_do_is_said(tmp_path, monkeypatch, capsys):
     one, two, empty = make(tmp_path / "one"), make(tmp_path / "two"), tmp_path / "empty"
     empty.mkdir()

@@ -237,7 +237,10 @@ def answer(found: Sequence[Run], swept: str = "") -> list[str]:
 
 def _valid(run: Run, name: str, metric: str = METRICS[0]) -> float | None:
     """A model's figure on the valid users; None where metrics.json has none."""
-    return ((run.metrics["models"].get(name, {}).get("valid") or {}).get("all") or {}).get(metric)
+    found = run.metrics["models"].get(name)
+    for key in ("valid", "all", metric):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, int | float) else None
 
 
 def _top(run: Run) -> tuple[float, dict] | None:
