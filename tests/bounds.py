@@ -65,7 +65,6 @@ def call(products: int, visits: int, users: int) -> None:
     ]  # fmt: skip
     for model in models:
         evaluation.evaluate(model, examples, block=7, threads=1)
-    links.after(examples)
     retrieval.candidates(dict(enumerate(models)), examples, top=20, targets=True)
     held = transitions.holds(corpus.places(ids), corpus.offsets, products)
     holders = held.T.tocsr()

@@ -203,7 +203,7 @@ rows = st.lists(
 )  # fmt: skip
 
 
-@pytest.mark.no_cover  # the other tests reach these lines, and counting them doubles its time
+@pytest.mark.no_cover  # counting lines doubles its time
 @settings(max_examples=30, deadline=None)
 @given(rows)
 def test_visits_of_a_service_are_those_of_the_query(tmp_path_factory, drawn):

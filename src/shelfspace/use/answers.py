@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from shelfspace.files import run_files
 from shelfspace.models.recommendations import SCHEMA
+from shelfspace.sequences import arrays
 from shelfspace.use import histories
 from shelfspace.use.runs import Run
 
@@ -46,6 +48,8 @@ def recommend(
         raise ValueError(f"--out is {out}; it must be a file that ends in .parquet or .csv.")
     rows = 0
     with run.visits(data, columns) as path, run_files.atomic(out) as temporary:
+        gc.collect()  # DuckDB, whose tables refer to each other, gives back its memory to those who score
+        arrays.release()
         with writers[out.suffix.lower()](temporary, SCHEMA) as writer, tqdm(unit=" visits", disable=not progress) as bar:
             bar.total = pq.read_metadata(path).num_rows
             for table in histories.blocks(path):

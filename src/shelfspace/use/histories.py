@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import tempfile
 import time
@@ -61,8 +60,6 @@ def visits(
     """
     with tempfile.TemporaryDirectory(prefix="shelfspace-") as folder:
         _write(data, dict(columns or {}), session_gap, at, time_format, Path(folder) / "visits.parquet")
-        gc.collect()  # DuckDB, whose tables refer to each other, gives back its memory to those who score
-        arrays.release()
         yield Path(folder) / "visits.parquet"
 
 
