@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from shelfspace.measure import evaluation, ranking
 from shelfspace.measure.ranking import Model
 from shelfspace.models import users
-from shelfspace.models.transitions import add_followers, following, scales, together, write_companions
+from shelfspace.models.transitions import followers, following, scales, together, write_companions
 from shelfspace.models.users import user_embeddings
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.vectors.embeddings import Embeddings, align, normalise
@@ -192,7 +192,8 @@ def markov(corpus: Corpus, product_ids: np.ndarray, steps: int = 1, own: bool = 
         found = np.tile(row, (len(examples), 1))
         examples = replace(examples, trained=examples.start) if own else examples
         for step, table in enumerate(tables, 1):
-            add_followers(table, examples, step, found)
+            history, product, count = followers(table, examples, step, examples.end - 1)
+            found[history, product] += count / np.float32(step)
         return found
 
     return scores

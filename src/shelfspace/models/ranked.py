@@ -135,7 +135,7 @@ def train(
         "force_row_wise": True, "verbose": -1, "seed": seed,
     }  # fmt: skip
     stop = lgb.early_stopping(patience, verbose=False)
-    with threadpool_limits(os.cpu_count(), "openmp"):  # nothing else is at work when a run comes here; the trees are the same
+    with threadpool_limits(os.cpu_count(), "openmp"):  # a run waits for it; the same trees for any number
         booster = lgb.train(settings, learn, trees, valid_sets=[judge], callbacks=[stop])
     return Ranked(sources, facts, booster, top)
 

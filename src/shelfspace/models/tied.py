@@ -46,6 +46,7 @@ from shelfspace.models.transitions import Links
 from shelfspace.sequences.arrays import EVENT_LEVELS, Examples
 from shelfspace.vectors.embeddings import normalise
 
+TOGETHER_SCALE = np.float32(30)  # of what goes together, as kappa is of what came after
 HABITS = ("seen again", "revisits", "repeats in a row", "visits", "place")  # of a history and a product in it, as ln(1 + n)
 POPULARITY = ("product", "newest product")  # whose bias tells beside these whether a product comes back
 
@@ -369,7 +370,7 @@ def _terms(learned: Learned, without: Collection[str] = ()) -> Callable:
     """
     links, everything = learned.links, np.ones(len(learned.vectors), dtype=bool)
     weight = np.append(learned.link_weight, np.float32(learned.together))  # by kind, as `Links` numbers them
-    scale = np.append(learned.link_scale, np.float32(30))
+    scale = np.append(learned.link_scale, TOGETHER_SCALE)
 
     def terms(examples: Examples) -> list:
         h = histories(examples, learned.visits, learned.decay_time)

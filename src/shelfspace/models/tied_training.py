@@ -356,7 +356,7 @@ def train(
             "target": place[part.target], "correction": correction,
             "repeat": again[1], "repeat_last": items[h.newest[again[0]]], "habits": h.habits, "repeat_place": h.place[h.repeats],
             "repeat_event": h.event[h.repeats], "link_kind": after[2][inside], "link_value": after[3][inside],
-            "together": np.float32(model.settings["together"]) * np.log1p(30 * alike[3]),
+            "together": np.float32(model.settings["together"]) * np.log1p(tied.TOGETHER_SCALE * alike[3]),
             "bonus_row": np.concatenate([again[0], after[0][inside], alike[0]]),  # of repeats, links, and what goes together
             "bonus_column": np.concatenate([again[1], followers[inside], companions]),
         }  # fmt: skip

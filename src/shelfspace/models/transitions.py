@@ -196,28 +196,6 @@ def _followers(starts, others, counts, items, start, trained, source, step, room
     return rows[:size], products[:size], left[:size]
 
 
-def add_followers(table: sp.csr_matrix, examples: Examples, step: int, scores: np.ndarray) -> None:
-    """Add to each row of `scores`, float32, shape (n, n_products), what `followers` finds after the newest visit, divided by `step`."""
-    _add_followers(table.indptr, table.indices, table.data, examples.items, examples.start, examples.end, examples.trained, step, scores)
-
-
-@nb.njit(nogil=True, cache=True)
-def _add_followers(starts, others, counts, items, start, end, trained, step, scores):
-    """See `add_followers`. Without the GIL, for threads."""
-    own = np.zeros(scores.shape[1], dtype=np.float32)
-    for row in range(len(start)):
-        item = items[end[row] - 1]
-        for at in range(start[row], trained[row] - step):
-            if items[at] == item:
-                own[items[at + step]] += 1
-        for at in range(starts[item], starts[item + 1]):
-            count = counts[at] - own[others[at]]
-            if count > 0:
-                scores[row, others[at]] += count / np.float32(step)
-        for at in range(start[row], trained[row] - step):
-            own[items[at + step]] = 0
-
-
 def scales(alone: np.ndarray, power: float = 0.5) -> np.ndarray:
     """1 / n(a) ** power in row 0, and 1 / (n(a) - 1) ** power, for what a left-out sequence holds, in row 1; 0 where nobody is left."""
     scale = np.zeros((2, len(alone)), dtype=np.float32)
