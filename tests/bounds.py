@@ -26,7 +26,13 @@ from shelfspace.vectors.features import Features
 
 def kernels() -> dict[str, Dispatcher]:
     """All compiled functions that the package's modules hold, by their full names."""
-    modules = [importlib.import_module(module.name) for module in pkgutil.walk_packages(shelfspace.__path__, "shelfspace.")]
+    modules = []
+    for module in pkgutil.walk_packages(shelfspace.__path__, "shelfspace."):
+        try:
+            modules.append(importlib.import_module(module.name))
+        except ModuleNotFoundError as lacking:
+            if lacking.name not in ("fastapi", "uvicorn"):  # the service is an extra, and holds none
+                raise
     held = (value for module in modules for value in vars(module).values() if isinstance(value, Dispatcher))
     return {f"{kernel.py_func.__module__}.{kernel.__name__}": kernel for kernel in held}
 

@@ -80,7 +80,8 @@ def nodes(booster: lgb.Booster) -> Nodes | None:
         parts += inner
         offsets.append(len(parts))
     exact = np.array([node["threshold"] for node, *_ in parts], dtype=np.float64)
-    threshold = exact.astype(np.float32)
+    with np.errstate(over="ignore"):  # LightGBM's largest is beyond float32: no finite value is above it
+        threshold = exact.astype(np.float32)
     threshold = np.where(threshold > exact, np.nextafter(threshold, np.float32(-np.inf)), threshold)
     left = [node["default_left"] if node["missing_type"] == "NaN" else node["threshold"] >= 0 for node, *_ in parts]  # else NaN is 0
     struck = [(1 << first + count) - (1 << first) for _, first, count in parts]
