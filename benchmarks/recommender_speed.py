@@ -61,9 +61,7 @@ def main() -> None:
         inputs = users.user_embeddings(train, vectors, 0.1)
         network = dense.dense(inputs, given.products)
         few = slice(0, 100)
-        dense.train(
-            network, inputs, train.target, inputs[few], train.target[few], epochs=epochs, patience=epochs, progress=False, **softmax
-        )
+        dense.train(network, inputs, train.target, inputs[few], train.target[few], epochs=epochs, progress=False, **softmax)
 
     def ours(epochs: int) -> None:
         tied_training.train(tied_training.start(vectors, known, corpus, corpus.product_ids), train, epochs=epochs, progress=False)

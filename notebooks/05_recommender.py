@@ -42,12 +42,11 @@ run_dir = "reports/default"  # folder that this run writes to
 hidden = "128"  # units of each Dense layer, as "128" or "256, 128"; whole numbers, each from 1 to 16384
 dropout = 0.3  # share of units left out at random while training; 0 or more and below 1
 prefixes = 1000  # also learn from so many of each user's last history visits; 0: from the target alone, as in the article; from 0 to 10000
-epochs = 20  # passes of the dense network at most; from 1 to 10000
+epochs = 0  # passes of the dense network; 0: by the size of the log; from 0 to 10000
 batch = 1024  # examples per step of the dense network; from 1 to 1000000
-learning_rate = 0.004  # Adam's step size in the dense network; above 0 and at most 10
+learning_rate = 0.008  # Adam's step size in the dense network at the start, from where it falls to 0; above 0 and at most 10
 distribute = ""  # who shares the dense network's training: GPUs, or the machines of TF_CONFIG; one of: , mirrored, workers
 examples = 400000  # examples that a pass of either network takes at most, drawn anew each time; from 1 to 1000000000
-patience = 1  # passes of the dense network without a gain on the valid users before stopping; from 0 to 10000
 model = "best"  # whose recommendations leave the pipeline; best: of ranked and tied, by the valid users; one of: best, ranked, tied, dense
 seen = True  # whether products that a user saw already may be recommended
 explained = 200  # users whose recommendations leave with the parts of their scores, in explanations.parquet; from 0 to 2000
@@ -116,20 +115,20 @@ exhibits.note(f"{len(train):,} examples train and {len(valid):,} validate.")
 # $$\mathrm{scores} = W\,\mathrm{BatchNorm}(\mathrm{Dropout}(\mathrm{ReLU}(A\,u + a))) + b$$
 #
 # where $u$ is the user embedding, freed of its mean and scale. A softmax over all products makes the scores probabilities, and the loss is
-# the cross-entropy of the product that came. Training stops when the valid users stop gaining.
+# the cross-entropy of the product that came. The step size falls to zero, so that the last steps settle what the first have found.
 
 # %% [markdown] tags=["aside"]
 # A catalogue of more than four thousand products is trained on a sample of it at
 # each step, with the sum over the rest estimated from those drawn. With `distribute`, several GPUs or machines each take
 # a share of every batch.
 
-# After each pass the valid users judge. When they stop gaining, the training stops, and the weights of the best pass are kept.
+# After each pass the valid users judge, and the weights of the best pass are kept.
 
 # %% tags=["dense"]
 history = run_files.once(
     run, "recommender_dense.keras", dense.fit, users=train_users, targets=train.target, valid_users=valid_users,
     valid_targets=valid.target, n_products=len(product_ids), hidden=[int(size) for size in str(hidden).split(",")], dropout=dropout,
-    distribute=distribute, epochs=epochs, batch=batch, learning_rate=learning_rate, patience=patience, examples=examples, seed=seed,
+    distribute=distribute, epochs=epochs, batch=batch, learning_rate=learning_rate, examples=examples, seed=seed,
 ).returned  # fmt: skip
 
 # %% [markdown] tags=["aside"]

@@ -97,7 +97,7 @@ def test_every_number_and_list_of_the_notebooks_declares_its_range():
 @pytest.mark.parametrize(
     "name, value",
     [
-        ("dim", 0), ("dim", 10**9), ("w2v_window", 0), ("w2v_window", -2), ("w2v_epochs", -1), ("ss_epochs", -3), ("epochs", -1), ("epochs", 0),
+        ("dim", 0), ("dim", 10**9), ("w2v_window", 0), ("w2v_window", -2), ("w2v_epochs", -1), ("ss_epochs", -3), ("epochs", -1),
         ("tied_epochs", -1), ("feature_epochs", -1), ("shop_users", 0), ("shop_products", 0), ("shop_products", 51), ("shop_days", 0),
         ("w2v_negatives", -1), ("ss_negatives", 0), ("examples", 0), ("ss_examples", 0), ("sg_visits", 0), ("hidden", "a"), ("hidden", ""),
         ("hidden", "0"), ("hidden", "128;64"), ("decays", "x"), ("decays", ""), ("decays", "-1"), ("decay", -1), ("batch", 0), ("dropout", 1),
@@ -105,7 +105,7 @@ def test_every_number_and_list_of_the_notebooks_declares_its_range():
         ("cold_share", 2), ("cold_share", 0), ("session_gap", -5), ("w2v_learning_rate", -1), ("ss_learning_rate", -1), ("learning_rate", -1),
         ("learning_rate", 0), ("prefixes", -1), ("columns", "user_id"), ("sweep_users", 0), ("compare_users", 0), ("next_users", -1),
         ("tsne_products", 0), ("perplexity", 0), ("market", -1), ("seed", -1), ("seed", 2**32), ("test_share", 0), ("valid_share", 1),
-        ("test_days", 0), ("last_days", -1), ("min_products", 1), ("patience", -1), ("ss_margin", -1), ("ss_temperature", 0), ("ss_window", -1),
+        ("test_days", 0), ("last_days", -1), ("min_products", 1), ("ss_margin", -1), ("ss_temperature", 0), ("ss_window", -1),
         ("tied_recency", -1), ("since", "yesterday"), ("until", "2024-02-30"), ("w2v_subsample", -0.1), ("protocol", "never"),
     ],
 )  # fmt: skip

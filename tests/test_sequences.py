@@ -213,6 +213,7 @@ def test_latest_has_every_user_once_up_to_the_last_target(protocol):
 
 def test_passes_spend_a_budget_within_limits():
     assert [arrays.passes(size, 1000) for size in (0, 1, 100, 150, 10_000)] == [100, 100, 10, 7, 3]
+    assert arrays.passes(10_000, 1000, least=2) == 2
 
 
 def test_seen_tells_whether_the_target_was_in_the_history():

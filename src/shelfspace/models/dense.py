@@ -96,10 +96,9 @@ def train(
     valid_users: np.ndarray | None = None,
     valid_targets: np.ndarray | None = None,
     *,
-    epochs: int = 20,
+    epochs: int = 0,
     batch: int = 1024,
-    learning_rate: float = 0.004,
-    patience: int = 1,
+    learning_rate: float = 0.008,
     examples: int = 500_000,
     negatives: int = 2048,
     full_below: int = 4096,
@@ -107,9 +106,9 @@ def train(
     shared: tf.distribute.Strategy | None = None,
     progress: bool = True,
 ) -> list[dict[str, float]]:
-    """Fit by cross-entropy with Adam; stop when MRR@20 of the valid users stops rising and keep the best weights.
+    """Fit by cross-entropy with Adam, whose step size falls linearly to zero over all epochs; keep the weights of the best.
 
-    Without valid users, all epochs are run and the last weights kept.
+    The best has the highest MRR@20 of the valid users; without them, the last weights are kept.
 
     Call `deterministic` before `dense` for the same weights in every run.
 
@@ -122,7 +121,7 @@ def train(
     targets, valid_targets : ndarray of int, shape (n,)
         Product to find.
     epochs : int
-        At most so many passes.
+        Passes; 0 for as many as the size of the log asks for (`shelfspace.models.training.epochs_of`).
     examples : int
         A pass takes at most so many examples, drawn anew each time.
     negatives, full_below : int
@@ -133,9 +132,7 @@ def train(
     batch : int
         Examples per step.
     learning_rate : float
-        Adam's step size.
-    patience : int
-        Epochs without a better MRR@20 before stopping.
+        Adam's step size at the start.
     shared : tf.distribute.Strategy, optional
         From `strategy`; who shares the training. Every machine ends with the same weights.
     progress : bool
@@ -154,11 +151,13 @@ def train(
             learner = keras.models.clone_model(network)
             learner.set_weights(network.get_weights())
     n_products = network.output.shape[1]
-    learn = _pass(learner, learning_rate, batch, negatives if n_products > full_below else n_products, shared, rng)
+    epochs = epochs or training.epochs_of(len(users), examples)
+    steps = epochs * -(-min(len(users), examples) // batch)
+    learn = _pass(learner, learning_rate, steps, batch, negatives if n_products > full_below else n_products, shared, rng)
     history: list[dict[str, float]] = []
     best, best_weights = -1.0, network.get_weights()
     with tqdm(total=epochs, desc="recommender", unit="epoch", disable=not progress) as bar:
-        for epoch in range(epochs):
+        for _ in range(epochs):
             few = rng.permutation(len(users))[:examples] if len(users) > examples else slice(None)
             loss = learn(users[few], targets[few])
             if learner is not network:
@@ -172,21 +171,19 @@ def train(
             history[-1] |= {"valid_loss": valid_loss, "valid_mrr@20": valid_mrr}
             bar.set_postfix(loss=f"{loss:.3f}", valid_mrr=f"{valid_mrr:.4f}")
             if valid_mrr > best:
-                best, best_epoch, best_weights = valid_mrr, epoch, network.get_weights()
-            elif epoch - best_epoch >= patience:
-                break
+                best, best_weights = valid_mrr, network.get_weights()
     if valid_users is not None:
         network.set_weights(best_weights)
     return history
 
 
 def _pass(
-    network: keras.Model, learning_rate: float, batch: int, negatives: int, shared: tf.distribute.Strategy,
+    network: keras.Model, learning_rate: float, steps: int, batch: int, negatives: int, shared: tf.distribute.Strategy,
     rng: np.random.Generator,
 ) -> Callable[[np.ndarray, np.ndarray], float]:  # fmt: skip
     """A pass of Adam over users and targets, each batch shared out among all replicas; gives the mean loss.
 
-    Each step takes the targets of its batch and `negatives` other products.
+    The step size falls to zero over `steps`. Each step takes the targets of its batch and `negatives` other products.
     """
     last = network.layers[-1]
     body = keras.Model(network.input, last.input)
@@ -197,7 +194,7 @@ def _pass(
 
     nothing = tf.zeros(0), tf.zeros(0, tf.int32), tf.zeros(0, tf.int32)  # added to single logits
 
-    def learn(user, place, count, softmax, correction, t):
+    def learn(user, place, count, softmax, correction, t, rate):
         table = softmax[0]
         with tf.GradientTape() as tape:
             tape.watch(table)
@@ -209,7 +206,7 @@ def _pass(
         of_table, *of_body = tape.gradient(mean, [table, *body.trainable_variables])
         optimizer.apply([tf.convert_to_tensor(gradient) for gradient in of_body], body.trainable_variables)
         of_table = tf.distribute.get_replica_context().all_reduce("SUM", tf.convert_to_tensor(of_table))
-        return loss, training.adam(of_table, *tf.unstack(softmax, num=3), learning_rate, t)
+        return loss, training.adam(of_table, *tf.unstack(softmax, num=3), rate, t)
 
     @tf.function(reduce_retracing=True)
     def step(*share):
@@ -229,7 +226,9 @@ def _pass(
                     for of in (users[chosen], places.astype(np.int32))
                 )
                 count, softmax, t = np.float32(len(chosen)), rows.take(products), rows.steps_of[products] + 1
-                loss, moved = step(user, place, *(tf.constant(x) for x in (count, softmax, correction, t)))
+                rate = np.float32(learning_rate * (1 - rows.steps / steps))
+                optimizer.learning_rate.assign(rate)
+                loss, moved = step(user, place, *(tf.constant(x) for x in (count, softmax, correction, t, rate)))
                 rows.put(products, moved)
                 losses.append(loss)
         last.kernel.assign(rows.table[:, :-1].T)

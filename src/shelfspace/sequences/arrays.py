@@ -56,9 +56,9 @@ class Corpus:
         return np.searchsorted(product_ids, self.product_ids)[self.items]
 
 
-def passes(size: int, budget: int) -> int:
-    """Passes over `size` things that make about `budget` in all, at least 3 and at most 100."""
-    return int(np.clip(round(budget / max(1, size)), 3, 100))
+def passes(size: int, budget: int, least: int = 3) -> int:
+    """Passes over `size` things that make about `budget` in all, at least `least` and at most 100."""
+    return int(np.clip(round(budget / max(1, size)), least, 100))
 
 
 @dataclass(frozen=True)
