@@ -194,7 +194,7 @@ def _pass(
 
     nothing = tf.zeros(0), tf.zeros(0, tf.int32), tf.zeros(0, tf.int32)  # added to single logits
 
-    def learn(user, place, count, softmax, correction, t, rate):
+    def learn(user, place, count, softmax, correction, t):
         table = softmax[0]
         with tf.GradientTape() as tape:
             tape.watch(table)
@@ -206,7 +206,7 @@ def _pass(
         of_table, *of_body = tape.gradient(mean, [table, *body.trainable_variables])
         optimizer.apply([tf.convert_to_tensor(gradient) for gradient in of_body], body.trainable_variables)
         of_table = tf.distribute.get_replica_context().all_reduce("SUM", tf.convert_to_tensor(of_table))
-        return loss, training.adam(of_table, *tf.unstack(softmax, num=3), rate, t)
+        return loss, training.adam(of_table, *tf.unstack(softmax, num=3), optimizer.learning_rate, t)
 
     @tf.function(reduce_retracing=True)
     def step(*share):
@@ -226,9 +226,8 @@ def _pass(
                     for of in (users[chosen], places.astype(np.int32))
                 )
                 count, softmax, t = np.float32(len(chosen)), rows.take(products), rows.steps_of[products] + 1
-                rate = np.float32(learning_rate * (1 - rows.steps / steps))
-                optimizer.learning_rate.assign(rate)
-                loss, moved = step(user, place, *(tf.constant(x) for x in (count, softmax, correction, t, rate)))
+                optimizer.learning_rate.assign(rows.rate(learning_rate, steps))
+                loss, moved = step(user, place, *(tf.constant(x) for x in (count, softmax, correction, t)))
                 rows.put(products, moved)
                 losses.append(loss)
         last.kernel.assign(rows.table[:, :-1].T)

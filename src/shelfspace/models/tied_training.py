@@ -373,8 +373,8 @@ def train(
                 products, ready = following.result()
                 if i + 1 < len(chunks):
                     following = worker.submit(prepared, chunks[i + 1])
-                rate = learning_rate * (1 - rows.steps / steps)
-                moved, loss = take(rows.take(products), ready, np.float32(rate), np.float32(rows.steps + 1), rows.steps_of[products] + 1)
+                rate, t, t_of = rows.rate(learning_rate, steps), np.float32(rows.steps + 1), rows.steps_of[products] + 1
+                moved, loss = take(rows.take(products), ready, rate, t, t_of)
                 rows.put(products, moved)
                 losses.append(loss)
                 bar.update()

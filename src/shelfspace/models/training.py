@@ -76,6 +76,10 @@ class Rows:
     def table(self) -> np.ndarray:
         return self.parts[0]
 
+    def rate(self, start: float, steps: int) -> np.float32:
+        """Adam's next step size, which falls linearly from `start` to zero over so many steps in all."""
+        return np.float32(start * (1 - self.steps / steps))
+
     def take(self, products: np.ndarray) -> np.ndarray:
         """The rows of these products and their moments; float32, shape (3, m, columns)."""
         return np.take(self.parts, products, axis=1)
