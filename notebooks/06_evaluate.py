@@ -355,10 +355,10 @@ exhibits.note(
 
 # %%
 others = [name for name in ordered if name != first]
-margin = {
-    name: evaluation.difference(evaluations[first].ranks, evaluations[name].ranks, test.user_ids, seed=seed, comparisons=len(others))
-    for name in others
-}
+margin = evaluation.differences(
+    {name: (evaluations[first].ranks, evaluations[name].ranks, ranking.reciprocal_rank) for name in others},
+    test.user_ids, seed=seed, comparisons=len(others),
+)  # fmt: skip
 intervals.correct(list(margin.values()))
 lead = margin[second]
 

@@ -62,14 +62,15 @@ LINE = Corpus(np.array(list("abcd")), np.array([0, 1, 2, 3], np.int32), np.array
 
 def test_pairs_are_those_of_the_window_with_the_weight_of_the_context(monkeypatch):
     pairs = learned_from(monkeypatch, LINE, weights=np.array([1, 3, 1, 5], np.float32))
-    assert [(p, c, w) for p, c, _, w in pairs] == [(0, 1, 3), (1, 0, 1), (1, 2, 1), (2, 1, 3), (2, 3, 5), (3, 2, 1)]
+    assert [(p, c, w) for p, c, _, w in pairs] == [(1, 0, 1), (0, 1, 3), (2, 1, 3), (1, 2, 1), (3, 2, 1), (2, 3, 5)]
     assert all(c not in noise for _, c, noise, _ in pairs)
+    assert pairs[1][2] == pairs[2][2] and pairs[3][2] == pairs[4][2]  # drawn once for all that a visit is context of
 
 
 def test_every_visit_has_the_purchase_of_its_session_as_context_but_the_purchase_itself(monkeypatch):
     plain = [(p, c) for p, c, _, _ in learned_from(monkeypatch, LINE)]
     pairs = learned_from(monkeypatch, LINE, goals=np.array([3, 3, -1, 3]))
-    assert [(p, c) for p, c, _, _ in pairs] == [(0, 1), (0, 3), (1, 0), (1, 2), (1, 3), *plain[3:]]  # at every distance
+    assert [(p, c) for p, c, _, _ in pairs] == [(1, 0), (0, 3), (0, 1), (2, 1), (1, 3), *plain[3:]]  # at every distance
     assert pairs[1] == (0, 3, [], 1.0) and pairs[4] == (1, 3, [], 1.0)  # without noise
 
 

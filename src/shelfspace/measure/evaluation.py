@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,9 @@ from shelfspace.measure import intervals, ranking
 from shelfspace.measure.intervals import TEST_DRAWS
 from shelfspace.measure.ranking import CUTOFFS, Model
 from shelfspace.sequences.arrays import Examples
+
+K = TypeVar("K")
+Measure = Callable[[np.ndarray, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -97,45 +101,53 @@ def summary(rank: np.ndarray, owners: np.ndarray | None = None, seed: int = 0) -
     }
 
 
-def difference(
-    rank: np.ndarray,
-    other: np.ndarray,
+def difference(rank: np.ndarray, other: np.ndarray, owners: np.ndarray | None = None, **given) -> dict:
+    """The paired test of one model against another, by MRR where nothing else is given; see `differences`."""
+    measure = given.pop("measure", ranking.reciprocal_rank)
+    return differences({"": (rank, other, measure)}, owners, **given)[""]
+
+
+def differences(
+    pairs: Mapping[K, tuple[np.ndarray, np.ndarray, Measure]],
     owners: np.ndarray | None = None,
+    *,
     k: int = 20,
     seed: int = 0,
-    measure: Callable[[np.ndarray, int], np.ndarray] = ranking.reciprocal_rank,
     comparisons: int = 1,
-) -> dict:
-    """Paired test of one model against another on the same examples, by bootstrap over owners.
+) -> dict[K, dict]:
+    """Paired tests of models against others on the same examples, by a bootstrap over owners that draws them once for all tests.
 
     Parameters
     ----------
-    rank, other : ndarray of int, shape (n,)
-        Of the two models.
+    pairs : mapping of name to (rank, other, measure)
+        Ranks of the two models, each an ndarray of int, shape (n,), and what is compared: `ranking.reciprocal_rank` or `ranking.hit_rate`.
     owners : ndarray, shape (n,), optional
         See `summary`.
     k : int
         The first so many ranks count.
     seed : int
-    measure : {reciprocal_rank, hit_rate}
-        What is compared.
     comparisons : int
         How many such differences are told at once.
 
     Returns
     -------
-    dict
+    dict of name to dict
         "gain": mean difference in the measure, absolute. "ci95": its interval at the level 1 - 0.05 / comparisons, so that all
         of those told at once hold together in 95 % of repeats (Bonferroni). "p": two-sided p-value of this one test, twice
         the share of draws on the other side of zero (Efron & Tibshirani 1993), never below 2 / (draws + 1). "p_is_bound":
         whether it is that least value, so that p says "at most".
     """
-    gain = measure(rank, k) - measure(other, k)
-    means = intervals.bootstrap(gain, owners, TEST_DRAWS, seed)
-    beyond = min((means <= 0).sum(), (means >= 0).sum())
-    low, high = np.quantile(means, [0.025 / comparisons, 1 - 0.025 / comparisons])
-    p = min(1.0, 2 * (1 + beyond) / (1 + len(means)))
-    return {"gain": float(gain.mean()), "ci95": [float(low), float(high)], "p": float(p), "p_is_bound": bool(beyond == 0)}
+    if not pairs:
+        return {}
+    gains = np.stack([measure(rank, k) - measure(other, k) for rank, other, measure in pairs.values()], axis=1)
+    means = intervals.bootstrap(gains, owners, TEST_DRAWS, seed)
+    beyond = np.minimum((means <= 0).sum(axis=0), (means >= 0).sum(axis=0))
+    bounds = np.quantile(means, [0.025 / comparisons, 1 - 0.025 / comparisons], axis=0)
+    p = np.minimum(1.0, 2 * (1 + beyond) / (1 + len(means)))
+    return {
+        name: {"gain": float(gain), "ci95": [float(low), float(high)], "p": float(of), "p_is_bound": bool(many == 0)}
+        for name, gain, low, high, of, many in zip(pairs, gains.mean(axis=0), *bounds, p, beyond)
+    }
 
 
 COLUMNS = {"all": "all", "seen": "seen before", "discovery": "discovery"}
@@ -208,14 +220,11 @@ def against_baselines(
     for key, of in owners.items():
         best = chosen(valid, baselines, key)[0]
         ranks = {name: cut(evaluation, seen)[key] for name, evaluation in evaluations.items()}
-        paired = {
-            name: {
-                metric: difference(rank, ranks[best], of, seed=seed, measure=measure, comparisons=comparisons)
-                for metric, measure in MEASURES.items()
-            }
-            for name, rank in ranks.items()
-            if name != best
-        }
+        tests = differences(
+            {(name, metric): (rank, ranks[best], measure) for name, rank in ranks.items() if name != best for metric, measure in MEASURES.items()},
+            of, seed=seed, comparisons=comparisons,
+        )  # fmt: skip
+        paired = {name: {metric: tests[name, metric] for metric in MEASURES} for name in ranks if name != best}
         found[key] = {
             "n": len(of), "customers": len(np.unique(of)), "baseline": best, "comparisons": comparisons, "paired": paired,
         }  # fmt: skip

@@ -27,6 +27,7 @@ from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
+from shelfspace.files import run_files
 from shelfspace.files.parameters import assignments
 from shelfspace.page import drawing
 from shelfspace.page.exhibits import clean, short
@@ -101,6 +102,26 @@ class Chapter:
     figures: list[tuple[int, str]]
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """A chapter before it knows of the others: its elements, still to be linked, with what `Chapter` has besides."""
+
+    id: str
+    title: str
+    page: BeautifulSoup
+    sections: list[tuple[str, str]]
+    parameters: list[Parameter]
+
+
+_drafts: dict[tuple[Path, str], _Draft] = {}  # made ahead, by the notebook's path and digest; each is for one reading
+
+
+def begin(path: str | Path) -> None:
+    """Do the long part of `read` ahead of time, while the other notebooks of a report still run."""
+    path = Path(path).absolute()
+    _drafts[path, run_files.sha256_file(path)] = _draft(path)
+
+
 def read(path: str | Path, others: Collection[str] = (), terms: dict[str, str] | None = None) -> Chapter:
     """Turn an executed notebook into a chapter.
 
@@ -118,7 +139,23 @@ def read(path: str | Path, others: Collection[str] = (), terms: dict[str, str] |
     ValueError
         If the file is not a notebook.
     """
-    path = Path(path)
+    path = Path(path).absolute()
+    draft = _drafts.pop((path, run_files.sha256_file(path)), None) or _draft(path)
+    page = draft.page
+    _links(page, draft.id, {_slug(stem) for stem in [*others, path.stem]})
+    _explain(page, {} if terms is None else terms)
+    for tag in page.find_all("th"):
+        if not tag.get_text(strip=True):  # the corner of a pandas table heads nothing
+            tag.name = "td"
+    for tag in page.find_all("table"):
+        if tag.find_parent(class_="scroll") is None:
+            tag.wrap(page.new_tag("div", attrs={"class": "scroll"}))
+    figures = _inline(page, draft.id)
+    return Chapter(draft.id, draft.title, str(page), draft.sections, draft.parameters, figures)
+
+
+def _draft(path: Path) -> _Draft:
+    """The chapter of a notebook, not yet linked."""
     try:
         notebook = nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises what its JSON and schema readers raise
@@ -142,16 +179,7 @@ def read(path: str | Path, others: Collection[str] = (), terms: dict[str, str] |
         text.decompose()
     identity = _slug(path.stem)
     title, sections = _headings(page, identity, path.stem)
-    _links(page, identity, {_slug(stem) for stem in [*others, path.stem]})
-    _explain(page, {} if terms is None else terms)
-    for tag in page.find_all("th"):
-        if not tag.get_text(strip=True):  # the corner of a pandas table heads nothing
-            tag.name = "td"
-    for tag in page.find_all("table"):
-        if tag.find_parent(class_="scroll") is None:
-            tag.wrap(page.new_tag("div", attrs={"class": "scroll"}))
-    figures = _inline(page, identity)
-    return Chapter(identity, title, str(page), sections, parameters, figures)
+    return _Draft(identity, title, page, sections, parameters)
 
 
 def sanitize(html: str) -> str:
@@ -377,19 +405,22 @@ def _links(page: BeautifulSoup, prefix: str, chapters: Collection[str]) -> None:
 
 def _explain(page: BeautifulSoup, terms: dict[str, str]) -> None:
     """Lead the first use of each term in the running text to the glossary, and take it out of `terms`."""
+    use_of = _uses(terms)
     for text in page.find_all(string=True):
-        if not text.find_parent(["p", "li"]) or text.find_parent(["a", "code", "pre", "math", "details", "figure"]):
-            continue
-        while terms:
-            names = "|".join(map(re.escape, sorted(terms, key=len, reverse=True)))
-            use = re.search(rf"(?<![\w-])({names})s?(?![\w-])", text, re.IGNORECASE)
-            if not use:
+        while terms and (use := use_of.search(text)):
+            if not text.find_parent(["p", "li"]) or text.find_parent(["a", "code", "pre", "math", "details", "figure"]):
                 break
             name = next(name for name in terms if name.lower() == use[1].lower())
             link = page.new_tag("a", attrs={"class": "term", "href": f"#{terms.pop(name)}"}, string=use[0])
             before, after = NavigableString(text[: use.start()]), NavigableString(text[use.end() :])
             text.replace_with(before, link, after)
-            text = after
+            text, use_of = after, _uses(terms)
+
+
+def _uses(terms: Collection[str]) -> re.Pattern:
+    """What finds a term, or its plural, as a word of a text; of two that begin alike the longer one."""
+    names = "|".join(map(re.escape, sorted(terms, key=len, reverse=True)))
+    return re.compile(rf"(?<![\w-])({names})s?(?![\w-])", re.IGNORECASE)
 
 
 def _parameters(notebook: nbformat.NotebookNode) -> list[Parameter]:

@@ -8,6 +8,7 @@ so that a change of these is seen by the next kernel.
 from __future__ import annotations
 
 import atexit
+import gc
 import multiprocessing
 import os
 import signal
@@ -24,7 +25,19 @@ from pathlib import Path
 from jupyter_client.manager import AsyncKernelManager
 
 LIBRARIES = (
-    *("ipykernel.kernelapp", "numpy", "pandas", "pyarrow.parquet", "scipy.sparse", "scipy.stats", "matplotlib.pyplot", "seaborn"),
+    *(
+        "ipykernel.kernelapp",
+        "ipykernel.debugger",
+        "IPython.core.completerlib",
+        "IPython.extensions.storemagic",
+        "numpy",
+        "pandas",
+        "pyarrow.parquet",
+        "scipy.sparse",
+        "scipy.stats",
+        "matplotlib.pyplot",
+        "seaborn",
+    ),
     *("sklearn.neighbors", "numba", "duckdb", "ibis", "lightgbm", "openTSNE", "faiss", "h5py", "tensorflow"),
 )
 MODULE = "ipykernel_launcher"
@@ -160,6 +173,7 @@ def _be_a_kernel(arguments: list[str], environment: Mapping[str, str], folder: s
     """What runs in the forked process."""
     from ipykernel import kernelapp
 
+    gc.freeze()  # what the libraries made stays, so that no collection goes through it again
     os.setsid()  # as Jupyter does, so that Ctrl-C in the terminal reaches the run alone
     os.chdir(folder)
     os.environ.clear()
@@ -169,6 +183,8 @@ def _be_a_kernel(arguments: list[str], environment: Mapping[str, str], folder: s
         threading.Thread(target=_end_with_the_run, daemon=True).start()
         kernelapp.launch_new_instance(arguments)
     finally:
+        if kernelapp.IPKernelApp.initialized():  # its close may wait for ever, for a thread that sends to one that has ended
+            atexit.unregister(kernelapp.IPKernelApp.instance().close)
         atexit._run_exitfuncs()  # which multiprocessing passes over
 
 

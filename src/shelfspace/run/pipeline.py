@@ -30,6 +30,7 @@ from shelfspace.files import imports, run_files, stages
 from shelfspace.files.places import CHECKOUT, NOTEBOOKS, PACKAGE
 from shelfspace.files.stages import PLUMBING, Stage
 from shelfspace.run import crew, execution, hold, keys
+from shelfspace.run.ahead import Ahead
 from shelfspace.run.crew import Crew, Task
 from shelfspace.run.hold import PAGES, REPORT
 from shelfspace.run.keys import Keys
@@ -115,19 +116,24 @@ def run(
     last = len(todo) if only == "report" else _place(only, todo, "--only")
     with _opened(data, out, **opening) as (out, values, about):
         state = _State(todo, values, about, out)
-        with Crew(out, jobs, line) as team:
+        with Ahead() as ahead, Crew(out, jobs, line) as team:
             for stage in todo[: last if only else 0]:
                 _refuse_if(state.look(stage)[2], stage, only, out)
-            _bring_up_to_date(todo[last if only else 0 : last + 1], todo[forced:], state, team, say)
+            _bring_up_to_date(todo[last if only else 0 : last + 1], todo[forced:], state, team, say, None if only else ahead)
         if last < len(todo):
             return out / "notebooks" / f"{todo[last].name}.ipynb"
         _add_timings(out / "metrics.json", {stage.name: run_files.read_record(out, stage.name)["seconds"] for stage in todo})
         return _report(out, about, say)
 
 
-def _bring_up_to_date(todo: list[Stage], forced: list[Stage], state: _State, team: Crew, say: Callable[[str], None]) -> None:
-    """Run those of some stages that are forced or not up to date, each as soon as those that it waits for are."""
-    waiting, at_work = list(todo), []
+def _bring_up_to_date(
+    todo: list[Stage], forced: list[Stage], state: _State, team: Crew, say: Callable[[str], None], ahead: Ahead | None
+) -> None:
+    """Run those of some stages that are forced or not up to date, each as soon as those that it waits for are.
+
+    With `ahead`, the chapters of those that are done are made while others are at work.
+    """
+    waiting, at_work, done = list(todo), [], []
     while waiting or team:
         for stage in list(waiting):
             open_before = [other for other in (*at_work, *waiting[: waiting.index(stage)]) if stage.waits_for(other)]
@@ -137,6 +143,7 @@ def _bring_up_to_date(todo: list[Stage], forced: list[Stage], state: _State, tea
             own, found, stale = state.look(stage)
             if stale is None and stage not in forced:
                 say(f"{stage.name:<24}   reused\n")
+                done.append(state.out / "notebooks" / f"{stage.name}.ipynb")
                 continue
             if stage in forced:
                 run_files.forget(state.out, stage.does_write)
@@ -144,9 +151,13 @@ def _bring_up_to_date(todo: list[Stage], forced: list[Stage], state: _State, tea
             at_work.append(stage)
             team.begin(Task(stage, own, found, stale or ""), last=not waiting)
         if team:
+            if ahead:
+                ahead.begin(done)
+                done.clear()
             task = team.next()
             _record(task, state.out)
             at_work.remove(task.stage)
+            done.append(state.out / "notebooks" / f"{task.stage.name}.ipynb")
             say(f"{task.stage.name:<24}{task.seconds:7.1f} s{_rebuilt(task.why)}\n")
 
 

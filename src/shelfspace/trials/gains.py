@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,37 +14,12 @@ from shelfspace.measure import beyond_accuracy, evaluation, intervals, ranking
 from shelfspace.sequences.arrays import EVENT_LEVELS
 from shelfspace.trials.variants import Made
 
+K = TypeVar("K")
 MEASURES = {
     "hit_rate@20": "HR@20", "mrr@20": "MRR@20", "next_cart": "HR@20, to the cart", "cold": "HR@20, new products",
     "others": "HR@20, beside new products",
 }  # fmt: skip
-"""The measures of a variant, by the key under which its `gain` is kept."""
-
-
-def gain(rank: np.ndarray, other: np.ndarray, metric: str, owners: np.ndarray | None = None, seed: int = 0, comparisons: int = 1) -> dict:
-    """Mean of a metric, and its paired difference to another model's ranks on the same examples, as shares.
-
-    Parameters
-    ----------
-    rank, other : ndarray of int, shape (n,)
-    metric : {"hit_rate@20", "mrr@20"}
-    owners : ndarray, shape (n,), optional
-        Over whom the interval is drawn (`shelfspace.measure.intervals.bootstrap`).
-    seed : int
-        Of the bootstrap.
-    comparisons : int
-        How many gains are told at once (`shelfspace.measure.evaluation.difference`).
-
-    Returns
-    -------
-    dict
-        "value", "n", and "gain", "ci95", "p" and "p_is_bound" of the difference; all but "n" None without examples.
-    """
-    measure = evaluation.MEASURES[metric]
-    if not len(rank):
-        return {"value": None, "gain": None, "ci95": None, "n": 0}
-    paired = evaluation.difference(rank, other, owners, seed=seed, measure=measure, comparisons=comparisons)
-    return {"value": float(measure(rank, 20).mean()), "n": len(rank)} | paired
+"""The measures of a variant, by the key under which its gain is kept (`gained`)."""
 
 
 def measure(made: Mapping[str, Made], hidden: np.ndarray, cold: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, dict]:
@@ -63,7 +39,7 @@ def measure(made: Mapping[str, Made], hidden: np.ndarray, cold: Mapping[str, np.
 
     Returns
     -------
-    dict of name to dict of measure to `gain`
+    dict of name to dict of measure to dict
         "next_cart" is of the targets that were put in the cart or bought, "cold" of the hidden ones, "others" of the rest
         in their company. Each of a model with a base has "p_holm". "valid" is the MRR@20 of the valid users, by which
         variants are chosen.
@@ -81,16 +57,52 @@ def measure(made: Mapping[str, Made], hidden: np.ndarray, cold: Mapping[str, np.
                 asked[name, key] = cold[name][part], cold[base][part], "hit_rate@20", owners[part]
     comparisons = max(1, sum(bool(made[name].variant.base) and len(one[0]) > 0 for (name, _), one in asked.items()))
     found: dict[str, dict] = {name: {} for name in made}
-    for (name, key), one in asked.items():
-        found[name][key] = gain(*one, seed=seed, comparisons=comparisons)
+    for (name, key), one in gained(asked, seed, comparisons).items():
+        found[name][key] = one
     intervals.correct([found[name][key] for name, key in asked if made[name].variant.base and found[name][key]["n"]])
     for name, one in made.items():
         found[name]["valid"] = float(ranking.reciprocal_rank(evaluation.evaluate(one.model, one.valid).ranks, 20).mean())
     return found
 
 
+def gained(asked: Mapping[K, tuple[np.ndarray, np.ndarray, str, np.ndarray]], seed: int = 0, comparisons: int = 1) -> dict[K, dict]:
+    """Means of a metric, and their paired differences to other models' ranks on the same examples, as shares.
+
+    Parameters
+    ----------
+    asked : mapping of name to (rank, other, metric, owners)
+        Ranks of both, "hit_rate@20" or "mrr@20", and over whom the interval is drawn (`shelfspace.measure.intervals.bootstrap`).
+    seed : int
+        Of the bootstrap.
+    comparisons : int
+        How many gains are told at once (`shelfspace.measure.evaluation.differences`).
+
+    Returns
+    -------
+    dict of name to dict
+        "value", "n", and "gain", "ci95", "p" and "p_is_bound" of the difference; all but "n" None without examples.
+    """
+    found: dict[K, dict] = {}
+    together: list[tuple[np.ndarray, dict]] = []  # owners, and the tests that are over them
+    for name, (rank, other, metric, owners) in asked.items():
+        if not len(rank):
+            found[name] = {"value": None, "gain": None, "ci95": None, "n": 0}
+            continue
+        measure = evaluation.MEASURES[metric]
+        found[name] = {"value": float(measure(rank, 20).mean()), "n": len(rank)}
+        tests = next((tests for of, tests in together if np.array_equal(of, owners)), None)
+        if tests is None:
+            tests = {}
+            together.append((owners, tests))
+        tests[name] = rank, other, measure
+    for owners, tests in together:
+        for name, one in evaluation.differences(tests, owners, seed=seed, comparisons=comparisons).items():
+            found[name] |= one
+    return found
+
+
 def told(one: Mapping | None, base: str) -> str:
-    """A `gain` as a table shows it, in %: "38.1 (-0.2 to +1.1)", the interval that of the difference; without for a default."""
+    """A gain (`gained`) as a table shows it, in %: "38.1 (-0.2 to +1.1)", the interval that of the difference; without for a default."""
     if not one or one["value"] is None:
         return "–"
     low, high = one["ci95"]
@@ -107,7 +119,7 @@ def tabulate(made: Mapping[str, Made], found: Mapping[str, Mapping], heads: Mapp
 
 
 def points(one: Mapping, unit: str = "") -> str:
-    """A `gain` and its interval, in points: "+3.1 (+2.3 to +3.9)", the unit after the first number."""
+    """A gain and its interval, in points: "+3.1 (+2.3 to +3.9)", the unit after the first number."""
     low, high = one["ci95"]
     return f"{100 * one['gain']:+.1f}{unit} ({100 * low:+.1f} to {100 * high:+.1f})"
 
@@ -138,7 +150,7 @@ def verdict(one: Made, base: Made, found: Mapping[str, Mapping]) -> str:
     Parameters
     ----------
     one, base : Made
-    found : mapping of measure to `gain`
+    found : mapping of measure to gain
         By the keys of `MEASURES`; "mrr@20" must be there.
     """
     better, worse = ("; ".join(f"{MEASURES[key]} {points(found[key], ' points')}" for key in side) for side in _clear(found))

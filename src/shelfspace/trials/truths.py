@@ -71,7 +71,7 @@ def found_near(made: Made, pairs: Examples) -> np.ndarray:
 def recovered(rank: np.ndarray, other: np.ndarray, owners: np.ndarray, seed: int = 0, comparisons: int = 1) -> dict:
     """HR@20 of the pairs, and its paired gain, with an interval over owners: pairs of one are not independent.
 
-    Each owner counts once, with the mean of its pairs. As `shelfspace.trials.gains.gain`.
+    Each owner counts once, with the mean of its pairs. As `shelfspace.trials.gains.gained`.
     """
     hits, base = ranking.hit_rate(rank, 20), ranking.hit_rate(other, 20)
     mean = pd.DataFrame({"hit": hits, "gain": hits - base}).groupby(owners).mean()

@@ -5,7 +5,9 @@ each product a vector v and a context vector u, and raises for each visit to p a
 
     w_c ( log s(v_p . u_c) + sum_k log s(-v_p . u_nk) )                 s(x) = 1 / (1 + exp(-x))
 
-with n_1 … n_K noise products and, here, a weight w_c of the context's visit. Grbovic & Cheng 2018, "Real-time
+with n_1 … n_K noise products, drawn once for all products that c is near to (Ji et al. 2016, "Parallelizing Word2Vec in Shared and
+Distributed Memory": the vectors are as good, and a row that was fetched is used at once), and, here, a weight w_c of the context's
+visit. Grbovic & Cheng 2018, "Real-time
 Personalization using Embeddings for Search Ranking at Airbnb" (KDD), section 3, add for each visit to p
 
     log s(v_p . u_b)                 b: what the visit's session bought in the end, however far away (a global positive)
@@ -73,7 +75,7 @@ def train(
     window : int
         Products up to this many places before and after are context.
     negatives : int
-        Noise products drawn for each (product, context) pair.
+        Noise products drawn for each visit as a context.
     ns_exponent : float
         Noise products are drawn in proportion to count ** ns_exponent: 1 as often as they occur, 0 uniformly, below
         0 rare ones more often. So is the noise of the same category.
@@ -196,28 +198,28 @@ def _epoch(
     group_mass, market, rate_start, rate_end,
 ):  # fmt: skip
     """One pass over the sequences in `order`; returns the sum of the losses."""
-    outputs = np.empty(1 + negatives + market, np.int64)
+    outputs, goal = np.empty(1 + negatives + market, np.int64), np.empty(1, np.int64)
     gradient = np.empty(v.shape[1], np.float32)
     total, done = 0.0, 0
     for s in order:
         begin, end = offsets[s], offsets[s + 1]
-        for place in range(begin, end):
+        for place in range(begin, end):  # a context
             rate = np.float32(rate_start + (rate_end - rate_start) * done / len(items))
             done += 1
-            product = items[place]
+            outputs[0] = items[place]
+            drawn_once = 1
+            for _ in range(negatives):
+                drawn = draw(state, len(chance))
+                if _unit(state) >= chance[drawn]:
+                    drawn = other[drawn]
+                if drawn != outputs[0]:
+                    outputs[drawn_once] = drawn
+                    drawn_once += 1
             reach = 1 + draw(state, window)  # nearer contexts come up more often
             for near in range(max(begin, place - reach), min(end, place + reach + 1)):
                 if near == place:
                     continue
-                outputs[0] = items[near]
-                size = 1
-                for _ in range(negatives):
-                    drawn = draw(state, len(chance))
-                    if _unit(state) >= chance[drawn]:
-                        drawn = other[drawn]
-                    if drawn != outputs[0]:
-                        outputs[size] = drawn
-                        size += 1
+                product, size = items[near], drawn_once
                 if market > 0 and group_of[product] >= 0:
                     first, last = group_starts[group_of[product]], group_starts[group_of[product] + 1]
                     for _ in range(market):
@@ -225,31 +227,31 @@ def _epoch(
                         if drawn != outputs[0] and drawn != product:
                             outputs[size] = drawn
                             size += 1
-                total += _learn(v, u, product, outputs, size, weights[near], rate, gradient)
-            if goals[place] >= 0 and goals[place] != product:
-                outputs[0] = goals[place]
-                total += _learn(v, u, product, outputs, 1, np.float32(1), rate, gradient)
+                total += _learn(v, u, product, outputs, size, weights[place], rate, gradient)
+            if goals[place] >= 0 and goals[place] != items[place]:
+                goal[0] = goals[place]
+                total += _learn(v, u, items[place], goal, 1, np.float32(1), rate, gradient)
     return total
 
 
 @numba.njit(**FAST)
 def _learn(v, u, product, outputs, size, weight, rate, gradient):
     """One step up the log-likelihood of ``outputs[0]`` and down that of the others; returns weight × the loss before it."""
-    one, loss = np.float32(1), np.float32(0)
+    one, unlikely = np.float32(1), 1.0  # 1 / the product of the likelihoods, so that a step needs one logarithm
     gradient[:] = 0
     for k in range(size):
         out = outputs[k]
         score = dot(v[product], u[out])
         sign = one if k == 0 else -one
         odds = np.exp(-sign * score)  # 1 / (1 + odds) is the likelihood of what was seen
-        loss += np.log(one + odds)
+        unlikely *= one + odds
         step = weight * rate * sign * odds / (one + odds)
         for i in range(len(gradient)):
             gradient[i] += step * u[out, i]
             u[out, i] += step * v[product, i]
     for i in range(len(gradient)):
         v[product, i] += gradient[i]
-    return weight * loss
+    return weight * np.log(unlikely)
 
 
 @numba.njit(forceinline=True, **FAST)
