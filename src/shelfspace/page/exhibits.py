@@ -211,8 +211,9 @@ def _svg(fig: Figure) -> bytes:
     """The figure, its words as text."""
     dpi = fig.dpi
     fig.set_dpi(400)  # measures text as finely as an SVG draws it
-    for _ in range(3):  # the layout settles after a few draws; kept, it is the same each time
-        fig.draw_without_rendering()
+    layout = fig.get_layout_engine()
+    for _ in range(3 if layout else 0):  # it settles after a few times; kept, it is the same each time
+        layout.execute(fig)
     fig.set_layout_engine("none")
     fig.set_dpi(dpi)
     for dots in (dots for axes in fig.axes for dots in axes.collections if len(dots.get_offsets()) > MANY_DOTS):
