@@ -14,8 +14,8 @@
 #     name: python3
 #   shelfspace:
 #     parts:
-#     - dense
 #     - tied
+#     - dense
 #     reads:
 #     - products.parquet
 #     - product_embeddings/*

@@ -26,7 +26,6 @@ from pathlib import Path
 
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
-from traitlets import Type
 
 LIBRARIES = (
     *(
@@ -106,7 +105,7 @@ class _Client(AsyncKernelClient):
 
 class _Manager(AsyncKernelManager):
     kernel: Kernel
-    client_factory = Type(_Client)
+    client_factory = _Client
 
     async def _async_pre_start_kernel(self, **given):
         given |= {"env": os.environ | self.kernel.environment, "cwd": str(self.kernel.folder)}
