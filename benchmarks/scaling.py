@@ -4,8 +4,8 @@
     python benchmarks/scaling.py --events 20 50 --relational     simulate, prepare, embeddings in one pass, user embeddings
 
 Sizes are millions of events; a log of n million has 40,000 n users with 25 events each, and up to 30,000 products. Each
-stage is a process of its own with a kernel below it. Memory is what the whole tree of processes holds, sampled twenty
-times a second: resident pages, so that what two processes share counts twice.
+stage is a process of its own with a kernel below it. Memory is what the whole tree of processes holds, sampled four times
+a second: resident pages, of which those that several processes share count once in all where the system tells them apart.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ class Peak:
         self.thread.start()
 
     def _watch(self) -> None:
-        while not self.stopped.wait(0.05):
+        while not self.stopped.wait(0.25):
             held = 0
             try:
                 for process in (self.root, *self.root.children(recursive=True)):
                     try:
-                        held += process.memory_info().rss
-                    except psutil.NoSuchProcess:
+                        memory = process.memory_full_info()
+                        held += getattr(memory, "pss", memory.rss)
+                    except (psutil.NoSuchProcess, psutil.AccessDenied):
                         continue
             except psutil.NoSuchProcess:
                 return

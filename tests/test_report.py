@@ -19,6 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from shelfspace.files import places, stages
 from shelfspace.logs import layouts
 from shelfspace.page import chapters, charts, exhibits, first_screen, report, result_charts
+from shelfspace.run.ahead import Ahead
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202edesrever\x07\u0000 سماعة 🎧"
 NAMES = ["Aurora Phone 6", "Aurora Case", HOSTILE, "x" * 10_000, "Oak chair", "Desk lamp"]
@@ -445,6 +446,23 @@ def test_every_image_has_an_alternative_text(soup):
 
 def test_same_run_same_bytes(run, html):
     assert report.render(run).read_text(encoding="utf-8") == html
+
+
+def test_chapters_made_ahead_give_the_same_bytes(run, html, tmp_path):
+    paths = sorted((run / "notebooks").iterdir())
+    spoiled = tmp_path / "03_spoiled.ipynb"
+    spoiled.write_text("no")
+    with Ahead() as ahead:
+        ahead.begin([spoiled, *paths, tmp_path / "04_missing.ipynb"])  # of which only those that can be read are made
+    assert set(chapters._drafts) == set(paths)
+    assert report.render(run).read_text(encoding="utf-8") == html and not chapters._drafts
+
+
+def test_a_chapter_made_ahead_of_a_notebook_that_changed_is_not_taken(tmp_path):
+    path = make_run(tmp_path / "run") / "notebooks" / "01_prepare.ipynb"
+    chapters.begin(path)
+    path.write_text(path.read_text().replace("Prepare", "Make ready"))
+    assert "Make ready" in chapters.read(path).title and not chapters._drafts
 
 
 def test_size_budget(run):

@@ -32,7 +32,8 @@ from shelfspace.models.retrieval import DESCRIPTION, OWN, TOP, Facts
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.vectors import embeddings
 
-ROWS = 5_000_000  # candidates to learn from at most, and as many to stop by, if nobody named one twice: about half a gigabyte
+ROWS = 5_000_000  # candidates to learn from at most, if nobody named one twice: about half a gigabyte
+JUDGES = 5_000  # valid targets to stop by at most
 TIE = 1e-4  # of the first source's score is added: candidates that fall into the same leaves stand in its order
 PART = 64  # histories of which the scores of all sources are in memory at once
 BELOW = 1e4  # by so much lies what is no candidate below the scores of its source
@@ -108,7 +109,7 @@ def train(
     examples : Examples
         Their targets must be unknown to the sources.
     valid : Examples
-        Of either, no more than `ROWS` allows, drawn at random.
+        Of either, no more than `ROWS` allows, and of the latter no more than `JUDGES`, drawn at random.
     top : int
         Products that each source names.
     trees, learning_rate, leaves, patience
@@ -122,20 +123,22 @@ def train(
     """
     if not len(examples) or not len(valid):
         raise ValueError("No user has a target for the ranker to learn from; give a longer log.")
-    data = []
-    for part in (_few(examples, top * len(sources), seed), _few(valid, top * len(sources), seed)):
-        asked = (_questions(*look(sources, facts, part, top, targets), part) for targets in (False, True))
-        data.append(next(each for each in asked if len(each[0])))
-    names = features(list(sources))
-    learn, judge = (lgb.Dataset(table, label, group=group, feature_name=names) for table, label, group in data)
-    judge.set_reference(learn)
     settings = {
         "objective": "lambdarank", "metric": "ndcg", "eval_at": [20], "lambdarank_truncation_level": 40, "learning_rate": learning_rate,
         "num_leaves": leaves, "min_data_in_leaf": 100, "feature_fraction": 0.4, "lambda_l2": 1.0, "deterministic": True,
         "force_row_wise": True, "verbose": -1, "seed": seed,
     }  # fmt: skip
+
+    def gathered(part: Examples, like: lgb.Dataset | None = None) -> lgb.Dataset:
+        """Binned, and the features let go before the next are gathered."""
+        asked = (_questions(*look(sources, facts, part, top, targets), part) for targets in (False, True))
+        table, label, group = next(each for each in asked if len(each[0]))
+        return lgb.Dataset(table, label, like, group=group, feature_name=features(list(sources)), params=settings).construct()
+
     stop = lgb.early_stopping(patience, verbose=False)
     with threadpool_limits(os.cpu_count(), "openmp"):  # a run waits for it; the same trees for any number
+        learn = gathered(_few(examples, top * len(sources), seed))
+        judge = gathered(_few(valid.sample(JUDGES, seed), top * len(sources), seed), learn)
         booster = lgb.train(settings, learn, trees, valid_sets=[judge], callbacks=[stop])
     return Ranked(sources, facts, booster, top)
 
@@ -152,14 +155,13 @@ def _questions(product, offsets, table, examples: Examples) -> tuple[np.ndarray,
     row = np.repeat(np.arange(len(examples)), np.diff(offsets))
     target = product == examples.target[row]
     new = np.isnan(table[:, features([]).index("own/visits_ago") - len(DESCRIPTION)])
-    tables, labels, groups = [], [], []
+    rows, groups = [], []
     for asked in (np.ones(len(row), bool), new):
         answered = np.bincount(row, target & asked, minlength=len(examples)) > 0
-        kept = asked & answered[row]
-        tables.append(table[kept])
-        labels.append(target[kept])
-        groups.append(np.bincount(row[kept], minlength=len(examples))[answered])
-    return np.concatenate(tables), np.concatenate(labels).astype(np.int8), np.concatenate(groups)
+        rows.append(np.flatnonzero(asked & answered[row]))
+        groups.append(np.bincount(row[rows[-1]], minlength=len(examples))[answered])
+    kept = np.concatenate(rows)
+    return table[kept], target[kept].astype(np.int8), np.concatenate(groups)
 
 
 def recommend(ranked: Ranked) -> Model:

@@ -113,13 +113,13 @@ class _Draft:
     parameters: list[Parameter]
 
 
-_drafts: dict[tuple[Path, str], _Draft] = {}  # made ahead, by the notebook's path and digest; each is for one reading
+_drafts: dict[Path, tuple[str, _Draft]] = {}  # made ahead, with the digest of the notebook; each is for one reading
 
 
 def begin(path: str | Path) -> None:
     """Do the long part of `read` ahead of time, while the other notebooks of a report still run."""
     path = Path(path).absolute()
-    _drafts[path, run_files.sha256_file(path)] = _draft(path)
+    _drafts[path] = run_files.sha256_file(path), _draft(path)
 
 
 def read(path: str | Path, others: Collection[str] = (), terms: dict[str, str] | None = None) -> Chapter:
@@ -140,7 +140,9 @@ def read(path: str | Path, others: Collection[str] = (), terms: dict[str, str] |
         If the file is not a notebook.
     """
     path = Path(path).absolute()
-    draft = _drafts.pop((path, run_files.sha256_file(path)), None) or _draft(path)
+    digest, draft = _drafts.pop(path, ("", None))
+    if digest != run_files.sha256_file(path):
+        draft = _draft(path)
     page = draft.page
     _links(page, draft.id, {_slug(stem) for stem in [*others, path.stem]})
     _explain(page, {} if terms is None else terms)

@@ -198,6 +198,7 @@ def _be_a_kernel(arguments: list[str], environment: Mapping[str, str], folder: s
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # TMPDIR is this kernel's own
+    multiprocessing.set_start_method(None, force=True)  # and so are processes that it may start, as in any other kernel
     try:
         threading.Thread(target=_end_with_the_run, daemon=True).start()
         kernelapp.launch_new_instance(arguments)
