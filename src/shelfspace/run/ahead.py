@@ -39,5 +39,5 @@ class Ahead:
         while path := self._asked.get():
             from shelfspace.page import card, chapters, report  # noqa: F401  all that a page is made by, imported by the way
 
-            with suppress(ValueError, OSError):
+            with suppress(Exception):  # which `render` meets again, where it is told
                 chapters.begin(path)

@@ -28,19 +28,8 @@ from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 LIBRARIES = (
-    *(
-        "ipykernel.kernelapp",
-        "ipykernel.debugger",
-        "IPython.core.completerlib",
-        "IPython.extensions.storemagic",
-        "numpy",
-        "pandas",
-        "pyarrow.parquet",
-        "scipy.sparse",
-        "scipy.stats",
-        "matplotlib.pyplot",
-        "seaborn",
-    ),
+    *("ipykernel.kernelapp", "ipykernel.debugger", "IPython.core.completerlib", "IPython.extensions.storemagic"),
+    *("numpy", "pandas", "pyarrow.parquet", "scipy.sparse", "scipy.stats", "matplotlib.pyplot", "seaborn"),
     *("sklearn.neighbors", "numba", "duckdb", "ibis", "lightgbm", "openTSNE", "faiss", "h5py", "tensorflow"),
 )
 MODULE = "ipykernel_launcher"
