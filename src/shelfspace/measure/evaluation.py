@@ -101,9 +101,10 @@ def summary(rank: np.ndarray, owners: np.ndarray | None = None, seed: int = 0) -
     }
 
 
-def difference(rank: np.ndarray, other: np.ndarray, owners: np.ndarray | None = None, **given) -> dict:
-    """The paired test of one model against another, by MRR where nothing else is given; see `differences`."""
-    measure = given.pop("measure", ranking.reciprocal_rank)
+def difference(
+    rank: np.ndarray, other: np.ndarray, owners: np.ndarray | None = None, *, measure: Measure = ranking.reciprocal_rank, **given
+) -> dict:
+    """The paired test of one model against another, by MRR where no other measure is given; the rest as `differences` takes it."""
     return differences({"": (rank, other, measure)}, owners, **given)[""]
 
 

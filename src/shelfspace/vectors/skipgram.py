@@ -5,10 +5,10 @@ each product a vector v and a context vector u, and raises for each visit to p a
 
     w_c ( log s(v_p . u_c) + sum_k log s(-v_p . u_nk) )                 s(x) = 1 / (1 + exp(-x))
 
-with n_1 … n_K noise products, drawn once for all products that c is near to (Ji et al. 2016, "Parallelizing Word2Vec in Shared and
-Distributed Memory": the vectors are as good, and a row that was fetched is used at once), and, here, a weight w_c of the context's
-visit. Grbovic & Cheng 2018, "Real-time
-Personalization using Embeddings for Search Ranking at Airbnb" (KDD), section 3, add for each visit to p
+with n_1 … n_K noise products, drawn once for all products that c is near to (Ji et al. 2016, "Parallelizing Word2Vec in
+Shared and Distributed Memory": a row that was fetched is used at once), and, here, a weight w_c of the context's visit.
+Grbovic & Cheng 2018, "Real-time Personalization using Embeddings for Search Ranking at Airbnb" (KDD), section 3, add for
+each visit to p
 
     log s(v_p . u_b)                 b: what the visit's session bought in the end, however far away (a global positive)
     sum_m log s(-v_p . u_nm)         n_m: products of p's own category (their "market"), drawn for each pair
@@ -207,19 +207,19 @@ def _epoch(
             rate = np.float32(rate_start + (rate_end - rate_start) * done / len(items))
             done += 1
             outputs[0] = items[place]
-            drawn_once = 1
+            shared = 1
             for _ in range(negatives):
                 drawn = draw(state, len(chance))
                 if _unit(state) >= chance[drawn]:
                     drawn = other[drawn]
                 if drawn != outputs[0]:
-                    outputs[drawn_once] = drawn
-                    drawn_once += 1
+                    outputs[shared] = drawn
+                    shared += 1
             reach = 1 + draw(state, window)  # nearer contexts come up more often
             for near in range(max(begin, place - reach), min(end, place + reach + 1)):
                 if near == place:
                     continue
-                product, size = items[near], drawn_once
+                product, size = items[near], shared
                 if market > 0 and group_of[product] >= 0:
                     first, last = group_starts[group_of[product]], group_starts[group_of[product] + 1]
                     for _ in range(market):
