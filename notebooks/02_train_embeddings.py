@@ -14,8 +14,12 @@
 #     name: python3
 #   shelfspace:
 #     parts:
-#     - word2vec
-#     - starspace
+#       word2vec:
+#       - products.parquet
+#       - sequences.parquet
+#       starspace:
+#       - products.parquet
+#       - sequences.parquet
 #     reads:
 #     - products.parquet
 #     - sequences.parquet

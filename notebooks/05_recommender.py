@@ -14,8 +14,15 @@
 #     name: python3
 #   shelfspace:
 #     parts:
-#     - tied
-#     - dense
+#       tied:
+#       - products.parquet
+#       - product_embeddings/word2vec.parquet
+#       - sequences.parquet
+#       dense:
+#       - products.parquet
+#       - product_embeddings/*
+#       - sequences.parquet
+#       - decay.json
 #     reads:
 #     - products.parquet
 #     - product_embeddings/*
@@ -59,7 +66,7 @@ rank_top = 40  # candidates that each source of the ranker names; from 1 to 1000
 seed = 0  # of everything random; from 0 to 4294967295
 
 # %% [markdown] tags=["aside"]
-# The embedding and the decay are those that the chapter before chose.
+# The chapters before left the product table and the sequences.
 
 # %% tags=["setup"]
 import shutil
@@ -81,8 +88,6 @@ run = run_files.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
 table = arrays.load(run / "sequences.parquet")
-choice = run_files.read_json(run / "decay.json")
-vectors, known = embeddings.align(embeddings.load(run / "product_embeddings" / f"{choice['embedding']}.parquet"), product_ids)
 
 # %% [markdown]
 # ## What it learns from
@@ -102,9 +107,11 @@ train = arrays.examples(table, product_ids, "train", prefixes=prefixes)
 valid = arrays.examples(table, product_ids, "valid")
 
 # %% [markdown] tags=["aside"]
-# Each history becomes the user embedding of chapter 4.
+# Each history becomes the user embedding of chapter 4, with the product embedding and the decay that were chosen there.
 
 # %% tags=["dense"]
+choice = run_files.read_json(run / "decay.json")
+vectors, known = embeddings.align(embeddings.load(run / "product_embeddings" / f"{choice['embedding']}.parquet"), product_ids)
 settings = (choice["decay"], choice["decay_time"], known)
 train_users, valid_users = (users.user_embeddings(part, vectors, *settings) for part in (train, valid))
 exhibits.note(f"{len(train):,} examples train and {len(valid):,} validate.")
@@ -293,13 +300,15 @@ asked = asked[np.sort(np.argsort(drawn, kind="stable")[:rank_examples])]
 rest = train[~np.isin(train.end, asked.end)]
 
 # %% [markdown] tags=["aside"]
-# It starts from the embeddings, and from what was counted in all that may train.
+# It starts from the embeddings of word2vec, and from what was counted in all that may train.
 
 # %% tags=["tied"]
 corpus = arrays.corpus(table, targets=True)
+started_from = embeddings.align(embeddings.load(run / "product_embeddings" / "word2vec.parquet"), product_ids)
 tied_history = run_files.once(
-    run, "recommender_tied.keras", tied_training.fit, vectors=vectors, known=known, corpus=corpus, product_ids=product_ids, examples=rest,
-    valid=valid, epochs=tied_epochs, dropout=tied_dropout, strength=tied_recency, limit=examples, seed=seed,
+    run, "recommender_tied.keras", tied_training.fit, vectors=started_from[0], known=started_from[1], corpus=corpus,
+    product_ids=product_ids, examples=rest, valid=valid, epochs=tied_epochs, dropout=tied_dropout, strength=tied_recency, limit=examples,
+    seed=seed,
 ).returned  # fmt: skip
 
 # %% [markdown] tags=["aside"]

@@ -13,6 +13,12 @@
 #     language: python
 #     name: python3
 #   shelfspace:
+#     parts:
+#       sweep:
+#       - products.parquet
+#       - sequences.parquet
+#       - data.json
+#       - decay.json
 #     reads:
 #     - products.parquet
 #     - product_embeddings/*
@@ -24,6 +30,7 @@
 #     - shop/*
 #     writes:
 #     - metrics.json
+#     - baseline_sweep.parquet
 #     - test_ranks.parquet
 #     - journeys.parquet
 # ---
@@ -48,7 +55,7 @@ seed = 0  # of everything random; from 0 to 4294967295
 # %% [markdown] tags=["aside"]
 # What is measured here was trained before; only the baselines are still to be counted.
 
-# %%
+# %% tags=["setup"]
 from functools import partial
 
 import keras
@@ -70,7 +77,7 @@ palette.theme()
 # %% [markdown] tags=["aside"]
 # The chapters before left the product table, what they chose, and what is known of the log.
 
-# %%
+# %% tags=["setup"]
 run = run_files.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
@@ -79,7 +86,7 @@ choice, data = run_files.read_json(run / "decay.json"), run_files.read_json(run 
 # %% [markdown] tags=["aside"]
 # The baselines count in all that may train, as the networks learned from it.
 
-# %%
+# %% tags=["setup"]
 table = arrays.load(run / "sequences.parquet")
 corpus = arrays.corpus(table, targets=True)
 valid, test = (arrays.examples(table, product_ids, split) for split in ("valid", "test"))
@@ -131,23 +138,22 @@ exhibits.note(f"The ranks {', '.join(map(str, rank))} give an HR@20 of {hit.mean
 # so each gets its settings from the valid users.
 
 # %% [markdown] tags=["aside"]
-# With `peers`, two networks of the literature that know the order of the visits alone join them: GRU4Rec (Hidasi et al., 2016) and SASRec
-# (Kang and McAuley, 2018).
+# Here is what makes each of them from its settings.
 
-# %%
+# %% tags=["sweep"]
 pairs = baselines.cooccurrence(corpus, product_ids)
 makers = {
     "recently_popular": partial(baselines.recently_popular, corpus, product_ids),
     "markov": partial(baselines.markov, corpus, product_ids),
     "session_knn": partial(session_knn.session_knn, corpus, product_ids),
     "cooccurrence": partial(baselines.item_to_item, pairs),
-    "ease": factors.Ease(corpus, product_ids, saved=run / "recommender_ease.npz"),
+    "ease": factors.Ease(corpus, product_ids),
 }
 
 # %% [markdown] tags=["aside"]
 # All combinations of these settings are tried. Co-occurrence has its decay already, from the choice of the decays.
 
-# %%
+# %% tags=["sweep"]
 grids = {
     "recently_popular": {"decay": [0.03, 0.1, 0.3, 1.0]},
     "markov": {"steps": [1, 2, 4, 8, 16], "own": [False, True]},
@@ -157,22 +163,31 @@ grids = {
 }
 
 # %% [markdown] tags=["aside"]
-# Two more kinds are there for the asking: matrix factorisation, and the peers, whose passes are chosen by the valid users, too.
+# Matrix factorisation is there for the asking.
 
-# %%
+# %% tags=["sweep"]
 if matrix_factorisation:
     makers["matrix_factorisation"] = partial(factors.matrix_factorisation, corpus, product_ids, seed=seed)
     grids["matrix_factorisation"] = {"dim": [32, 64, 128], "decay": [0.1, 0.3, 1.0]}
-if peers:
-    makers |= {kind: maker(kind, corpus, product_ids, valid, seed=seed) for kind in PEERS}
-    grids |= dict.fromkeys(PEERS, {"dropout": DROPOUTS})
 
 # %% [markdown] tags=["aside"]
 # The same valid users judge all of them, by MRR@20.
 
-# %%
+# %% tags=["sweep"]
 judges = valid.sample(sweep_users, seed)
-tried, tuned = evaluation.sweep(makers, grids, judges)
+tuned = run_files.once(run, "baseline_sweep.parquet", evaluation.save_sweep, models=makers, grids=grids, examples=judges).returned
+
+# %% [markdown] tags=["aside"]
+# With `peers`, two networks of the literature that know the order of the visits alone join them: GRU4Rec (Hidasi et al., 2016) and SASRec
+# (Kang and McAuley, 2018), whose passes are chosen by the valid users, too.
+
+# %%
+tried = pd.read_parquet(run / "baseline_sweep.parquet")
+if peers:
+    makers |= {kind: maker(kind, corpus, product_ids, valid, seed=seed) for kind in PEERS}
+    of_peers = dict.fromkeys(PEERS, {"dropout": DROPOUTS})
+    tried_too, tuned_too = evaluation.sweep(makers, of_peers, judges)
+    grids, tried, tuned = grids | of_peers, pd.concat([tried, tried_too], ignore_index=True), tuned | tuned_too
 
 # %% [markdown] tags=["aside"]
 # Who won among the settings of each, and by how much does a baseline lose that nobody tuned?
@@ -208,6 +223,7 @@ vectors, known = aligned[choice["embedding"]]
 leaving = run_files.read_json(run / "recommender.json")
 network = keras.saving.load_model(run / "recommender_dense.keras")
 ranker = ranked.reopen(run / "recommender_ranked.txt", corpus, pairs)
+makers["ease"] = factors.Ease(corpus, product_ids, saved=run / "recommender_ease.npz")
 
 # %% [markdown] tags=["aside"]
 # Two of the three recommenders end in a softmax, so that they have probabilities to be judged by.

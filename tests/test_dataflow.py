@@ -57,8 +57,16 @@ def test_a_notebook_declares_every_file_that_it_names(stage):
     assert stage.reads != ("*",) or stage.writes != ("*",)
     for path in paths(code):
         assert stage.does_read(path) or stage.does_write(path), f"{stage.name} names {path} and declares it nowhere"
-    tags = {tag for cell in stage.notebook.cells for tag in cell.metadata.get("tags", ())}
-    assert set(stage.parts) <= tags
+
+
+@pytest.mark.parametrize(
+    "stage, name", [(stage, name) for stage in stages.stages() for name in stage.parts], ids=lambda of: getattr(of, "name", of)
+)
+def test_a_part_declares_every_file_that_its_cells_name(stage, name):
+    part = stage.part(name)
+    assert all(any(fnmatch.fnmatch(mine, theirs) for theirs in stage.reads) for mine in part.reads)
+    for path in paths("\n".join(cell.source for cell in part.notebook.cells if cell.cell_type == "code")):
+        assert part.does_read(path) or stage.does_write(path), f"{stage.name}:{name} names {path} and declares it nowhere"
 
 
 def test_what_a_run_wrote_was_declared(small_run):

@@ -458,7 +458,7 @@ def test_what_a_part_made_the_stage_finds_made(notebooks, tmp_path):
 # --- side by side ---
 
 
-def declare(path: Path, **head: list[str]) -> None:
+def declare(path: Path, **head: list[str] | dict[str, list[str]]) -> None:
     """Give a notebook a head."""
     text = "".join(f"#     {what}: {json.dumps(files)}\n" for what, files in head.items())
     path.write_text(path.read_text().replace("# ---\n\n", f"#   shelfspace:\n{text}# ---\n\n", 1))
@@ -500,10 +500,38 @@ def test_parts_run_side_by_side_and_the_stage_finds_what_they_made(notebooks, tm
     for mine, theirs in (("slow", "other"), ("other", "slow")):
         body = body.replace(f'# %% tags=["{mine}"]\n', f'# %% tags=["{mine}"]{MEET.format(mine=mine, theirs=theirs)}')
     (notebooks / "02_second.py").write_text(HEADER + head + body)
-    declare(notebooks / "02_second.py", parts=["slow", "other"], reads=["first.json"], writes=["*.json"])
+    reads = ["first.json"]
+    declare(notebooks / "02_second.py", parts={"slow": reads, "other": reads}, reads=reads, writes=["*.json"])
     run(notebooks, out, jobs=2)
     assert sorted(log.read_text().split()) == ["other", "slow"]
     assert {"slow.json", "other.json", "metrics.json"} == set(run_files.read_record(out, "02_second")["outputs"])
+
+
+def test_a_part_begins_before_what_else_its_stage_reads_is_there(notebooks, tmp_path):
+    out, log = tmp_path / "run", tmp_path / "log"
+    middle = (notebooks / "01_first.py").read_text().replace("first.json", "middle.json").replace("# 1. First", "# 2. Middle")
+    head = SECOND.partition("# %% [markdown]\n# ## Multiply")[0].replace("seed = 0", f"log = {str(log)!r}  # what was made\nseed = 0")
+    slow = PARTS.replace('# %% tags=["slow"]\n', f'# %% tags=["slow"]{MEET.format(mine="slow", theirs="middle")}')
+    (notebooks / "02_second.py").write_text(middle + MEET.format(mine="middle", theirs="slow"))
+    (notebooks / "03_third.py").write_text(HEADER + head + slow)
+    declare(notebooks / "01_first.py", reads=[], writes=["first.json"])
+    declare(notebooks / "02_second.py", reads=["first.json"], writes=["middle.json"])
+    writes = ["slow.json", "other.json", "metrics.json"]
+    declare(notebooks / "03_third.py", parts={"slow": ["first.json"]}, reads=["first.json", "middle.json"], writes=writes)
+    assert reused(run(notebooks, out, jobs=2)) == [False] * 4
+    assert log.read_text() == "slow other " and set(run_files.read_record(out, "03_third")["outputs"]) == {*writes}
+
+    (notebooks / "02_second.py").write_text((notebooks / "02_second.py").read_text() + "\n# the same file as before\n")
+    assert reused(run(notebooks, out, jobs=2)) == [True, False, True, False]  # the part began, and found its file made
+    assert reused(run(notebooks, out, jobs=2, start="03")) == [True, True, False, False]
+    assert log.read_text() == "slow other slow other "
+
+
+def test_what_most_stages_wait_for_goes_first():
+    todo = stages.stages()
+    waiting = {stage.name[:2]: {later.name[:2] for later in pipeline._waiting_for(stage, todo)} for stage in todo}
+    assert waiting["02"] == {"03", "04", "05", "06", "07"} and waiting["04"] == {"05", "06", "07"}
+    assert waiting["03"] == waiting["05"] == {"06"} and not waiting["06"] | waiting["07"]
 
 
 def test_a_failing_notebook_stops_the_one_beside_it(notebooks, tmp_path):

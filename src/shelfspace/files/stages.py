@@ -46,13 +46,16 @@ class Stage:
         return self._declared("writes", ("*",))
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """What in it is long and can be made side by side before the whole: tags of cells."""
-        return self._declared("parts", ())
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """What in it is long and can be made before the whole: tags of cells, each with the files of the run that these may read."""
+        return {name: tuple(reads) for name, reads in self._head.get("parts", {}).items()}
+
+    @property
+    def _head(self) -> Mapping:
+        return self.notebook.metadata.get("shelfspace", {})
 
     def _declared(self, what: str, otherwise: tuple[str, ...]) -> tuple[str, ...]:
-        head = self.notebook.metadata.get("shelfspace", {})
-        return tuple(head.get(what, otherwise if not head else ()))
+        return tuple(self._head.get(what, otherwise if not self._head else ()))
 
     def does_read(self, file: str) -> bool:
         """Whether it may read this file of the run."""
@@ -71,7 +74,7 @@ class Stage:
         )
 
     def part(self, name: str) -> Stage:
-        """Those of its cells that make one of its parts: tagged `parameters`, `setup` or the part's name.
+        """Those of its cells that make one of its parts: tagged `parameters`, `setup` or the part's name. It reads what the part does.
 
         Raises
         ------
@@ -83,7 +86,9 @@ class Stage:
         if name not in known:
             raise ValueError(f"{self.name} has no part {name!r}; it has {', '.join(known) or 'none'}.")
         cells = [cell for cell, its in zip(self.notebook.cells, tags) if its & (SETUP | {name})]
-        return replace(self, notebook=type(self.notebook)(self.notebook | {"cells": cells}))
+        head = self._head | ({"reads": list(self.parts[name])} if name in self.parts else {})
+        metadata = type(self.notebook)(self.notebook.metadata | {"shelfspace": head})
+        return replace(self, notebook=type(self.notebook)(self.notebook | {"cells": cells, "metadata": metadata}))
 
 
 def stages(folder: Path = NOTEBOOKS) -> list[Stage]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -284,6 +285,13 @@ def sweep(
             if found["mrr@20"] > top:
                 top, best[name] = found["mrr@20"], settings
     return pd.DataFrame(rows), best
+
+
+def save_sweep(path: str | Path, models: Mapping, grids: Mapping, examples: Examples) -> dict[str, dict]:
+    """`sweep`, whose table is written to a Parquet file and whose best settings are returned: for `shelfspace.files.run_files.once`."""
+    table, best = sweep(models, grids, examples)
+    table.to_parquet(path, index=False)
+    return best
 
 
 def parts(examples: Examples, counts: np.ndarray, event_names: Sequence[str]) -> dict[tuple[str, str], np.ndarray]:

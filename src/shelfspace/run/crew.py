@@ -21,7 +21,7 @@ def jobs_at_most() -> int:
 
 @dataclass
 class Task:
-    """A stage at work: its parts first, if it has several and they can run side by side, then the whole.
+    """A stage at work: what is long in it in parts, each as soon as what it reads is there, and then the whole.
 
     Attributes
     ----------
@@ -29,20 +29,33 @@ class Task:
     values : mapping of name to value
         Its parameters.
     keys : Keys
+        Until the whole is due, that of the code alone is final.
+    urgency : int
+        How many stages wait for this one.
     why : str
         What was damaged of it, or "".
+    begun : list of str
+        Its parts that were begun.
+    awaited : int
+        Those of them that have not ended.
+    due : bool
+        Whether the whole is to run when no part is awaited.
+    over : bool
+        Whether it has run.
     done : list of Executed
         Its parts that ended, and then the whole.
-    awaited : int
-        Parts that have not ended.
     """
 
     stage: Stage
     values: Mapping[str, object]
     keys: Keys
-    why: str
-    done: list[Executed] = field(default_factory=list)
+    urgency: int = 0
+    why: str = ""
+    begun: list[str] = field(default_factory=list)
     awaited: int = 0
+    due: bool = False
+    over: bool = False
+    done: list[Executed] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -58,6 +71,8 @@ class Task:
 class Crew:
     """A few threads, each of which waits for one kernel at a time.
 
+    What most stages wait for is first in the queue, and of those alike a part, which is long.
+
     Parameters
     ----------
     out : Path
@@ -72,7 +87,8 @@ class Crew:
     def __init__(self, out: Path, jobs: int, line: StatusLine):
         self.out, self.jobs, self.line = out, jobs, line
         self._pool = concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="shelfspace")
-        self._at_work: dict[concurrent.futures.Future, tuple[Task | None, Work]] = {}
+        self._queue: list[tuple[Task, bool, Work]] = []  # a task, whether this is the whole of it, and the work
+        self._at_work: dict[concurrent.futures.Future, tuple[Task, bool, Work]] = {}
         self._signals = terminated_like_ctrl_c()
 
     def __enter__(self) -> Crew:
@@ -81,7 +97,7 @@ class Crew:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            for future, (_, work) in self._at_work.items():
+            for future, (_, _, work) in self._at_work.items():
                 if not future.cancel():
                     work.kernel.stop()
             self._pool.shutdown()
@@ -89,48 +105,51 @@ class Crew:
             self._signals.__exit__(kind, error, trace)
 
     def __bool__(self) -> bool:
-        return bool(self._at_work)
+        return bool(self._at_work or self._queue)
+
+    def begin_part(self, task: Task, name: str) -> None:
+        """Have a part of a stage run when its turn comes."""
+        task.begun.append(name)
+        task.awaited += 1
+        self._queue.append((task, False, part_of(task.stage, name, task.values, self.out, task.keys.code)))
 
     def begin(self, task: Task, last: bool = False) -> None:
-        """Have a stage run when its turn comes; `last` where no other is to follow."""
-        parts = task.stage.parts if self.jobs > 1 and len(task.stage.parts) > 1 else ()
-        for name in parts:
-            self._submit(task, part_of(task.stage, name, task.values, self.out, task.keys.code))
-        task.awaited = len(parts)
-        if not parts:
+        """Have a stage run when its turn comes and its parts have ended; `last` where no other is to follow."""
+        task.due = True
+        if not task.awaited:
             work = whole(task.stage, task.values, self.out, task.keys.code)
             work.kernel.last = last
-            self._submit(task, work)
+            self._queue.append((task, True, work))
 
     def next(self) -> Task:
-        """The next stage that has ended.
+        """The next task of which something has ended: a part, or the whole.
 
         Raises
         ------
         StageError
             If a notebook failed.
         """
-        while True:
-            ended, _ = concurrent.futures.wait(self._at_work, return_when=concurrent.futures.FIRST_COMPLETED)
-            for future in ended:
-                task, _ = self._at_work.pop(future)
-                task.done.append(future.result())
-                if not task.awaited:
-                    return task
-                task.awaited -= 1
-                if not task.awaited:
-                    self._submit(task, whole(task.stage, task.values, self.out, task.keys.code))
+        self._queue.sort(key=lambda waiting: (-waiting[0].urgency, waiting[1]))
+        while self._queue and len(self._at_work) < self.jobs:
+            task, is_whole, work = self._queue.pop(0)
+            self._at_work[self._pool.submit(work.run, self.line)] = task, is_whole, work
+        ended, _ = concurrent.futures.wait(self._at_work, return_when=concurrent.futures.FIRST_COMPLETED)
+        future = ended.pop()  # others that ended are met at the next call
+        task, task.over, _ = self._at_work.pop(future)
+        task.done.append(future.result())
+        if not task.over:
+            task.awaited -= 1
+            if task.due:
+                self.begin(task)
+        return task
 
     def run(self, work: Work) -> Executed:
         """Run one notebook after which no other follows, and wait for it."""
         work.kernel.last = True
-        future = self._submit(None, work)
-        return future.result()
-
-    def _submit(self, task: Task | None, work: Work) -> concurrent.futures.Future:
-        future = self._pool.submit(work.run, self.line)
-        self._at_work[future] = task, work
-        return future
+        task = Task(work.stage, work.values, None)
+        self._queue.append((task, True, work))
+        (executed,) = self.next().done
+        return executed
 
 
 def whole(stage: Stage, values: Mapping[str, object], out: Path, code: str) -> Work:

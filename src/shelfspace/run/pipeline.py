@@ -131,34 +131,58 @@ def _bring_up_to_date(
 ) -> None:
     """Run those of some stages that are forced or not up to date, each as soon as those that it waits for are.
 
-    With `ahead`, the chapters of those that are done are made while others are at work.
+    A part of a stage may begin before the stage can: should this be found up to date then, the part has found made what it makes. With
+    `ahead`, the chapters of those that are done are made while others are at work.
     """
-    waiting, at_work, done = list(todo), [], []
-    while waiting or team:
-        for stage in list(waiting):
-            open_before = [other for other in (*at_work, *waiting[: waiting.index(stage)]) if stage.waits_for(other)]
-            if open_before:
+    left, tasks, done = list(todo), {}, []
+    while left or team:
+        for stage in list(left):
+            before = left[: left.index(stage)]
+            task = tasks.get(stage.name)
+            if task and task.due:
                 continue
-            waiting.remove(stage)
+            ready = not any(stage.waits_for(other) for other in before)
+            parts = [name for name in stage.parts if not any(stage.part(name).waits_for(other) for other in before)]
+            parts = [name for name in parts if not (task and name in task.begun)]
+            if team.jobs == 1 or ready and len(stage.parts) == 1:
+                parts = []  # nothing to run it beside
+            if not (ready or parts):
+                continue
             own, found, stale = state.look(stage)
-            if stale is None and stage not in forced:
+            if ready and stale is None and stage not in forced:
                 say(f"{stage.name:<24}   reused\n")
+                left.remove(stage)
                 done.append(state.out / "notebooks" / f"{stage.name}.ipynb")
                 continue
-            if stage in forced:
-                run_files.forget(state.out, stage.does_write)
-            _take_back(stage, state.out)
-            at_work.append(stage)
-            team.begin(Task(stage, own, found, stale or ""), last=not waiting)
+            if not task:
+                if stage in forced:
+                    run_files.forget(state.out, stage.does_write)
+                task = tasks[stage.name] = Task(stage, own, found, urgency=len(_waiting_for(stage, todo)))
+            for name in parts:
+                team.begin_part(task, name)
+            if ready:
+                _take_back(stage, state.out)
+                task.keys, task.why = found, stale or ""
+                team.begin(task, last=len(left) == 1)
         if team:
             if ahead:
                 ahead.begin(done)
                 done.clear()
             task = team.next()
-            _record(task, state.out)
-            at_work.remove(task.stage)
-            done.append(state.out / "notebooks" / f"{task.stage.name}.ipynb")
-            say(f"{task.stage.name:<24}{task.seconds:7.1f} s{_rebuilt(task.why)}\n")
+            if task.over:
+                _record(task, state.out)
+                left.remove(task.stage)
+                done.append(state.out / "notebooks" / f"{task.stage.name}.ipynb")
+                say(f"{task.stage.name:<24}{task.seconds:7.1f} s{_rebuilt(task.why)}\n")
+
+
+def _waiting_for(stage: Stage, todo: list[Stage]) -> list[Stage]:
+    """The stages that wait for one, or for another one that does."""
+    found: list[Stage] = []
+    for later in todo[todo.index(stage) + 1 :]:
+        if any(later.waits_for(other) for other in (stage, *found)):
+            found.append(later)
+    return found
 
 
 def _aside(line: execution.StatusLine, say: Callable[[str], None]) -> Callable[[str], None]:
