@@ -43,14 +43,15 @@ def main() -> None:
     corpus, plain = arrays.corpus(table, targets=True), arrays.corpus(table)
     trained = {"word2vec": skipgram.train(plain, seed=seed), "starspace": starspace.train(plain, seed=seed)}
     aligned = {name: embeddings.align(made, ids) for name, made in trained.items()}
-    vectors, known = aligned[choice["embedding"]]
     train, valid, test = (arrays.examples(table, ids, split, prefixes=1000) for split in ("train", "valid", "test"))
     asked = arrays.examples(table, ids, "train")
     training.deterministic(seed)
-    network = tied_training.start(vectors, known, corpus, ids, decay_time="days", seed=seed)
+    network = tied_training.start(*aligned["word2vec"], corpus, ids, decay_time="days", seed=seed)
     tied_training.train(network, train[~np.isin(train.end, asked.end)], valid, dropout=0.4, limit=400_000, seed=seed)
     sources = retrieval.sources(tied.recommend(network.learned()), corpus, ids, aligned, choice["best"], factors.Ease(corpus, ids))
-    ranker = ranked.recommend(ranked.train(sources, retrieval.facts(corpus, products, vectors), asked, valid, seed=seed))
+    ranker = ranked.recommend(
+        ranked.train(sources, retrieval.facts(corpus, products, aligned[choice["embedding"]][0]), asked, valid, seed=seed)
+    )
 
     new = hidden[test.target]
     placed = newcomers.model(products, *aligned["word2vec"], ~hidden, **choice["best"]["word2vec_user"])

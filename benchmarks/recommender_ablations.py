@@ -66,7 +66,7 @@ def main() -> None:
     full = None
     for name in dict.fromkeys(["full", *wanted]):
         change = dict(VARIANTS[name])
-        start, known = vectors(change.pop("embedding", choice["embedding"]), change.pop("dim", 50))
+        start, known = vectors(change.pop("embedding", choice["embedding"] if change.get("dense") else "word2vec"), change.pop("dim", 50))
         if change.get("decay", 0) is None:
             change |= {"decay": choice["decay"], "decay_time": choice["decay_time"]}
         training.deterministic(0)

@@ -597,14 +597,15 @@ if cuts:
 # </details>
 
 # %% [markdown] tags=["aside"]
-# The model of choice first. Where the tied recommender has a part in it, the decay is the one that it learned.
+# The model of choice first. Where the tied recommender has a part in it, the decay is the one that it learned, from word2vec on.
 
 # %%
-chosen = tied.load(run / "recommender_tied.keras").findings() if first in ("tied", "ranked") else choice
+learned = {"embedding": "word2vec"} | tied.load(run / "recommender_tied.keras").findings()
+chosen = learned if first in ("tied", "ranked") else choice
 best = {
     "model": first,
     "runner_up": second,
-    "embedding": choice["embedding"],
+    "embedding": chosen["embedding"],
     "decay": float(f"{chosen['decay']:.3g}"),
     "decay_time": chosen["decay_time"],
     "user_decay": {name: choice[name] for name in ("decay", "decay_time")},
