@@ -78,7 +78,7 @@ from scipy.special import expit, softmax
 
 from shelfspace.files import run_files
 from shelfspace.measure import evaluation, intervals, ranking
-from shelfspace.models import baselines, dense, factors, newcomers, ranked, recommendations, retrieval, tied, tied_training, users
+from shelfspace.models import baselines, dense, factors, newcomers, ranked, recommendations, retrieval, tied, tied_training
 from shelfspace.page import charts, exhibits, palette, result_charts
 from shelfspace.sequences import arrays
 from shelfspace.vectors import embeddings
@@ -107,13 +107,12 @@ train = arrays.examples(table, product_ids, "train", prefixes=prefixes)
 valid = arrays.examples(table, product_ids, "valid")
 
 # %% [markdown] tags=["aside"]
-# Each history becomes the user embedding of chapter 4, with the product embedding and the decay that were chosen there.
+# Each history will become the user embedding of chapter 4, with the product embedding and the decay that were chosen there.
 
 # %% tags=["dense"]
 choice = run_files.read_json(run / "decay.json")
 vectors, known = embeddings.align(embeddings.load(run / "product_embeddings" / f"{choice['embedding']}.parquet"), product_ids)
 settings = (choice["decay"], choice["decay_time"], known)
-train_users, valid_users = (users.user_embeddings(part, vectors, *settings) for part in (train, valid))
 exhibits.note(f"{len(train):,} examples train and {len(valid):,} validate.")
 
 # %% [markdown]
@@ -133,9 +132,9 @@ exhibits.note(f"{len(train):,} examples train and {len(valid):,} validate.")
 
 # %% tags=["dense"]
 history = run_files.once(
-    run, "recommender_dense.keras", dense.fit, users=train_users, targets=train.target, valid_users=valid_users,
-    valid_targets=valid.target, n_products=len(product_ids), hidden=[int(size) for size in str(hidden).split(",")], dropout=dropout,
-    distribute=distribute, epochs=epochs, batch=batch, learning_rate=learning_rate, examples=examples, seed=seed,
+    run, "recommender_dense.keras", dense.fit, vectors=vectors, known=known, decay=choice["decay"], decay_time=choice["decay_time"],
+    learn=train, valid=valid, hidden=[int(size) for size in str(hidden).split(",")], dropout=dropout, distribute=distribute,
+    epochs=epochs, batch=batch, learning_rate=learning_rate, examples=examples, seed=seed,
 ).returned  # fmt: skip
 
 # %% [markdown] tags=["aside"]
@@ -312,6 +311,12 @@ tied_history = run_files.once(
 ).returned  # fmt: skip
 
 # %% [markdown] tags=["aside"]
+# What both networks learned from is let go, as that of a large log takes gigabytes.
+
+# %%
+del train, rest
+
+# %% [markdown] tags=["aside"]
 # Its curve beside that of the dense network; what both can be compared by is the MRR@20 of the valid users.
 
 # %% tags=["aside"]
@@ -332,7 +337,7 @@ exhibits.show(
 # %%
 learned = tied.load(run / "recommender_tied.keras")
 found = learned.findings()
-events = [arrays.EVENT_LEVELS[code] for code in np.unique(train.events)]
+events = [arrays.EVENT_LEVELS[code] for code in np.unique(corpus.events)]
 weigh, again = ("; ".join(f"{name} {found[key][name]:.2g}" for name in events) for key in ("event_weights", "repeat_odds"))
 steps = ", ".join(f"{weight:.2g}" for weight in found["link_weight"])
 rising = ", so more passes may help" if tied_kept is tied_history[-1] else ""

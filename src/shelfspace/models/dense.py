@@ -48,27 +48,30 @@ def dense(users: np.ndarray, n_products: int, hidden: Sequence[int] = (128,), dr
 
 def fit(
     path: str | Path,
-    users: np.ndarray,
-    targets: np.ndarray,
-    valid_users: np.ndarray | None,
-    valid_targets: np.ndarray | None,
+    vectors: np.ndarray,
+    known: np.ndarray,
+    decay: float,
+    decay_time: str,
+    learn: Examples,
+    valid: Examples,
     *,
-    n_products: int,
     hidden: Sequence[int],
     dropout: float,
     distribute: str,
     seed: int,
     **settings,
 ) -> list[dict[str, float]]:
-    """Build the network, train it and write it to a file: for `shelfspace.files.run_files.once`.
+    """Embed the users, build the network, train it and write it to a file: for `shelfspace.files.run_files.once`.
 
     Parameters
     ----------
     path : str or Path
         Of a ``.keras`` file.
-    users, targets, valid_users, valid_targets
-        See `train`.
-    n_products, hidden, dropout
+    vectors, known, decay, decay_time
+        Of the user embeddings; see `shelfspace.models.users.user_embeddings`.
+    learn, valid : Examples
+        What it learns from, and what is measured after every pass.
+    hidden, dropout
         See `dense`.
     distribute : str
         See `shelfspace.models.training.strategy`.
@@ -83,8 +86,9 @@ def fit(
     """
     training.deterministic(seed)
     shared = training.strategy(distribute)
-    network = dense(users, n_products, hidden, dropout)
-    history = train(network, users, targets, valid_users, valid_targets, seed=seed, shared=shared, **settings)
+    users, valid_users = (user_embeddings(part, vectors, decay, decay_time, known) for part in (learn, valid))
+    network = dense(users, len(vectors), hidden, dropout)
+    history = train(network, users, learn.target, valid_users, valid.target, seed=seed, shared=shared, **settings)
     network.save(path)
     return history
 

@@ -64,16 +64,14 @@ def features(sources: Sequence[str]) -> list[str]:
     return [f"{name}/score" for name in sources] + [f"{name}/place" for name in sources] + list(DESCRIPTION)
 
 
-def look(
-    sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int = TOP, targets: bool = False, block: int = 64
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def look(sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int = TOP) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Candidates and where each history's begin (see `candidates`), and their `features`: float32, shape (k, n_features)."""
 
     def one(part: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        product, offsets, table, _ = _look(sources, facts, part, top, targets)  # scores of all products are not kept
+        product, offsets, table, _ = _look(sources, facts, part, top)  # scores of all products are not kept
         return product, np.diff(offsets), table
 
-    product, lengths, table = (np.concatenate(column) for column in zip(*in_blocks(one, examples, block)))
+    product, lengths, table = (np.concatenate(column) for column in zip(*in_blocks(one, examples)))
     return product, np.append(0, np.cumsum(lengths)), table
 
 
@@ -131,9 +129,9 @@ def train(
 
     def gathered(part: Examples, like: lgb.Dataset | None = None) -> lgb.Dataset:
         """Binned, and the features let go before the next are gathered."""
-        asked = (_questions(*look(sources, facts, part, top, targets), part) for targets in (False, True))
-        table, label, group = next(each for each in asked if len(each[0]))
-        return lgb.Dataset(table, label, like, group=group, feature_name=features(list(sources)), params=settings).construct()
+        asked = (_questions(sources, facts, part, top, targets) for targets in (False, True))
+        tables, label, group = next(each for each in asked if len(each[1]))
+        return lgb.Dataset(tables, label, like, group=group, feature_name=features(list(sources)), params=settings).construct()
 
     stop = lgb.early_stopping(patience, verbose=False)
     with threadpool_limits(os.cpu_count(), "openmp"):  # a run waits for it; the same trees for any number
@@ -150,18 +148,30 @@ def _few(examples: Examples, named: int, seed: int) -> Examples:
     return examples[np.sort(drawn[most <= ROWS])]
 
 
-def _questions(product, offsets, table, examples: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features, whether each candidate is the target, and the sizes of the groups in which exactly one is."""
-    row = np.repeat(np.arange(len(examples)), np.diff(offsets))
-    target = product == examples.target[row]
-    new = np.isnan(table[:, features([]).index("own/visits_ago") - len(DESCRIPTION)])
-    rows, groups = [], []
-    for asked in (np.ones(len(row), bool), new):
-        answered = np.bincount(row, target & asked, minlength=len(examples)) > 0
-        rows.append(np.flatnonzero(asked & answered[row]))
-        groups.append(np.bincount(row[rows[-1]], minlength=len(examples))[answered])
-    kept = np.concatenate(rows)
-    return table[kept], target[kept].astype(np.int8), np.concatenate(groups)
+def _questions(
+    sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int, targets: bool
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Features, whether each candidate is the target, and the sizes of the groups in which exactly one is.
+
+    First all that ask for any product, then all that ask for a new one. The features are as many arrays, one below the other, as one of
+    all would be as large again.
+    """
+    visits_ago = features(list(sources)).index("own/visits_ago")
+
+    def one(part: Examples) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        product, offsets, table, _ = _look(sources, facts, part, top, targets)
+        row = np.repeat(np.arange(len(part)), np.diff(offsets))
+        target = product == part.target[row]
+        found = []
+        for asked in (np.ones(len(row), bool), np.isnan(table[:, visits_ago])):
+            answered = np.bincount(row, target & asked, minlength=len(part)) > 0
+            kept = asked & answered[row]
+            found.append((table[kept], target[kept].astype(np.int8), np.bincount(row[kept], minlength=len(part))[answered]))
+        return found
+
+    blocks = zip(*in_blocks(one, examples))
+    tables, labels, groups = zip(*(each for question in blocks for each in question))
+    return [table for table in tables if len(table)], np.concatenate(labels), np.concatenate(groups)
 
 
 def recommend(ranked: Ranked) -> Model:
