@@ -110,19 +110,23 @@ def wheel(tmp_path_factory) -> Path:
 AIRFLOW = importlib.util.find_spec("airflow") is not None
 
 
-def airflow(home: Path, said: Path, *words: str) -> subprocess.Popen:
-    """Start Airflow's command line on the project's DAGs, with a home of its own; what it says goes to a file."""
-    own = {
+WARM = "from shelfspace.run import kernels; kernels._is_warm(start=True); from airflow.__main__ import main; main()"
+
+
+def airflow(home: Path, said: Path, *words: str, warm: bool = False) -> subprocess.Popen:
+    """Start Airflow's command line on the project's DAGs, with a home of its own; what it says goes to a file.
+
+    With `warm`, its kernels begin with the libraries loaded, as those of `shelfspace report`, and not each as a scheduler's task.
+    """
+    command = [sys.executable, "-c", WARM] if warm else [Path(sys.executable).parent / "airflow"]
+    own = (pipeline.QUIET if warm else {}) | {
         "AIRFLOW_HOME": str(home),
         "SHELFSPACE_OUT": str(home.parent),
         "AIRFLOW__CORE__DAGS_FOLDER": str(places.ROOT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     }
     with open(said, "w") as file:
-        return subprocess.Popen(
-            [Path(sys.executable).parent / "airflow", *words], stdout=file, stderr=subprocess.STDOUT, env=os.environ | own,
-            start_new_session=True,
-        )  # fmt: skip
+        return subprocess.Popen([*command, *words], stdout=file, stderr=subprocess.STDOUT, env=os.environ | own, start_new_session=True)
 
 
 @pytest.fixture(scope="session")
@@ -147,7 +151,7 @@ def killed_dag_run(folder: Path) -> Run:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
     (folder / "killed").touch()
-    assert airflow(home, said, *test).wait(timeout=600) == 0, said.read_text()
+    assert airflow(home, said, *test, warm=True).wait(timeout=600) == 0, said.read_text()
     return Run(out, said.read_text())
 
 
