@@ -78,6 +78,13 @@ def make_run(folder: Path, data: str = "shop", columns: str = "", jobs: int | No
     return Run(folder, "".join(said))
 
 
+def drop_chapters_without_toys(folder: Path) -> None:
+    """Leave in a copy of a run the notebooks alone in whose chapters the page has toys, so that its page is soon made."""
+    for path in (folder / "notebooks").glob("*.ipynb"):
+        if "toy-place" not in path.read_text(encoding="utf-8"):
+            path.unlink()
+
+
 @contextmanager
 def shared(tmp_path_factory, name: str) -> Iterator[Path]:
     """A folder of that name that the processes of the tests share; one at a time makes what is to be in it."""
@@ -200,9 +207,9 @@ def open_file(browser):
         context.close()
 
 
-def violations(page) -> str:
-    """What axe-core finds wrong with a page, of any level; empty when nothing."""
+def violations(page, within: str | None = None) -> str:
+    """What axe-core finds wrong with a page, or with an element of it, of any level; empty when nothing."""
     from axe_playwright_python.sync_playwright import Axe
 
-    result = Axe().run(page)
+    result = Axe().run(page, context=within)
     return result.generate_report() if result.violations_count else ""
