@@ -24,7 +24,7 @@ from shelfspace.files import places
 from shelfspace.run import kernels, pipeline
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before lines are counted: a tracer makes the imports of libraries half as long again
-    for library in kernels.LIBRARIES:
+    for library in (*kernels.LIBRARIES, "keras", "nbconvert"):
         importlib.import_module(library)
 
 SMALL = {
@@ -34,8 +34,8 @@ SMALL = {
 
 
 LONGEST = (
-    *("pipeline", "report", "service", "notebooks", "comparison", "dags", "benchmark", "events", "tied_training", "playground"),
-    *("player", "cli", "tied", "use", "engines", "damage", "installed", "kernels"),
+    *("dags", "report", "pipeline", "notebooks", "playground", "player", "events", "benchmark", "tied_training", "service"),
+    *("comparison", "kernels", "recommender", "engines", "use", "tied", "trainers", "damage", "peers", "installed"),
 )
 """Files of tests, those that take longest first: begun last, one of them would leave the other process without work at the end."""
 
