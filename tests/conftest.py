@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import importlib.util
 import json
 import os
@@ -16,10 +17,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import coverage
 import pytest
 
 from shelfspace.files import places
-from shelfspace.run import pipeline
+from shelfspace.run import kernels, pipeline
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before lines are counted: a tracer makes the imports of libraries half as long again
+    for library in (*kernels.LIBRARIES, "keras", "nbconvert"):
+        importlib.import_module(library)
 
 SMALL = {
     "shop_users": 600, "shop_products": 150, "epochs": 3, "tied_epochs": 2, "w2v_epochs": 20, "ss_epochs": 20,
@@ -28,8 +34,8 @@ SMALL = {
 
 
 LONGEST = (
-    *("pipeline", "report", "service", "notebooks", "comparison", "dags", "benchmark", "events", "tied_training", "playground"),
-    *("player", "cli", "tied", "use", "engines", "damage", "installed", "kernels"),
+    *("dags", "report", "pipeline", "notebooks", "playground", "player", "events", "benchmark", "tied_training", "service"),
+    *("comparison", "kernels", "recommender", "engines", "use", "tied", "trainers", "damage", "peers", "installed"),
 )
 """Files of tests, those that take longest first: begun last, one of them would leave the other process without work at the end."""
 
@@ -51,11 +57,32 @@ class Run:
     said: str
 
 
-def make_run(folder: Path, data: str = "shop", jobs: int | None = None, **given) -> Run:
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Count no lines meanwhile: where other tests reach them, and a tracer doubles the time of the libraries that make a page."""
+    counting = coverage.Coverage.current()
+    if counting:
+        counting.stop()
+    try:
+        yield
+    finally:
+        if counting:
+            counting.start()
+
+
+def make_run(folder: Path, data: str = "shop", columns: str = "", jobs: int | None = None, **given) -> Run:
     """Run all notebooks with small parameters."""
     said: list[str] = []
-    pipeline.run(data, folder, given=SMALL | given, jobs=jobs, command="shelfspace report", say=said.append)
+    with uncounted():
+        pipeline.run(data, folder, columns=columns, given=SMALL | given, jobs=jobs, command="shelfspace report", say=said.append)
     return Run(folder, "".join(said))
+
+
+def drop_chapters_without_toys(folder: Path) -> None:
+    """Leave in a copy of a run the notebooks alone in whose chapters the page has toys, so that its page is soon made."""
+    for path in (folder / "notebooks").glob("*.ipynb"):
+        if "toy-place" not in path.read_text(encoding="utf-8"):
+            path.unlink()
 
 
 @contextmanager
@@ -90,19 +117,23 @@ def wheel(tmp_path_factory) -> Path:
 AIRFLOW = importlib.util.find_spec("airflow") is not None
 
 
-def airflow(home: Path, said: Path, *words: str) -> subprocess.Popen:
-    """Start Airflow's command line on the project's DAGs, with a home of its own; what it says goes to a file."""
-    own = {
+WARM = "from shelfspace.run import kernels; kernels._is_warm(start=True); from airflow.__main__ import main; main()"
+
+
+def airflow(home: Path, said: Path, *words: str, warm: bool = False) -> subprocess.Popen:
+    """Start Airflow's command line on the project's DAGs, with a home of its own; what it says goes to a file.
+
+    With `warm`, its kernels begin with the libraries loaded, as those of `shelfspace report`, and not each as a scheduler's task.
+    """
+    command = [sys.executable, "-c", WARM] if warm else [Path(sys.executable).parent / "airflow"]
+    own = (pipeline.QUIET if warm else {}) | {
         "AIRFLOW_HOME": str(home),
         "SHELFSPACE_OUT": str(home.parent),
         "AIRFLOW__CORE__DAGS_FOLDER": str(places.ROOT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     }
     with open(said, "w") as file:
-        return subprocess.Popen(
-            [Path(sys.executable).parent / "airflow", *words], stdout=file, stderr=subprocess.STDOUT, env=os.environ | own,
-            start_new_session=True,
-        )  # fmt: skip
+        return subprocess.Popen([*command, *words], stdout=file, stderr=subprocess.STDOUT, env=os.environ | own, start_new_session=True)
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +158,7 @@ def killed_dag_run(folder: Path) -> Run:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
     (folder / "killed").touch()
-    assert airflow(home, said, *test).wait(timeout=600) == 0, said.read_text()
+    assert airflow(home, said, *test, warm=True).wait(timeout=600) == 0, said.read_text()
     return Run(out, said.read_text())
 
 
@@ -176,9 +207,9 @@ def open_file(browser):
         context.close()
 
 
-def violations(page) -> str:
-    """What axe-core finds wrong with a page, of any level; empty when nothing."""
+def violations(page, within: str | None = None) -> str:
+    """What axe-core finds wrong with a page, or with an element of it, of any level; empty when nothing."""
     from axe_playwright_python.sync_playwright import Axe
 
-    result = Axe().run(page)
+    result = Axe().run(page, context=within)
     return result.generate_report() if result.violations_count else ""

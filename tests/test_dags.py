@@ -51,22 +51,7 @@ print("found " + json.dumps({
 """
 
 
-def test_the_dag_has_the_articles_shape_and_says_what_can_be_set(tmp_path):
-    folder = places.ROOT / "dags"
-    environment = os.environ | {"AIRFLOW_HOME": str(tmp_path)}
-    said = subprocess.run([sys.executable, "-c", LOOK, folder], env=environment, capture_output=True, text=True, check=True).stdout
-    found = json.loads(re.search("^found (.*)$", said, re.M)[1])
-    assert found["errors"] == {} and min(found["retries"]) >= 1 and found["schedule"] == "0 0 * * *"
-    tail = [stage.name.partition("_")[2] for stage in stages.stages()[6:]] + ["report", "publish"]
-    assert found["shape"] == SHAPE | dict(zip(tail, [[name] for name in ["judge", *tail]]))
-    for parameter in stages.parameters():
-        if parameter.name not in {"run_dir", "since", "until", "last_days"}:
-            assert found["params"][parameter.name], parameter.name
-    assert found["params"]["out"] and found["params"]["window_days"]
-
-
 ASK = """
-import json, sys
 sys.path.insert(0, sys.argv[1])
 import product_embeddings as dag
 for asked in json.loads(sys.argv[2]):
@@ -77,17 +62,35 @@ for asked in json.loads(sys.argv[2]):
     except ValueError as error:
         print("asked " + json.dumps(str(error)))
 """
+TRIGGERS = (
+    ({"data": "/etc/passwd"}, "a"), ({"out": "/tmp/x"}, "a"), ({"out": "reports"}, "../../src"), ({"engine": "spark", "engine_url": "spark://x:1"}, "a"),
+    ({"images": "/etc"}, "a"), ({"data": "data/log.csv"}, "a"),
+)  # fmt: skip
 
 
-def test_a_trigger_names_only_what_the_settings_allow(tmp_path):
-    asked = [{"params": params, "run_id": run_id} for params, run_id in (
-        ({"data": "/etc/passwd"}, "a"), ({"out": "/tmp/x"}, "a"), ({"out": "reports"}, "../../src"), ({"engine": "spark", "engine_url": "spark://x:1"}, "a"),
-        ({"images": "/etc"}, "a"), ({"data": "data/log.csv"}, "a"),
-    )]  # fmt: skip
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("SHELFSPACE_")} | {"AIRFLOW_HOME": str(tmp_path)}
-    words = [sys.executable, "-c", ASK, places.ROOT / "dags", json.dumps(asked)]
-    said = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
-    *refused, allowed = [json.loads(line) for line in re.findall("^asked (.*)$", said, re.M)]
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> str:
+    """What a process that loads Airflow but once says of the DAG, and of what some triggers ask for."""
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("SHELFSPACE_")}
+    environment["AIRFLOW_HOME"] = str(tmp_path_factory.mktemp("airflow"))
+    asked = json.dumps([{"params": params, "run_id": run_id} for params, run_id in TRIGGERS])
+    words = [sys.executable, "-c", LOOK + ASK, places.ROOT / "dags", asked]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_dag_has_the_articles_shape_and_says_what_can_be_set(told):
+    found = json.loads(re.search("^found (.*)$", told, re.M)[1])
+    assert found["errors"] == {} and min(found["retries"]) >= 1 and found["schedule"] == "0 0 * * *"
+    tail = [stage.name.partition("_")[2] for stage in stages.stages()[6:]] + ["report", "publish"]
+    assert found["shape"] == SHAPE | dict(zip(tail, [[name] for name in ["judge", *tail]]))
+    for parameter in stages.parameters():
+        if parameter.name not in {"run_dir", "since", "until", "last_days"}:
+            assert found["params"][parameter.name], parameter.name
+    assert found["params"]["out"] and found["params"]["window_days"]
+
+
+def test_a_trigger_names_only_what_the_settings_allow(told):
+    *refused, allowed = [json.loads(line) for line in re.findall("^asked (.*)$", told, re.M)]
     settings = ["SHELFSPACE_DATA", "SHELFSPACE_OUT", "SHELFSPACE_OUT", "SHELFSPACE_ENGINES", "SHELFSPACE_DATA"]
     assert [setting in sentence for setting, sentence in zip(settings, refused, strict=True)] == [True] * 5
     assert allowed["data"] == str(places.ROOT / "data" / "log.csv") and allowed["out"] == str(places.ROOT / "reports" / "airflow" / "a")

@@ -759,7 +759,6 @@ def test_a_log_of_three_columns_by_time(small_run, tmp_path):
     log = pd.read_parquet(small_run.folder / "shop" / "events.parquet")
     log = log[log.product_id.notna()].rename(columns={"user_id": "shopper", "product_id": "thing", "timestamp": "at"})
     log[["shopper", "thing", "at"]].to_csv(tmp_path / "log.csv", index=False)
-    said: list[str] = []
     given = {
         "protocol": "time",
         "test_days": 7,
@@ -768,20 +767,20 @@ def test_a_log_of_three_columns_by_time(small_run, tmp_path):
         "tied_epochs": 1,
         "w2v_epochs": 5,
         "ss_epochs": 5,
-        "sweep_users": 60,
         "sg_visits": 5_000,
         "ss_examples": 5_000,
         "decays": "0, 0.1, 1",
     }
-    page = pipeline.run(
-        str(tmp_path / "log.csv"), tmp_path / "run", columns="user_id=shopper,product_id=thing,timestamp=at", given=given,
-        say=said.append, jobs=1,  # whole notebooks, one after the other: less work than side by side, and another core has other tests
+    run = make_run(
+        tmp_path / "run", str(tmp_path / "log.csv"), columns="user_id=shopper,product_id=thing,timestamp=at",
+        jobs=1,  # whole notebooks, one after the other: less work than side by side, and another core has other tests
+        **given,
     )  # fmt: skip
     metrics = run_files.read_json(tmp_path / "run" / "metrics.json")
     assert metrics["protocol"] == "time" and metrics["data"]["events_by_type"] == {"view": len(log)}
     told = run_files.read_json(tmp_path / "run" / "next_steps.json")
     assert not {"starspace_alone", "word2vec_market", "word2vec_goals", "starspace_searches", "word2vec_learned"} & set(told["variants"])
-    assert page.exists() and not {"name", "category"} & set(pd.read_parquet(tmp_path / "run" / "products.parquet"))
+    assert (run.folder / "report.html").exists() and not {"name", "category"} & set(pd.read_parquet(tmp_path / "run" / "products.parquet"))
 
 
 def test_papermill_by_hand_on_a_finished_run(small_run, tmp_path):
