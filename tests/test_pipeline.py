@@ -769,6 +769,7 @@ def test_a_log_of_three_columns_by_time(small_run, tmp_path):
         "ss_epochs": 5,
         "sg_visits": 5_000,
         "ss_examples": 5_000,
+        "asked_targets": 50,
         "decays": "0, 0.1, 1",
     }
     run = make_run(
@@ -778,6 +779,7 @@ def test_a_log_of_three_columns_by_time(small_run, tmp_path):
     )  # fmt: skip
     metrics = run_files.read_json(tmp_path / "run" / "metrics.json")
     assert metrics["protocol"] == "time" and metrics["data"]["events_by_type"] == {"view": len(log)}
+    assert len(pd.read_parquet(tmp_path / "run" / "test_ranks.parquet")) == metrics["columns"]["all"]["n"] == 50
     told = run_files.read_json(tmp_path / "run" / "next_steps.json")
     assert not {"starspace_alone", "word2vec_market", "word2vec_goals", "starspace_searches", "word2vec_learned"} & set(told["variants"])
     assert (run.folder / "report.html").exists() and not {"name", "category"} & set(pd.read_parquet(tmp_path / "run" / "products.parquet"))
