@@ -158,7 +158,7 @@ def train(
     items = corpus.items
     weights = np.zeros(0, np.int64) if weights is None else weights.astype(np.int64)
     goals = np.zeros(0, np.int64) if goals is None else goals.astype(np.int64)
-    group = np.full(len(items), -1) if groups is None else groups[items]  # of each visit
+    group = groups[items] if market else np.zeros(0, np.int64)  # of each visit
     by_group = np.argsort(group, kind="stable")
     by_group = by_group[group[by_group] >= 0]
     group_starts = np.searchsorted(group[by_group], np.arange(group.max(initial=-1) + 2))
