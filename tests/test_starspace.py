@@ -1,6 +1,10 @@
 """StarSpace: the gradient against automatic differentiation, an update by hand, and what its parameters promise."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -156,6 +160,21 @@ def test_every_similarity_and_loss_learns(options):
     check = validation.triplet_check(found.vectors, *validation.category_triplets(categories, np.ones(40, bool)))
     assert check.auc > 0.95
     assert np.linalg.norm(found.vectors, axis=1).max() <= 1 + 1e-5
+
+
+def test_the_run_that_compiles_and_those_after_it_give_the_same_bytes(tmp_path):
+    given = corpus()
+    given = {"product_ids": given.product_ids, "items": given.items, "offsets": given.offsets}
+    np.savez(tmp_path / "corpus.npz", **given)
+    program = (
+        "import sys, zlib, numpy as np; from shelfspace.vectors import starspace; from shelfspace.sequences.arrays import Corpus\n"
+        "found = starspace.train(Corpus(**np.load(sys.argv[1])), epochs=3, loss='softmax', progress=False)\n"
+        "print(zlib.crc32(found.vectors), found.losses)"
+    )
+    own = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(starspace.__file__).parents[2])}
+    command = [sys.executable, "-c", program, tmp_path / "corpus.npz"]
+    compiled, loaded = (subprocess.run(command, env=os.environ | own, capture_output=True, check=True).stdout for _ in range(2))
+    assert compiled == loaded != b""
 
 
 def test_no_vector_is_longer_than_max_norm():

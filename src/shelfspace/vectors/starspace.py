@@ -340,7 +340,7 @@ def _epoch(
     return total
 
 
-@numba.njit(**FAST)
+@numba.njit(forceinline=True, **FAST)  # compiled apart, it would add in another order in the run that compiles than in later ones
 def _batch(
     table, squares, starts, rows, items, bags, labels, drawn, dim, rate, cosine, hinge, margin, temperature, max_kept, p,
     apart,
@@ -429,7 +429,7 @@ def _batch(
     return total
 
 
-@numba.njit(**FAST)
+@numba.njit(forceinline=True, **FAST)
 def _shorten(table, begin, end, max_norm):
     """Shorten rows begin to end that are longer than max_norm to it."""
     for row in range(begin, end):
