@@ -180,7 +180,7 @@ def test_the_run_that_compiles_and_those_after_it_give_the_same_bytes(tmp_path):
 def test_no_vector_is_longer_than_max_norm():
     found = [starspace.train(corpus(), dim=8, epochs=10, max_norm=limit, progress=False) for limit in (0.1, 10.0)]
     longest = [np.linalg.norm(made.vectors, axis=1).max() for made in found]
-    assert longest[0] == pytest.approx(0.1, rel=1e-5) and longest[1] > 0.2
+    assert 0.09 < longest[0] <= 0.1 + 1e-6 and longest[1] > 0.2
 
 
 def test_window_keeps_the_bag_to_the_neighbourhood():
@@ -366,7 +366,7 @@ def test_each_example_sees_its_own_negatives_alone():
     before = table.copy()
     starspace._batch(
         table, np.zeros((6, 2), np.float32), np.arange(7), np.arange(6, dtype=np.int32), items, np.array([[0, 2], [2, 4]]),
-        np.array([1, 3]), np.array([5, 4]), 2, 0.1, True, True, 0.05, 1.0, 10, 0.5, 1,
+        np.array([1, 3]), np.array([5, 4]), 2, 0.1, True, True, 0.05, 1.0, 10, 0.5, np.inf, 1,
     )  # fmt: skip
     moved = np.abs(table - before).sum(axis=1) > 0
     # Example 1: cosine(0, label) = 0, its negative 5 has 0 > -0.05; example 2: label -0.8, its negative 4 about -1, no violation.

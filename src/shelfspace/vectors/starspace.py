@@ -39,7 +39,6 @@ SIMILARITIES = ("cosine", "dot")
 LOSSES = ("hinge", "softmax")
 EXAMPLES = 2_000_000  # trained on in all, when the number of epochs is left to the size of the log
 GENTLE = 0.1  # of its step size and of its passes a training keeps that starts from an earlier one: at full size it forgets the start
-SWEEP = 100  # batches in which the norms of all rows are looked at once
 
 
 def train(
@@ -119,7 +118,7 @@ def train(
     p : float
         Sums are divided by n ** p (dot).
     max_norm : float
-        Rows longer than this are shortened to it, now and then (every hundred batches) and after every epoch.
+        Rows longer than this are shortened to it, whenever they were among the negatives and after every epoch.
     validate : callable, optional
         Takes the `Embeddings` after each epoch and returns a number, the higher the better, say a hit rate; they are
         kept as `Embeddings.scores`.
@@ -242,7 +241,7 @@ def update(
     result = _batch(
         table, squares, np.arange(count + 1), np.arange(count, dtype=np.int32),
         np.array([*bag, label], dtype=np.int32), np.array([[0, len(bag)]]), np.array([len(bag)]), np.array(noise), dim,
-        learning_rate, similarity == "cosine", loss == "hinge", margin, temperature, max_kept, p, 0,
+        learning_rate, similarity == "cosine", loss == "hinge", margin, temperature, max_kept, p, np.inf, 0,
     )  # fmt: skip
     return result, table
 
@@ -304,7 +303,7 @@ def _epoch(
     drawn = np.empty(shared + 2 * batch * market, np.int64)  # those of all examples, then those of each
     bags = np.empty((2 * batch, 2), np.int64)  # where the bag's visits begin and end, the label's own among them
     chosen = np.empty(2 * batch, np.int64)  # the labels of the batch, and after them the goals
-    total, swept, step = 0.0, 0, 1 + len(table) // SWEEP
+    total = 0.0
     for first in range(0, len(order), batch):
         last = min(first + batch, len(order))
         for k in range(shared):
@@ -333,17 +332,15 @@ def _epoch(
         total += _batch(
             table, squares, starts, rows, items, bags, chosen[:size], drawn[: shared + size * market], dim,
             rate_start + (rate_end - rate_start) * first / len(order), cosine, hinge, margin, temperature, max_kept, p,
-            market,
+            max_norm, market,
         )  # fmt: skip
-        _shorten(table, swept, min(swept + step, len(table)), max_norm)
-        swept = (swept + step) % len(table)
     return total
 
 
 @numba.njit(forceinline=True, **FAST)  # compiled apart, it would add in another order in the run that compiles than in later ones
 def _batch(
     table, squares, starts, rows, items, bags, labels, drawn, dim, rate, cosine, hinge, margin, temperature, max_kept, p,
-    apart,
+    max_norm, apart,
 ):  # fmt: skip
     """Learn from one batch: the label of example b is the visit ``labels[b]``, its bag the other visits of ``bags[b]``.
 
@@ -426,6 +423,7 @@ def _batch(
             for b in range(len(labels)):
                 if repel[k, b] > 0:
                     _step(table, squares, row, 1, left[b], sizes[b], -repel[k, b])
+            _shorten(table, row, row + 1, max_norm)
     return total
 
 
