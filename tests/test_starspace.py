@@ -177,6 +177,21 @@ def test_the_run_that_compiles_and_those_after_it_give_the_same_bytes(tmp_path):
     assert compiled == loaded != b""
 
 
+def test_the_exponential_of_the_softmax():
+    for x in np.append(np.linspace(-87, 0, 1000), -1e-9).astype(np.float32):
+        assert kernels.exp(x) == pytest.approx(math.exp(x), rel=1e-6 if x > -10 else 5e-6)
+    assert kernels.exp(np.float32(0)) == 1 and 0 < kernels.exp(np.float32(-500)) < 2e-38
+
+
+@pytest.mark.parametrize("count", range(10))
+def test_a_weighted_sum_of_chosen_rows(count):
+    rng = np.random.default_rng(count)
+    rows, which, weights = rng.normal(size=(5, 16)).astype(np.float32), rng.integers(5, size=9), rng.normal(size=count).astype(np.float32)
+    out = np.ones(16, np.float32)
+    kernels.add(out, weights, rows, which)
+    np.testing.assert_allclose(out, 1 + weights @ rows[which[:count]], atol=1e-5)
+
+
 def test_no_vector_is_longer_than_max_norm():
     found = [starspace.train(corpus(), dim=8, epochs=10, max_norm=limit, progress=False) for limit in (0.1, 10.0)]
     longest = [np.linalg.norm(made.vectors, axis=1).max() for made in found]

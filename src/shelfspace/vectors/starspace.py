@@ -18,7 +18,8 @@ Three switches, off by default, take over what others found for shops. `weights`
 section 3.2). `market`: some of the negatives of each example are of its label's own category, as in the same section.
 
 One thread does it all, and so one seed gives the same bytes. It is fast because the rows are padded to whole vector
-registers, nothing is allocated on the way, and all that a batch reads from the table is read before it is used.
+registers, all that a batch reads from the table is read before it is used, and the negatives, which move at nearly
+every example, move once for the whole batch.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ from tqdm import tqdm
 from shelfspace.sequences.arrays import Corpus, passes
 from shelfspace.vectors.embeddings import Embeddings, begin
 from shelfspace.vectors.features import Features
-from shelfspace.vectors.kernels import FAST, LANES, dot, draw
+from shelfspace.vectors.kernels import FAST, LANES, add, dot, draw, exp
 
 SIMILARITIES = ("cosine", "dot")
 LOSSES = ("hinge", "softmax")
 EXAMPLES = 2_000_000  # trained on in all, when the number of epochs is left to the size of the log
+EPSILON = np.float32(1e-6)  # under Adagrad's root
 GENTLE = 0.1  # of its step size and of its passes a training keeps that starts from an earlier one: at full size it forgets the start
 
 
@@ -362,6 +364,7 @@ def _batch(
     kept = np.empty(negatives, np.int64)
     gradient = np.empty(width, np.float32)
     sizes = np.empty(len(labels), np.float32)  # mean square of each bag
+    steps, movers = np.empty(len(labels), np.float32), np.empty(len(labels), np.int64)
     rate, one, total = np.float32(rate), np.float32(1), 0.0
     for b in range(len(labels)):
         label, bag = items[labels[b]], left[b]
@@ -390,10 +393,10 @@ def _batch(
                     top = max(top, weights[count])
                     kept[count] = k
                     count += 1
-            own = np.exp((positive - top) * sharpness)
+            own = exp((positive - top) * sharpness)
             mass = own
             for j in range(count):
-                weights[j] = np.exp((weights[j] - top) * sharpness)
+                weights[j] = exp((weights[j] - top) * sharpness)
                 mass += weights[j]
             total -= np.log(own / mass)
             pull = one - own / mass
@@ -405,10 +408,7 @@ def _batch(
         # The projections' scale is held constant, so that every row of the bag gets the same gradient.
         for i in range(width):
             gradient[i] = -pull * right[b, i]
-        for j in range(count):
-            weight, k = weights[j], kept[j]
-            for i in range(width):
-                gradient[i] += weight * noise[k, i]
+        add(gradient, weights[:count], noise, kept)
         square = dot(gradient, gradient) / np.float32(dim)
         for at in range(bags[b, 0], bags[b, 1]):
             if at != labels[b]:
@@ -420,9 +420,15 @@ def _batch(
     for k in range(every):  # last, so that each row is fetched once for all examples
         for r in range(starts[drawn[k]], starts[drawn[k] + 1]):
             row = rows[r]
+            count, square = 0, squares[row, 1]
             for b in range(len(labels)):
                 if repel[k, b] > 0:
-                    _step(table, squares, row, 1, left[b], sizes[b], -repel[k, b])
+                    square += sizes[b]
+                    steps[count] = -repel[k, b] / np.sqrt(square + EPSILON)
+                    movers[count] = b
+                    count += 1
+            squares[row, 1] = square
+            add(table[row], steps[:count], left, movers)
             _shorten(table, row, row + 1, max_norm)
     return total
 
@@ -483,6 +489,6 @@ def _move(table, squares, side, starts, rows, item, direction, square, weight):
 def _step(table, squares, row, side, direction, square, weight):
     """Adagrad with one accumulator per row and side: move by weight × direction over its root."""
     squares[row, side] += square
-    step = weight / np.sqrt(squares[row, side] + np.float32(1e-6))
+    step = weight / np.sqrt(squares[row, side] + EPSILON)
     for i in range(len(direction)):
         table[row, i] += step * direction[i]
