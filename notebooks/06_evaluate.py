@@ -46,9 +46,7 @@
 
 # %% tags=["parameters"]
 run_dir = "reports/default"  # folder that this run writes to
-asked_targets = (
-    20000  # ask all models for at most so many targets of the valid and of the test users, drawn at random; from 1 to 1000000000
-)
+asked_targets = 20000  # ask for at most so many valid and so many test targets, drawn at random; from 1 to 1000000000
 sweep_users = 2000  # try the decays on at most so many valid users; from 1 to 10000000
 matrix_factorisation = False  # also fit matrix factorisation; needs the extra mf: pip install 'shelfspace[mf]'
 peers = False  # also train GRU4Rec and SASRec, networks of the literature, as baselines; takes minutes

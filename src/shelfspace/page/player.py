@@ -77,7 +77,7 @@ def load(run_dir: str | Path, examples: Examples) -> Stored | None:
     ----------
     run_dir : path
     examples : Examples
-        The test users' of the same run.
+        The test users' of the same run, of which those count that were asked for.
 
     Raises
     ------
@@ -85,12 +85,14 @@ def load(run_dir: str | Path, examples: Examples) -> Stored | None:
         If a file cannot be read, or is of other test users.
     """
     run_dir = Path(run_dir)
-    if not all((run_dir / name).exists() for name in ("test_ranks.parquet", "journeys.parquet", "metrics.json", "recommender.json")):
+    files = ("test_ranks.parquet", "journeys.parquet", "metrics.json", "recommender.json", "params.json")
+    if not all((run_dir / name).exists() for name in files):
         return None
     ranks, followed = pd.read_parquet(run_dir / "test_ranks.parquet"), pd.read_parquet(run_dir / "journeys.parquet")
     metrics, leaving = run_files.read_json(run_dir / "metrics.json"), run_files.read_json(run_dir / "recommender.json")
     if followed.empty:
         return None
+    examples = examples.sample(len(ranks), run_files.read_json(run_dir / "params.json")["seed"])
     if not np.array_equal(ranks.user_id.astype(str), examples.user_ids):
         raise ValueError("test_ranks.parquet tells of other test users than sequences.parquet; run 06_evaluate again.")
     baseline = metrics["columns"]["all"]["baseline"]
