@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import os
 import resource
@@ -22,7 +23,7 @@ import pytest
 from conftest import make_run
 
 from shelfspace.files import imports, places, run_files, stages
-from shelfspace.run import execution, hold, keys, pipeline
+from shelfspace.run import execution, hold, kernels, keys, pipeline
 from shelfspace.sequences import arrays
 from shelfspace.trials import variants
 from shelfspace.vectors import embeddings
@@ -603,6 +604,31 @@ def test_why_a_notebook_died_is_said_and_no_temporary_file_stays(notebooks, tmp_
 
 def temporary_files(out: Path) -> list[Path]:
     return [path for path in out.rglob("*") if path.name.startswith(run_files.TEMPORARY) or path.suffix == ".failed"]
+
+
+def test_a_forked_kernel_is_interrupted_and_killed_as_any_other(tmp_path):
+    async def live() -> int | None:
+        kernel = kernels.Kernel({}, tmp_path)
+        manager = kernel.manager()(kernel_name="python3")
+        await manager.start_kernel()
+        client = manager.client()
+        client.start_channels()
+        try:
+            await client.wait_for_ready(timeout=120)
+            await manager.interrupt_kernel()
+            assert await manager.is_alive() and isinstance(manager.provisioner.process, kernels._Forked)
+            kernel.stop()
+            while await manager.is_alive():
+                await asyncio.sleep(0.05)
+            with pytest.raises(RuntimeError, match="the kernel died before it was ready"):
+                await client.wait_for_ready(timeout=120)
+        finally:
+            client.stop_channels()
+            await manager.shutdown_kernel(now=True)
+        return kernel.exit_code
+
+    kernels._is_warm(start=True)  # the server, should this be the first kernel
+    assert asyncio.run(live()) == -signal.SIGKILL
 
 
 START = "from shelfspace.run import kernels; kernels.LIBRARIES = kernels.LIBRARIES[:1]; from shelfspace import cli; cli.main()"
