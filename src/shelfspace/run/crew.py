@@ -135,9 +135,10 @@ class Crew:
             self._at_work[self._pool.submit(work.run, self.line)] = task, is_whole, work
         ended, _ = concurrent.futures.wait(self._at_work, return_when=concurrent.futures.FIRST_COMPLETED)
         future = ended.pop()  # others that ended are met at the next call
-        task, task.over, _ = self._at_work.pop(future)
+        task, is_whole, _ = self._at_work.pop(future)
         task.done.append(future.result())
-        if not task.over:
+        task.over = is_whole
+        if not is_whole:
             task.awaited -= 1
             if task.due:
                 self.begin(task)

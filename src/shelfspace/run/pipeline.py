@@ -9,8 +9,7 @@ Shelfspace wrote there (see `shelfspace.files.run_files`) are neither replaced n
 Stages run side by side where neither reads what the other writes, as the heads of the notebooks declare, and so do the parts of a
 stage (`shelfspace.run.crew`), each of which begins as soon as what it reads itself is there. What a part makes, it makes with
 `run_files.once`; the whole notebook then finds it there. The part of a notebook named X is its cells tagged `parameters`, `setup` or
-X. A scheduler runs each stage, or each part, as a task of its own
-(`run` with `only`, `part`).
+X. A scheduler runs each stage, or each part, as a task of its own (`run` with `only`, `part`).
 """
 
 from __future__ import annotations
