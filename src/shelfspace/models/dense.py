@@ -58,6 +58,8 @@ def fit(
     hidden: Sequence[int],
     dropout: float,
     distribute: str,
+    epochs: int,
+    examples: int,
     seed: int,
     **settings,
 ) -> list[dict[str, float]]:
@@ -75,6 +77,8 @@ def fit(
         See `dense`.
     distribute : str
         See `shelfspace.models.training.strategy`.
+    epochs, examples
+        See `train`. No more users are embedded than all passes together can take: those of a large log would take gigabytes.
     seed : int
     settings
         What else `train` takes.
@@ -86,9 +90,12 @@ def fit(
     """
     training.deterministic(seed)
     shared = training.strategy(distribute)
+    epochs = epochs or training.epochs_of(len(learn), examples)
+    learn = learn.sample(epochs * examples, seed)
     users, valid_users = (user_embeddings(part, vectors, decay, decay_time, known) for part in (learn, valid))
     network = dense(users, len(vectors), hidden, dropout)
-    history = train(network, users, learn.target, valid_users, valid.target, seed=seed, shared=shared, **settings)
+    given = {"epochs": epochs, "examples": examples, "seed": seed, "shared": shared} | settings
+    history = train(network, users, learn.target, valid_users, valid.target, **given)
     network.save(path)
     return history
 
