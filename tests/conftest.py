@@ -208,9 +208,9 @@ def open_file(browser):
         context.close()
 
 
-def violations(page, within: str | None = None) -> str:
-    """What axe-core finds wrong with a page, or with an element of it, of any level; empty when nothing."""
+def violations(page) -> str:
+    """What axe-core finds wrong with a page, of any level; empty when nothing."""
     from axe_playwright_python.sync_playwright import Axe
 
-    result = Axe().run(page, context=within)
+    result = Axe().run(page)
     return result.generate_report() if result.violations_count else ""
