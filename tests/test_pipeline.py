@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -628,7 +629,8 @@ def test_a_forked_kernel_is_interrupted_and_killed_as_any_other(tmp_path):
         return kernel.exit_code
 
     kernels._is_warm(start=True)  # the server, should this be the first kernel
-    assert asyncio.run(live()) == -signal.SIGKILL
+    with ThreadPoolExecutor(1) as thread:  # where no event loop runs: the browser of other tests keeps one in this thread
+        assert thread.submit(asyncio.run, live()).result() == -signal.SIGKILL
 
 
 START = "from shelfspace.run import kernels; kernels.LIBRARIES = kernels.LIBRARIES[:1]; from shelfspace import cli; cli.main()"
