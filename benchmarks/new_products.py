@@ -49,9 +49,8 @@ def main() -> None:
     network = tied_training.start(*aligned["word2vec"], corpus, ids, decay_time="days", seed=seed)
     tied_training.train(network, train[~np.isin(train.end, asked.end)], valid, dropout=0.4, limit=400_000, seed=seed)
     sources = retrieval.sources(tied.recommend(network.learned()), corpus, ids, aligned, choice["best"], factors.Ease(corpus, ids))
-    ranker = ranked.recommend(
-        ranked.train(sources, retrieval.facts(corpus, products, aligned[choice["embedding"]][0]), asked, valid, seed=seed)
-    )
+    facts = retrieval.facts(corpus, products, aligned[choice["embedding"]][0])
+    ranker = ranked.recommend(ranked.train(sources, facts, asked, seed=seed))
 
     new = hidden[test.target]
     placed = newcomers.model(products, *aligned["word2vec"], ~hidden, **choice["best"]["word2vec_user"])

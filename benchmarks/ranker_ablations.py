@@ -51,7 +51,7 @@ def main() -> None:
     rows = {name: (evaluation.evaluate(source, valid), np.nan) for name, source in sources.items()}
     for name, (given, known, targets) in variants.items():
         begun = time.perf_counter()
-        ranker = ranked.train(given, known, targets, valid)
+        ranker = ranked.train(given, known, targets)
         rows[f"ranker: {name}"] = evaluation.evaluate(ranked.recommend(ranker), valid), time.perf_counter() - begun
     print("| | all: HR@20 | MRR@20 | seen before: HR@20 | MRR@20 | discovery: HR@20 | MRR@20 | seconds |\n| --- " + "| ---: " * 7 + "|")
     for name, (found, seconds) in rows.items():

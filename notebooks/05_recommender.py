@@ -124,9 +124,8 @@ exhibits.note(f"{len(train):,} examples train and {len(valid):,} validate.")
 # the cross-entropy of the product that came. The step size falls to zero, so that the last steps settle what the first have found.
 
 # %% [markdown] tags=["aside"]
-# A catalogue of more than four thousand products is trained on a sample of it at
-# each step, with the sum over the rest estimated from those drawn. With `distribute`, several GPUs or machines each take
-# a share of every batch.
+# A step takes the products that came, and a sample of the others, from which the sum over all is estimated. With `distribute`,
+# several GPUs or machines each take a share of every batch.
 
 # After each pass the valid users judge, and the weights of the best pass are kept.
 
@@ -480,14 +479,14 @@ exhibits.table(
 
 # %% [markdown] tags=["aside"]
 # The ranker learns from the targets that were kept back. Each is asked for twice: among all candidates and, where it was new to
-# the user, among the new ones. So the same ranker serves a list of new products alone. On a small log the valid users stop it
-# after a few trees, which leave many candidates equal; these stand in the order of the first source, the tied recommender.
+# the user, among the new ones. So the same ranker serves a list of new products alone. Candidates that the trees hold equal stand in the
+# order of the first source, the tied recommender.
 
 # %%
 learned_from = {"tied": run_files.sha256_file(run / "recommender_tied.keras"), "vectors": aligned, "best": choice["best"]}
 _ = run_files.once(
     run, "recommender_ranked.txt", lambda path, made_of, **given: ranked.save(ranked.train(sources, facts, **given), path),
-    made_of=[learned_from, corpus, products, vectors], examples=asked, valid=valid, top=rank_top, seed=seed,
+    made_of=[learned_from, corpus, products, vectors], examples=asked, top=rank_top, seed=seed,
 )  # fmt: skip
 ranker = ranked.load(run / "recommender_ranked.txt", sources, facts, rank_top)
 with run_files.atomic(run / "recommender_ease.npz") as temporary:

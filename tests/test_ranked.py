@@ -45,8 +45,7 @@ def following(n_products: int):
 @pytest.fixture(scope="module")
 def trained():
     examples, facts = shop()
-    valid, _ = shop(seed=1)
-    return ranked.train(following(30), facts, examples, valid, top=3, trees=40), shop(seed=2)[0]
+    return ranked.train(following(30), facts, examples, top=3, trees=40), shop(seed=2)[0]
 
 
 def column(table: np.ndarray, name: str) -> np.ndarray:
@@ -145,12 +144,23 @@ def test_of_a_very_long_history_the_newest_products_are_candidates():
     assert set(product) == {0, 1, 2, *range(n - 1 - retrieval.OWN, n - 1)}
 
 
-def test_no_more_is_learned_from_than_memory_holds(monkeypatch):
-    examples, _ = shop(100)  # histories of four, and ten products named
-    assert len(ranked._few(examples, 10, seed=0)) == 100
-    monkeypatch.setattr(ranked, "ROWS", 14 * 30 + 5)
-    few = ranked._few(examples, 10, seed=0)
-    assert len(few) == 30 and (np.diff(few.start) > 0).all() and few.start[-1] > 5 * 50
+def test_of_many_candidates_a_share_is_learned_from_and_every_target(monkeypatch):
+    examples, facts = shop(200)  # histories of four, and three products named by each of two sources
+
+    def questions(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        monkeypatch.setattr(ranked, "ROWS", rows)
+        tables, *rest = ranked._questions(following(30), facts, examples, 3, False, seed)
+        return np.concatenate(tables), *rest
+
+    table, target, groups = questions(10 * 200)
+    fewer, still, sizes = questions(3 * 200)
+    assert sum(groups) == len(target) and sum(sizes) == len(still) and target.sum() == still.sum() == len(groups) == len(sizes)
+    others = (still == 0).sum() / (target == 0).sum()
+    assert 0.25 < others < 0.35
+    rows = {row.tobytes() for row in table}
+    assert all(row.tobytes() in rows for row in fewer)  # told of a candidate is the same as where all are there
+    np.testing.assert_array_equal(fewer[still == 1], table[target == 1])
+    assert not np.array_equal(questions(3 * 200, seed=1)[1], still)
 
 
 def test_it_learns_when_to_trust_a_source(trained):
@@ -188,7 +198,7 @@ def test_what_is_no_candidate_comes_after_all_candidates(trained):
 def test_what_the_trees_hold_equal_stands_in_the_order_of_the_first_source():
     (examples, facts), (valid, _) = shop(), shop(seed=1)
     sources = following(30)
-    model = ranked.train({"same": sources["same"], "after": sources["after"]}, facts, examples, valid, top=5, trees=1)
+    model = ranked.train({"same": sources["same"], "after": sources["after"]}, facts, examples, top=5, trees=1)
     scores = ranked.recommend(model)(valid[:20])
     product, offsets, table = ranked.look(model.sources, model.facts, valid[:20], model.top)
     alike = 0
@@ -235,7 +245,7 @@ def test_it_is_the_same_from_its_file(trained, tmp_path):
 
 def test_the_ranker_of_a_run_is_opened_as_it_was_left(tmp_path, monkeypatch):
     """From the files of a run alone: the scores are those of the ranker that was trained, and what is given is not counted anew."""
-    examples, valid, test = (shop(200, seed=seed)[0] for seed in range(3))
+    examples, test = (shop(200, seed=seed)[0] for seed in (0, 2))
     ids = np.array([f"p{i:02d}" for i in range(30)])
     corpus = Corpus(ids, examples.items, 5 * np.arange(201), examples.times, examples.events)
     products = pd.DataFrame({"product_id": ids, "category": np.where(np.arange(30) % 2, "odd", "even")})
@@ -247,7 +257,7 @@ def test_the_ranker_of_a_run_is_opened_as_it_was_left(tmp_path, monkeypatch):
     ease, pairs = factors.Ease(corpus, ids), baselines.cooccurrence(corpus, ids)
     aligned = {name: (table, np.ones(30, bool)) for name, table in vectors.items()}
     sources = retrieval.sources(tied.recommend(network.learned()), corpus, ids, aligned, best, ease)
-    model = ranked.train(sources, retrieval.facts(corpus, products, vectors["starspace"]), examples, valid, top=7, trees=20)
+    model = ranked.train(sources, retrieval.facts(corpus, products, vectors["starspace"]), examples, top=7, trees=20)
 
     products.to_parquet(tmp_path / "products.parquet")
     (tmp_path / "product_embeddings").mkdir()
@@ -268,8 +278,8 @@ def test_the_ranker_of_a_run_is_opened_as_it_was_left(tmp_path, monkeypatch):
 
 
 def test_it_is_the_same_in_every_run():
-    (examples, facts), (valid, _) = shop(200), shop(200, seed=1)
-    texts = {ranked.train(following(30), facts, examples, valid, top=3, trees=10).trees.model_to_string() for _ in range(2)}
+    examples, facts = shop(200)
+    texts = {ranked.train(following(30), facts, examples, top=3, trees=10).trees.model_to_string() for _ in range(2)}
     assert len(texts) == 1
 
 
@@ -280,8 +290,7 @@ def test_where_no_source_names_a_target_the_targets_are_candidates():
                    np.full(200, 29, np.int32), examples.target_event, examples.user_ids, examples.trained)  # fmt: skip
     far = far[~far.seen() & (far.items[far.end - 1] != 28)]
     assert not any(29 in retrieval.candidates(following(30), far[i : i + 1], top=3)[0] for i in range(5))
-    model = ranked.train(following(30), facts, far, far, top=3, trees=5)
+    model = ranked.train(following(30), facts, far, top=3, trees=5)
     assert model.trees.num_trees() > 0 and np.isfinite(ranked.recommend(model)(far)).all()
-    for learn, stop in ((far[:0], far), (far, far[:0])):
-        with pytest.raises(ValueError, match="No user has a target"):
-            ranked.train(following(30), facts, learn, stop, top=3)
+    with pytest.raises(ValueError, match="No user has a target"):
+        ranked.train(following(30), facts, far[:0], top=3)

@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_weights():
 
 def test_a_sample_of_the_products_is_enough_to_learn():
     users, targets = task()
-    networks = [trained(full_below=0, negatives=6, epochs=20)[0] for _ in range(2)]
+    networks = [trained(negatives=6, epochs=20)[0] for _ in range(2)]
     assert (networks[0].predict_on_batch(users[500:]).argmax(axis=1) == targets[500:]).mean() > 0.6
     assert all(np.array_equal(a, b) for a, b in zip(*(network.get_weights() for network in networks)))
 
@@ -149,7 +149,7 @@ def test_each_row_of_the_softmax_counts_its_own_steps_of_a_rate_that_falls_to_ze
         put(rows, products, moved)
 
     monkeypatch.setattr(training.Rows, "put", watching)
-    trained(epochs=1, full_below=0, negatives=1, batch=3)
+    trained(epochs=1, negatives=1, batch=3)
     late = np.concatenate(firsts).ravel()
     np.testing.assert_allclose(late[late > 1e-5], 0.01, rtol=0.02)
     assert (late > 1e-5).any()

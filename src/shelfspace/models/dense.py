@@ -20,7 +20,9 @@ from shelfspace.measure.ranking import Model
 from shelfspace.models import losses, training
 from shelfspace.models.training import Rows, keras, tf
 from shelfspace.models.users import user_embeddings
-from shelfspace.sequences.arrays import Examples
+from shelfspace.sequences.arrays import Examples, passes
+
+EXAMPLES = 400_000  # learned from in all, where the number of passes is left to the size of the log; two passes at least
 
 
 def dense(users: np.ndarray, n_products: int, hidden: Sequence[int] = (128,), dropout: float = 0.3) -> keras.Model:
@@ -90,7 +92,7 @@ def fit(
     """
     training.deterministic(seed)
     shared = training.strategy(distribute)
-    epochs = epochs or training.epochs_of(len(learn), examples)
+    epochs = epochs or passes(min(len(learn), examples), EXAMPLES, least=2)
     learn = learn.sample(epochs * examples, seed)
     users, valid_users = (user_embeddings(part, vectors, decay, decay_time, known) for part in (learn, valid))
     network = dense(users, len(vectors), hidden, dropout)
@@ -112,7 +114,6 @@ def train(
     learning_rate: float = 0.008,
     examples: int = 500_000,
     negatives: int = 2048,
-    full_below: int = 4096,
     seed: int = 0,
     shared: tf.distribute.Strategy | None = None,
     progress: bool = True,
@@ -132,12 +133,12 @@ def train(
     targets, valid_targets : ndarray of int, shape (n,)
         Product to find.
     epochs : int
-        Passes; 0 for as many as the size of the log asks for (`shelfspace.models.training.epochs_of`).
+        Passes; 0 for as many as make about `EXAMPLES` examples in all (`shelfspace.sequences.arrays.passes`).
     examples : int
         A pass takes at most so many examples, drawn anew each time.
-    negatives, full_below : int
-        Catalogues of more than `full_below` products are trained on a sample at each step: the batch's targets and
-        `negatives` others (`sample`). Their rows of the softmax move in the steps that hold them (`Rows`).
+    negatives : int
+        A step takes the targets of its batch and so many other products, at most a quarter of the catalogue, which stand for the
+        rest (`shelfspace.models.training.sample`). Their rows of the softmax move in the steps that hold them (`Rows`).
     seed : int
         Of what is drawn.
     batch : int
@@ -162,9 +163,9 @@ def train(
             learner = keras.models.clone_model(network)
             learner.set_weights(network.get_weights())
     n_products = network.output.shape[1]
-    epochs = epochs or training.epochs_of(len(users), examples)
+    epochs = epochs or passes(min(len(users), examples), EXAMPLES, least=2)
     steps = epochs * -(-min(len(users), examples) // batch)
-    learn = _pass(learner, learning_rate, steps, batch, negatives if n_products > full_below else n_products, shared, rng)
+    learn = _pass(learner, learning_rate, steps, batch, min(negatives, n_products // 4), shared, rng)
     history: list[dict[str, float]] = []
     best, best_weights = -1.0, network.get_weights()
     with tqdm(total=epochs, desc="recommender", unit="epoch", disable=not progress) as bar:

@@ -32,8 +32,7 @@ from shelfspace.models.retrieval import DESCRIPTION, OWN, TOP, Facts
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.vectors import embeddings
 
-ROWS = 5_000_000  # candidates to learn from at most, if nobody named one twice: about half a gigabyte
-JUDGES = 5_000  # valid targets to stop by at most
+ROWS = 1_500_000  # candidates to learn from, if nobody named one twice; of more a share is drawn
 TIE = 1e-4  # of the first source's score is added: candidates that fall into the same leaves stand in its order
 PART = 64  # histories of which the scores of all sources are in memory at once
 BELOW = 1e4  # by so much lies what is no candidate below the scores of its source
@@ -75,9 +74,9 @@ def look(sources: Mapping[str, Model], facts: Facts, examples: Examples, top: in
     return product, np.append(0, np.cumsum(lengths)), table
 
 
-def _look(sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int, targets: bool = False):
+def _look(sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int):
     """As `look`, of one block, and the scores of all products by the first source."""
-    product, offsets, said, rest = retrieval.candidates(sources, examples, top, targets)
+    product, offsets, said, rest = retrieval.candidates(sources, examples, top)
     return product, offsets, np.column_stack([said, retrieval.describe(facts, examples, product, offsets)]), rest
 
 
@@ -85,20 +84,22 @@ def train(
     sources: Mapping[str, Model],
     facts: Facts,
     examples: Examples,
-    valid: Examples,
     *,
     top: int = TOP,
-    trees: int = 300,
+    trees: int = 90,
     learning_rate: float = 0.05,
     leaves: int = 15,
-    patience: int = 30,
     seed: int = 0,
 ) -> Ranked:
-    """Fit the ranker by LambdaRank; the number of trees is the one with the best NDCG@20 on the valid users.
+    """Fit the ranker by LambdaRank.
 
     Each example asks twice: for the target among all candidates and, where the target was new to the user, for the target among
-    the candidates that were new, too. So one ranker serves both lists. Where no source names any target, the targets join
+    the candidates that were new, too. So one ranker serves both lists. Of many candidates only a share is learned from, drawn at
+    random, and all targets: the order of the others is learned from any of them. Where no source names any target, the targets join
     the candidates, so that there is something to learn from.
+
+    The number of trees is fixed: the few hundred users that a small log has to stop it by would stop it after five trees or
+    a hundred, by luck.
 
     Parameters
     ----------
@@ -106,67 +107,57 @@ def train(
         See `Ranked`.
     examples : Examples
         Their targets must be unknown to the sources.
-    valid : Examples
-        Of either, no more than `ROWS` allows, and of the latter no more than `JUDGES`, drawn at random.
     top : int
         Products that each source names.
-    trees, learning_rate, leaves, patience
-        Of LightGBM: trees at most, what each one counts, leaves of each, and trees without a gain before stopping.
+    trees, learning_rate, leaves
+        Of LightGBM: trees, what each one counts, and leaves of each.
     seed : int
 
     Raises
     ------
     ValueError
-        If there is no example to learn from, or none to stop by.
+        If there is no example to learn from.
     """
-    if not len(examples) or not len(valid):
+    if not len(examples):
         raise ValueError("No user has a target for the ranker to learn from; give a longer log.")
     settings = {
-        "objective": "lambdarank", "metric": "ndcg", "eval_at": [20], "lambdarank_truncation_level": 40, "learning_rate": learning_rate,
-        "num_leaves": leaves, "min_data_in_leaf": 100, "feature_fraction": 0.4, "lambda_l2": 1.0, "deterministic": True,
-        "force_row_wise": True, "verbose": -1, "seed": seed,
+        "objective": "lambdarank", "lambdarank_truncation_level": 40, "learning_rate": learning_rate, "num_leaves": leaves,
+        "min_data_in_leaf": 100, "feature_fraction": 0.4, "lambda_l2": 1.0, "deterministic": True, "force_row_wise": True, "verbose": -1,
+        "seed": seed,
     }  # fmt: skip
-
-    def gathered(part: Examples, like: lgb.Dataset | None = None) -> lgb.Dataset:
-        """Binned, and the features let go before the next are gathered."""
-        asked = (_questions(sources, facts, part, top, targets) for targets in (False, True))
-        tables, label, group = next(each for each in asked if len(each[1]))
-        return lgb.Dataset(tables, label, like, group=group, feature_name=features(list(sources)), params=settings).construct()
-
-    stop = lgb.early_stopping(patience, verbose=False)
+    asked = (_questions(sources, facts, examples, top, targets, seed) for targets in (False, True))
+    tables, label, group = next(each for each in asked if len(each[1]))
+    learn = lgb.Dataset(tables, label, group=group, feature_name=features(list(sources)), params=settings)
     with threadpool_limits(os.cpu_count(), "openmp"):  # a run waits for it; the same trees for any number
-        learn = gathered(_few(examples, top * len(sources), seed))
-        judge = gathered(_few(valid.sample(JUDGES, seed), top * len(sources), seed), learn)
-        booster = lgb.train(settings, learn, trees, valid_sets=[judge], callbacks=[stop])
-    return Ranked(sources, facts, booster, top)
-
-
-def _few(examples: Examples, named: int, seed: int) -> Examples:
-    """As many of the examples, drawn at random, as have no more than `ROWS` candidates; `named` by the sources for each."""
-    drawn = np.random.default_rng(seed).permutation(len(examples))
-    most = np.cumsum(np.minimum(examples.lengths, OWN)[drawn] + named)
-    return examples[np.sort(drawn[most <= ROWS])]
+        learn.construct()
+        del tables  # binned, the features are not needed
+        return Ranked(sources, facts, lgb.train(settings, learn, trees), top)
 
 
 def _questions(
-    sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int, targets: bool
+    sources: Mapping[str, Model], facts: Facts, examples: Examples, top: int, targets: bool, seed: int
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Features, whether each candidate is the target, and the sizes of the groups in which exactly one is.
 
     First all that ask for any product, then all that ask for a new one. The features are as many arrays, one below the other, as one of
     all would be as large again.
     """
-    visits_ago = features(list(sources)).index("own/visits_ago")
+    visits_ago = DESCRIPTION.index("own/visits_ago")
+    share = ROWS / max(1, int((np.minimum(examples.lengths, OWN) + top * len(sources)).sum()))
 
     def one(part: Examples) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        product, offsets, table, _ = _look(sources, facts, part, top, targets)
+        product, offsets, said, _ = retrieval.candidates(sources, part, top, targets)
         row = np.repeat(np.arange(len(part)), np.diff(offsets))
         target = product == part.target[row]
-        found = []
-        for asked in (np.ones(len(row), bool), np.isnan(table[:, visits_ago])):
-            answered = np.bincount(row, target & asked, minlength=len(part)) > 0
-            kept = asked & answered[row]
-            found.append((table[kept], target[kept].astype(np.int8), np.bincount(row[kept], minlength=len(part))[answered]))
+        rng = np.random.default_rng([seed, int(part.end[0])])  # its own, as blocks are looked at side by side
+        kept = (np.bincount(row, target, minlength=len(part)) > 0)[row] & (target | (rng.random(len(row)) < share))
+        product, said, row, target = product[kept], said[kept], row[kept], target[kept]
+        described = retrieval.describe(facts, part, product, np.searchsorted(row, np.arange(len(part) + 1)))
+        table, found = np.column_stack([said, described]), []
+        for asked in (np.ones(len(row), bool), np.isnan(described[:, visits_ago])):
+            kept = asked & (np.bincount(row, target & asked, minlength=len(part)) > 0)[row]
+            sizes = np.bincount(row[kept], minlength=len(part))
+            found.append((table[kept], target[kept].astype(np.int8), sizes[sizes > 0]))
         return found
 
     blocks = zip(*in_blocks(one, examples))

@@ -17,8 +17,10 @@ from shelfspace.models.tied import HABITS, POPULARITY
 from shelfspace.models.training import Rows, adam, keras, tf, validate
 from shelfspace.models.transitions import STEPS, Links
 from shelfspace.models.users import check_decay_time
-from shelfspace.sequences.arrays import EVENT_LEVELS, Corpus, Examples
+from shelfspace.sequences.arrays import EVENT_LEVELS, Corpus, Examples, passes
 from shelfspace.vectors.embeddings import normalise
+
+EXAMPLES = 250_000  # learned from in all, where the number of passes is left to the size of the log
 
 
 @keras.saving.register_keras_serializable("shelfspace")
@@ -266,7 +268,7 @@ def train(
     *,
     epochs: int = 0,
     batch: int = 512,
-    learning_rate: float = 0.003,
+    learning_rate: float = 0.006,
     dropout: float = 0.4,
     negatives: int = 2048,
     full_below: int = 4096,
@@ -288,7 +290,7 @@ def train(
     valid : Examples, optional
         Measured after every epoch; the weights of the epoch with the best MRR@20 are kept. Without, the last ones.
     epochs : int
-        Passes over the examples; 0 for as many as the size of the log asks for (`shelfspace.models.training.epochs_of`).
+        Passes over the examples; 0 for as many as make about `EXAMPLES` in all (`shelfspace.sequences.arrays.passes`).
     batch : int
         Examples per step.
     learning_rate : float
@@ -359,7 +361,7 @@ def train(
             "bonus_column": np.concatenate([again[1], followers[inside], companions]),
         }  # fmt: skip
 
-    epochs = epochs or training.epochs_of(n, limit)
+    epochs = epochs or passes(min(n, limit), EXAMPLES, least=1)
     chances = np.ones(n) if chances is None else chances
     orders = [np.flatnonzero(rng.random(n) < chances ** (epoch / max(1, epochs - 1))) for epoch in range(epochs)]
     orders = [rng.permutation(order if len(order) else n)[:limit] for order in orders]

@@ -1,5 +1,5 @@
-"""What the trainings of all networks share: TensorFlow set up, several machines, how many passes, Adam on the rows that a step
-touches, negatives, the judgement of the valid users."""
+"""What the trainings of all networks share: TensorFlow set up, several machines, Adam on the rows that a step touches, negatives, the
+judgement of the valid users."""
 
 from __future__ import annotations
 
@@ -15,15 +15,8 @@ import keras
 import tensorflow as tf
 
 from shelfspace.measure.ranking import ranks, reciprocal_rank
-from shelfspace.sequences.arrays import passes
 
-EXAMPLES = 400_000  # trained on in all, when the number of epochs is left to the size of the log
 STRATEGIES = ("", "mirrored", "workers")
-
-
-def epochs_of(n: int, limit: int) -> int:
-    """Passes over n examples, at most `limit` in each, that make about `EXAMPLES` in all; at least 2, at most 100."""
-    return passes(min(n, limit), EXAMPLES, least=2)
 
 
 def strategy(distribute: str = "") -> tf.distribute.Strategy:

@@ -125,13 +125,9 @@ def makers(split: Split, seed: int = 0, progress: bool = True, shortest: int = 1
             )
             return sources, retrieval.facts(part, pd.DataFrame({"product_id": ids}), vectors(held_out)[0])
 
-        asked = split.held_out(seed, RANKED)[1]
-        sessions = np.unique(asked.user_ids)
-        judging = np.isin(asked.user_ids, np.random.default_rng(seed).permutation(sessions)[: max(1, len(sessions) // 5)])
-        learn = asked if judging.all() else asked[~judging]
-        ranker = ranked.train(*parts(split.corpus(early), True), learn, asked[judging], seed=seed)
+        ranker = ranked.train(*parts(split.corpus(early), True), split.held_out(seed, RANKED)[1], seed=seed)
         sources, facts = parts(corpus, False)
-        return ranked.recommend(replace(ranker, sources=sources, facts=facts)), settings | {"trees": ranker.trees.num_trees()}
+        return ranked.recommend(replace(ranker, sources=sources, facts=facts)), settings
 
     def peer(kind: str) -> tuple[Model, dict]:
         @cache
