@@ -176,7 +176,7 @@ def print_mrr(runs: list[Path], made: dict[str, list[dict]]) -> None:
     asked = []
     for n, run in enumerate(runs):
         table, ids = arrays.load(run / "sequences.parquet"), pd.read_parquet(run / "products.parquet").product_id.to_numpy().astype(str)
-        test, best = arrays.examples(table, ids, "test"), run_files.read_json(run / "decay.json")["best"]
+        test, best = arrays.examples(table, ids, "test"), run_files.read_json(run / "best_decays.json")
         ranks = {
             f"{name}, {arm}": evaluation.evaluate(
                 baselines.nearest_to_user(*embeddings.align(made[arm][n][name], ids), **best[f"{name}_user"]), test

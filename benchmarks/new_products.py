@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     products, choice = pd.read_parquet(given.run / "products.parquet"), run_files.read_json(given.run / "decay.json")
+    best_decays = run_files.read_json(given.run / "best_decays.json")
     ids, seed = products.product_id.to_numpy().astype(str), given.seed
     knowing = tied.recommend(tied.load(given.run / "recommender_tied.keras"))
     table = arrays.load(given.run / "sequences.parquet")
@@ -48,12 +49,12 @@ def main() -> None:
     training.deterministic(seed)
     network = tied_training.start(*aligned["word2vec"], corpus, ids, decay_time="days", seed=seed)
     tied_training.train(network, train[~np.isin(train.end, asked.end)], valid, dropout=0.4, limit=400_000, seed=seed)
-    sources = retrieval.sources(tied.recommend(network.learned()), corpus, ids, aligned, choice["best"], factors.Ease(corpus, ids))
+    sources = retrieval.sources(tied.recommend(network.learned()), corpus, ids, aligned, best_decays, factors.Ease(corpus, ids))
     facts = retrieval.facts(corpus, products, aligned[choice["embedding"]][0])
     ranker = ranked.recommend(ranked.train(sources, facts, asked, seed=seed))
 
     new = hidden[test.target]
-    placed = newcomers.model(products, *aligned["word2vec"], ~hidden, **choice["best"]["word2vec_user"])
+    placed = newcomers.model(products, *aligned["word2vec"], ~hidden, **best_decays["word2vec_user"])
 
     def with_clicks(examples: arrays.Examples) -> np.ndarray:
         return np.where(hidden, knowing(examples), np.float32(-np.inf))

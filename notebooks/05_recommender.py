@@ -28,6 +28,7 @@
 #     - product_embeddings/*
 #     - sequences.parquet
 #     - decay.json
+#     - best_decays.json
 #     - shop/truth_users.parquet
 #     writes:
 #     - recommender*
@@ -455,7 +456,8 @@ aligned = {
     for name in ("word2vec", "starspace")
 }
 ease = factors.Ease(corpus, product_ids)
-sources = retrieval.sources(tied.recommend(learned), corpus, product_ids, aligned, choice["best"], ease)
+best_decays = run_files.read_json(run / "best_decays.json")
+sources = retrieval.sources(tied.recommend(learned), corpus, product_ids, aligned, best_decays, ease)
 facts = retrieval.facts(corpus, products, vectors)
 product, offsets, _ = ranked.look(sources, facts, few, rank_top)
 
@@ -483,7 +485,7 @@ exhibits.table(
 # order of the first source, the tied recommender.
 
 # %%
-learned_from = {"tied": run_files.sha256_file(run / "recommender_tied.keras"), "vectors": aligned, "best": choice["best"]}
+learned_from = {"tied": run_files.sha256_file(run / "recommender_tied.keras"), "vectors": aligned, "best": best_decays}
 _ = run_files.once(
     run, "recommender_ranked.txt", lambda path, made_of, **given: ranked.save(ranked.train(sources, facts, **given), path),
     made_of=[learned_from, corpus, products, vectors], examples=asked, top=rank_top, seed=seed,
@@ -525,9 +527,14 @@ leaves = max(("ranked", "tied"), key=mrr.get) if model == "best" else model
 # %%
 everybody = arrays.latest(table, product_ids)
 clicked = baselines.visit_counts(corpus, product_ids) > 0
-unclicked = newcomers.model(products, *aligned["word2vec"], clicked, **choice["best"]["word2vec_user"]) if new_places else None
+unclicked = newcomers.model(products, *aligned["word2vec"], clicked, **best_decays["word2vec_user"]) if new_places else None
 scores_of = newcomers.keep_places(final[leaves], unclicked, new_places)
-recommendations.write_recommendations(scores_of, everybody, product_ids, run / "recommendations.parquet", seen=seen)
+files = {"dense": "recommender_dense.keras", "tied": "recommender_tied.keras", "ranked": "recommender_ranked.txt"}
+told_by = [run_files.sha256_file(run / files[leaves]), choice if leaves == "dense" else learned_from]
+_ = run_files.once(
+    run, "recommendations.parquet", lambda path, made_of, **how: recommendations.write_recommendations(scores_of, path=path, **how),
+    made_of=[told_by, corpus, products, best_decays, new_places], examples=everybody, product_ids=product_ids, seen=seen,
+)  # fmt: skip
 with run_files.atomic(run / "recommender.keras") as temporary:
     shutil.copyfile(run / f"recommender_{'dense' if leaves == 'dense' else 'tied'}.keras", temporary)
 run_files.write_json(

@@ -18,13 +18,14 @@
 #       - products.parquet
 #       - sequences.parquet
 #       - data.json
-#       - decay.json
+#       - best_decays.json
 #     reads:
 #     - products.parquet
 #     - product_embeddings/*
 #     - sequences.parquet
 #     - data.json
 #     - decay.json
+#     - best_decays.json
 #     - embeddings.json
 #     - recommender*
 #     - shop/*
@@ -82,7 +83,7 @@ palette.theme()
 run = run_files.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 product_ids = products.product_id.to_numpy().astype(str)
-choice, data = run_files.read_json(run / "decay.json"), run_files.read_json(run / "data.json")
+best_decays, data = run_files.read_json(run / "best_decays.json"), run_files.read_json(run / "data.json")
 
 # %% [markdown] tags=["aside"]
 # The baselines count in all that may train, as the networks learned from it. Of a large log not all targets are asked for, as more than so
@@ -111,7 +112,7 @@ valid, test = (arrays.examples(table, product_ids, split).sample(asked_targets, 
 # %%
 counts = baselines.visit_counts(corpus, product_ids)
 few = valid.sample(8, seed)
-scores = baselines.own_products(counts, **choice["best"]["own_products"])(few)
+scores = baselines.own_products(counts, **best_decays["own_products"])(few)
 of_target = scores[np.arange(len(few)), few.target][:, None]
 rank = 1 + (scores > of_target).sum(axis=1) + (scores == of_target).sum(axis=1) // 2  # half of the ties, the target's own left out
 
@@ -159,7 +160,7 @@ makers = {
 grids = {
     "recently_popular": {"decay": [0.03, 0.1, 0.3, 1.0]},
     "markov": {"steps": [1, 2, 4, 8, 16], "own": [False, True]},
-    "cooccurrence": {name: [value] for name, value in choice["best"]["cooccurrence"].items()} | {"own": [False, True]},
+    "cooccurrence": {name: [value] for name, value in best_decays["cooccurrence"].items()} | {"own": [False, True]},
     "session_knn": {"neighbours": [100, 300, 1000], "decay": [None, 0.0, 0.03, 0.1, 0.3, 1.0], "own": [False, True]},
     "ease": {"regularisation": [30.0, 100.0, 300.0, 1000.0], "decay": [0.1, 0.3, 1.0], "own": [False, True]},
 }
@@ -195,7 +196,7 @@ if peers:
 # Who won among the settings of each, and by how much does a baseline lose that nobody tuned?
 
 # %% tags=["aside"]
-settings = choice["best"] | tuned
+settings = best_decays | tuned
 spread = tried.groupby("model", sort=False)["mrr@20"].agg(["min", "max"])
 exhibits.table(
     pd.DataFrame({
@@ -215,6 +216,7 @@ exhibits.table(
 # %%
 files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
 aligned = {name: embeddings.align(embeddings.load(file), product_ids) for name, file in files.items()}
+choice = run_files.read_json(run / "decay.json")
 vectors, known = aligned[choice["embedding"]]
 
 # %% [markdown] tags=["aside"]
@@ -242,7 +244,7 @@ networks = softmaxes | {"ranked": ranked.recommend(ranker)}
 
 # %%
 if leaving["new_places"]:
-    unclicked = newcomers.model(products, *aligned["word2vec"], counts > 0, **choice["best"]["word2vec_user"])
+    unclicked = newcomers.model(products, *aligned["word2vec"], counts > 0, **best_decays["word2vec_user"])
     networks[leaving["model"]] = newcomers.keep_places(networks[leaving["model"]], unclicked, leaving["new_places"])
 
 # %% [markdown] tags=["aside"]

@@ -18,7 +18,7 @@
 #     - product_embeddings/*
 #     - sequences.parquet
 #     - searches.parquet
-#     - decay.json
+#     - best_decays.json
 #     - shop/truth_complements.parquet
 #     writes:
 #     - next_steps.json
@@ -68,7 +68,7 @@ palette.theme()
 run = run_files.run_folder(run_dir)
 products = pd.read_parquet(run / "products.parquet")
 table = arrays.sample(arrays.load(run / "sequences.parquet"), next_users, seed)
-choice = run_files.read_json(run / "decay.json")
+best_decays = run_files.read_json(run / "best_decays.json")
 
 # %% [markdown]
 # ## One switch at a time
@@ -111,7 +111,7 @@ exhibits.table(
 
 # %%
 settings = variants.Settings(
-    decays={name: choice["best"][f"{name}_user"] for name in ("word2vec", "starspace")}, dim=dim,
+    decays={name: best_decays[f"{name}_user"] for name in ("word2vec", "starspace")}, dim=dim,
     sg_epochs=arrays.passes(len(material.corpus.items), sg_visits),
     ss_epochs=arrays.passes(len(material.corpus), ss_examples),
     counts=tuple(float(count) for count in event_counts.split(",")), market=market, seed=seed,

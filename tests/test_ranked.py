@@ -263,7 +263,8 @@ def test_the_ranker_of_a_run_is_opened_as_it_was_left(tmp_path, monkeypatch):
     (tmp_path / "product_embeddings").mkdir()
     for name, table in vectors.items():
         embeddings.Embeddings(ids, table).save(tmp_path / "product_embeddings" / f"{name}.parquet")
-    run_files.write_json(tmp_path / "decay.json", {"embedding": "starspace", "best": best})
+    run_files.write_json(tmp_path / "decay.json", {"embedding": "starspace"})
+    run_files.write_json(tmp_path / "best_decays.json", best)
     run_files.write_json(tmp_path / "recommender.json", {"top": 7})
     network.save(tmp_path / "recommender_tied.keras")
     ranked.save(model, tmp_path / "recommender_ranked.txt")

@@ -86,9 +86,9 @@ def train(
     examples: Examples,
     *,
     top: int = TOP,
-    trees: int = 90,
-    learning_rate: float = 0.05,
-    leaves: int = 15,
+    trees: int = 60,
+    learning_rate: float = 0.07,
+    leaves: int = 31,
     seed: int = 0,
 ) -> Ranked:
     """Fit the ranker by LambdaRank.
@@ -261,12 +261,13 @@ def reopen(path: str | Path, corpus: Corpus, pairs: tuple[sp.csr_matrix, np.ndar
     """
     run = Path(path).parent
     products, choice = pd.read_parquet(run / "products.parquet"), run_files.read_json(run / "decay.json")
+    best = run_files.read_json(run / "best_decays.json")
     ids = products.product_id.to_numpy().astype(str)
     files = {name: run / "product_embeddings" / f"{name}.parquet" for name in ("word2vec", "starspace")}
     aligned = {name: embeddings.align(embeddings.load(file), ids) for name, file in files.items()}
     learned = tied.recommend(tied.load(run / "recommender_tied.keras"))
     saved = run / "recommender_ease.npz"  # which runs before it was kept do not have
     ease = factors.Ease(corpus, ids, saved=saved if saved.exists() else None)
-    sources = retrieval.sources(learned, corpus, ids, aligned, choice["best"], ease, pairs)
+    sources = retrieval.sources(learned, corpus, ids, aligned, best, ease, pairs)
     facts = retrieval.facts(corpus, products, aligned[choice["embedding"]][0])
     return load(path, sources, facts, run_files.read_json(run / "recommender.json")["top"])

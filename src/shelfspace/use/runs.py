@@ -33,7 +33,9 @@ from shelfspace.use import histories
 from shelfspace.vectors import embeddings, features
 from shelfspace.vectors.embeddings import Embeddings, normalise
 
-NEEDED = ("params.json", "products.parquet", "sequences.parquet", "decay.json", "recommender.json", "product_embeddings")
+NEEDED = (
+    "params.json", "products.parquet", "sequences.parquet", "decay.json", "best_decays.json", "recommender.json", "product_embeddings",
+)  # fmt: skip
 MOST = 10_000  # products that can be asked for at once
 
 
@@ -83,6 +85,7 @@ class Run:
         self.params = run_files.needed(self.folder, "params.json", "it is no run")
         self.settings = self.params.get("parameters", {})
         self.choice = run_files.needed(self.folder, "decay.json", "it is no finished run")
+        self.best_decays = run_files.needed(self.folder, "best_decays.json", "it is no finished run")
         self.left = run_files.needed(self.folder, "recommender.json", "it is no finished run")
         try:
             self.products = pd.read_parquet(self.folder / "products.parquet")
@@ -363,7 +366,7 @@ class Run:
             if places:
                 clicked = baselines.visit_counts(self.corpus, self.product_ids) > 0
                 nearest = newcomers.model(
-                    self.products, *self.aligned("word2vec"), clicked, **self.choice["best"]["word2vec_user"]
+                    self.products, *self.aligned("word2vec"), clicked, **self.best_decays["word2vec_user"]
                 )  # fmt: skip
                 scores = newcomers.keep_places(scores, nearest, places)
         return scores, explain
