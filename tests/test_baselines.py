@@ -301,6 +301,17 @@ def test_a_saved_regression_is_not_fitted_again_whatever_is_tried_between(tmp_pa
     np.testing.assert_array_equal(again.table(5.0), table)
 
 
+@pytest.mark.parametrize("regularisation", [1000.0, 30.0, 0.3, 0.01])
+def test_the_inverse_of_a_regression_is_that_of_double_precision_to_a_millionth(regularisation):
+    """Sequences in which a few products are everywhere, as in a log; the last regularisation is worked out in double precision."""
+    seen = np.random.default_rng(0).random((4000, 60)) < np.geomspace(0.9, 0.001, 60)
+    gram = (seen.T.astype(np.float32) @ seen).astype(np.float32)
+    exact = np.linalg.inv(gram.astype(float) + regularisation * np.eye(60))
+    found = factors._inverse(gram, regularisation)
+    assert found.dtype == np.float32 and np.array_equal(found, found.T)
+    np.testing.assert_allclose(found / np.diag(found), exact / np.diag(exact), atol=2e-6)
+
+
 def test_matrix_factorisation_tells_two_tastes_apart():
     pytest.importorskip("implicit", reason="the extra mf is not installed")
     corpus = two_tastes()
