@@ -212,9 +212,9 @@ def _svg(fig: Figure) -> bytes:
     dpi = fig.dpi
     fig.set_dpi(400)  # measures text as finely as an SVG draws it
     layout = fig.get_layout_engine()
-    for _ in range(3 if layout else 0):  # it settles after a few times; kept, it is the same each time
+    for _ in range(2 if layout else 0):  # it settles the second time; kept, it is the same each time
         layout.execute(fig)
-    fig.set_layout_engine("none")
+    fig.set_layout_engine(None)  # with any, and be it "none", the figure is drawn twice
     fig.set_dpi(dpi)
     for dots in (dots for axes in fig.axes for dots in axes.collections if len(dots.get_offsets()) > MANY_DOTS):
         dots.set_rasterized(True)
