@@ -523,10 +523,17 @@ def test_a_part_begins_before_what_else_its_stage_reads_is_there(notebooks, tmp_
     assert reused(run(notebooks, out, jobs=2)) == [False] * 4
     assert log.read_text() == "slow other " and set(run_files.read_record(out, "03_third")["outputs"]) == {*writes}
 
+    part, third = out / ".stages" / "03_third.slow.ipynb", notebooks / "03_third.py"
+    made = part.read_bytes()
     (notebooks / "02_second.py").write_text((notebooks / "02_second.py").read_text() + "\n# the same file as before\n")
-    assert reused(run(notebooks, out, jobs=2)) == [True, False, True, False]  # the part began, and found its file made
+    assert reused(run(notebooks, out, jobs=2)) == [True, False, True, False]
+    (out / "slow.json").unlink()
+    assert reused(run(notebooks, out, jobs=2)) == [True, True, False, False]  # which the whole makes
+    third.write_text(third.read_text() + "\n# and here, in no part\n")
+    assert reused(run(notebooks, out, jobs=2)) == [True, True, False, False]
+    assert log.read_text() == "slow other slow " and part.read_bytes() == made  # it did not run again
     assert reused(run(notebooks, out, jobs=2, start="03")) == [True, True, False, False]
-    assert log.read_text() == "slow other slow other "
+    assert log.read_text() == "slow other slow slow other "
 
 
 def test_what_most_stages_wait_for_goes_first():

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from shelfspace.files import run_files
 from shelfspace.files.stages import Stage
 from shelfspace.run.execution import Executed, StatusLine, Work, terminated_like_ctrl_c
 from shelfspace.run.keys import Keys
@@ -34,8 +35,8 @@ class Task:
         How many stages wait for this one.
     why : str
         What was damaged of it, or "".
-    begun : list of str
-        Its parts that were begun.
+    begun : dict of name to key
+        Its parts that were begun, or found made.
     awaited : int
         Those of them that have not ended.
     due : bool
@@ -51,7 +52,7 @@ class Task:
     keys: Keys
     urgency: int = 0
     why: str = ""
-    begun: list[str] = field(default_factory=list)
+    begun: dict[str, str] = field(default_factory=dict)
     awaited: int = 0
     due: bool = False
     over: bool = False
@@ -87,8 +88,8 @@ class Crew:
     def __init__(self, out: Path, jobs: int, line: StatusLine):
         self.out, self.jobs, self.line = out, jobs, line
         self._pool = concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="shelfspace")
-        self._queue: list[tuple[Task, bool, Work]] = []  # a task, whether this is the whole of it, and the work
-        self._at_work: dict[concurrent.futures.Future, tuple[Task, bool, Work]] = {}
+        self._queue: list[tuple[Task, str, Work]] = []  # a task, its part or "" for the whole, and the work
+        self._at_work: dict[concurrent.futures.Future, tuple[Task, str, Work]] = {}
         self._signals = terminated_like_ctrl_c()
 
     def __enter__(self) -> Crew:
@@ -107,11 +108,12 @@ class Crew:
     def __bool__(self) -> bool:
         return bool(self._at_work or self._queue)
 
-    def begin_part(self, task: Task, name: str) -> None:
-        """Have a part of a stage run when its turn comes."""
-        task.begun.append(name)
-        task.awaited += 1
-        self._queue.append((task, False, part_of(task.stage, name, task.values, self.out, task.keys.code)))
+    def begin_part(self, task: Task, name: str, key: str, again: bool = False) -> None:
+        """Have a part of a stage run when its turn comes; not where it ran with this key before, unless `again`."""
+        task.begun[name] = key
+        if again or run_files.read_object(self._record(task, name)) != {"key": key}:
+            task.awaited += 1
+            self._queue.append((task, name, part_of(task.stage, name, task.values, self.out, task.keys.code)))
 
     def begin(self, task: Task, last: bool = False) -> None:
         """Have a stage run when its turn comes and its parts have ended; `last` where no other is to follow."""
@@ -119,7 +121,7 @@ class Crew:
         if not task.awaited:
             work = whole(task.stage, task.values, self.out, task.keys.code)
             work.kernel.last = last
-            self._queue.append((task, True, work))
+            self._queue.append((task, "", work))
 
     def next(self) -> Task:
         """The next task of which something has ended: a part, or the whole.
@@ -129,26 +131,31 @@ class Crew:
         StageError
             If a notebook failed.
         """
-        self._queue.sort(key=lambda waiting: (-waiting[0].urgency, waiting[1]))
+        self._queue.sort(key=lambda waiting: (-waiting[0].urgency, not waiting[1]))
         while self._queue and len(self._at_work) < self.jobs:
-            task, is_whole, work = self._queue.pop(0)
-            self._at_work[self._pool.submit(work.run, self.line)] = task, is_whole, work
+            task, part, work = self._queue.pop(0)
+            self._at_work[self._pool.submit(work.run, self.line)] = task, part, work
         ended, _ = concurrent.futures.wait(self._at_work, return_when=concurrent.futures.FIRST_COMPLETED)
         future = ended.pop()  # others that ended are met at the next call
-        task, is_whole, _ = self._at_work.pop(future)
+        task, part, _ = self._at_work.pop(future)
         task.done.append(future.result())
-        task.over = is_whole
-        if not is_whole:
+        task.over = not part
+        if part:
+            run_files.write_json(self._record(task, part), {"key": task.begun[part]})
             task.awaited -= 1
             if task.due:
                 self.begin(task)
         return task
 
+    def _record(self, task: Task, part: str) -> Path:
+        """Where it is noted with which key a part ran last."""
+        return self.out / ".stages" / "parts" / f"{task.stage.name}.{part}.json"
+
     def run(self, work: Work) -> Executed:
         """Run one notebook after which no other follows, and wait for it."""
         work.kernel.last = True
         task = Task(work.stage, work.values, None)
-        self._queue.append((task, True, work))
+        self._queue.append((task, "", work))
         (executed,) = self.next().done
         return executed
 

@@ -131,8 +131,9 @@ def _bring_up_to_date(
 ) -> None:
     """Run those of some stages that are forced or not up to date, each as soon as those that it waits for are.
 
-    A part of a stage may begin before the stage can: should this be found up to date then, the part has found made what it makes. With
-    `ahead`, the chapters of those that are done are made while others are at work.
+    A part of a stage may begin before the stage can: should this be found up to date then, the part has found made what it makes. A part
+    that ran before with the same key does not run again; would anything of it be gone, the whole makes it. With `ahead`, the chapters
+    of those that are done are made while others are at work.
     """
     left, tasks, done = list(todo), {}, []
     while left or team:
@@ -159,7 +160,7 @@ def _bring_up_to_date(
                     run_files.forget(state.out, stage.does_write)
                 task = tasks[stage.name] = Task(stage, own, found, urgency=len(_waiting_for(stage, todo)))
             for name in parts:
-                team.begin_part(task, name)
+                team.begin_part(task, name, state.keys_of(stage, name)[1].stage, again=stage in forced)
             if ready:
                 _take_back(stage, state.out)
                 task.keys, task.why = found, stale or ""
@@ -313,6 +314,11 @@ class _State:
 
     def look(self, stage: Stage) -> tuple[dict, Keys, str | None]:
         """A stage's own parameters, its keys, and what `keys.stale` says of it; those that it waits for must be up to date."""
+        own, found = self.keys_of(stage)
+        return own, found, keys.stale(stage.name, found.stage, self.out)
+
+    def keys_of(self, stage: Stage, part: str = "") -> tuple[dict, Keys]:
+        """A stage's own parameters, and the keys of it or of one of its parts."""
         own = {name: self.values[name] for name in stage.parameters}
         given = {n: v for n, v in own.items() if n not in ("run_dir", "data")}
         if own.get("images"):
@@ -322,8 +328,8 @@ class _State:
         earlier: dict[str, str] = {}
         for before in self.todo[: self.todo.index(stage)]:
             earlier |= (run_files.read_record(self.out, before.name) or {}).get("outputs", {})
-        found = keys.of(stage, given, earlier, self.about["input"]["fingerprint"], self.about["versions"])
-        return own, found, keys.stale(stage.name, found.stage, self.out)
+        of = stage.part(part) if part else stage
+        return own, keys.of(of, given, earlier, self.about["input"]["fingerprint"], self.about["versions"])
 
 
 def _refuse_if(stale: str | None, stage: Stage, wanted: str, out: Path) -> None:
