@@ -86,9 +86,9 @@ def train(
     examples: Examples,
     *,
     top: int = TOP,
-    trees: int = 60,
+    trees: int = 75,
     learning_rate: float = 0.07,
-    leaves: int = 31,
+    leaves: int = 15,
     seed: int = 0,
 ) -> Ranked:
     """Fit the ranker by LambdaRank.
