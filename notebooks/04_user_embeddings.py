@@ -157,7 +157,7 @@ exhibits.note(f"{len(items)} visits become {len(user)} numbers; by hand and by t
 # Where a decay is given (`decay`, `decay_time`), it is that of the user embeddings which leave this chapter and train the article's
 # network; what recommends by itself, or is a source of the ranker, has its own best all the same.
 
-# %%
+# %% tags=["decay"]
 pairs = baselines.cooccurrence(corpus, product_ids)
 methods = {
     "own_products": partial(baselines.own_products, baselines.visit_counts(corpus, product_ids)),
@@ -167,7 +167,7 @@ methods = {
 # %% [markdown] tags=["aside"]
 # The user embedding recommends the products whose vectors have the largest cosine with it.
 
-# %%
+# %% tags=["decay"]
 methods_of_users = {
     "word2vec_user": partial(baselines.nearest_to_user, *aligned["word2vec"]),
     "starspace_user": partial(baselines.nearest_to_user, *aligned["starspace"]),
@@ -176,7 +176,7 @@ methods_of_users = {
 # %% [markdown] tags=["aside"]
 # Every decay is tried with every way to count age, on the same users.
 
-# %%
+# %% tags=["decay"]
 everything = {"decay": [float(d) for d in decays.split(",")], "decay_time": list(users.DECAY_TIMES)}
 judges = valid.sample(sweep_users, seed)
 tried = {"models": methods | methods_of_users, "grids": dict.fromkeys(methods | methods_of_users, everything), "examples": judges}
@@ -187,7 +187,7 @@ top = sweep.groupby("model")["mrr@20"].max()
 # %% [markdown] tags=["aside"]
 # The embedding that serves its users best, at its best decay, is the one that the next chapter builds on.
 
-# %%
+# %% tags=["decay"]
 winner = max(("word2vec", "starspace"), key=lambda name: top[f"{name}_user"])
 chosen = embedding or winner
 asked = ({"decay": [decay]} if decay is not None else {}) | ({"decay_time": [decay_time]} if decay_time else {})
@@ -234,7 +234,7 @@ exhibits.table(
 # %% [markdown] tags=["aside"]
 # What was chosen goes into two files, from which the later chapters take it: that of the user embeddings, and the best of each method.
 
-# %%
+# %% tags=["decay"]
 run_files.write_json(run / "decay.json", {"embedding": chosen, "decay": user_decay, "decay_time": clock})
 run_files.write_json(run / "best_decays.json", best)
 
