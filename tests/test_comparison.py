@@ -369,9 +369,14 @@ def test_sweep_on_the_command_line(monkeypatch, tmp_path, capsys):
 def test_stages_handed_on_are_the_first_runs(small_run, tmp_path):
     copy = tmp_path / "copy"
     sweeps._hand_on(small_run.folder, copy, ["01_prepare", "02_train_embeddings"])
-    assert {p.name for p in (copy / ".stages").iterdir()} == {"01_prepare.json", "02_train_embeddings.json"}
+    assert {p.name for p in (copy / ".stages").glob("*.json")} == {"01_prepare.json", "02_train_embeddings.json"}
     for stage in ("01_prepare", "02_train_embeddings"):
         record = run_files.read_json(copy / ".stages" / f"{stage}.json")
         assert keys.stale(stage, record["key"], copy) is None
-    assert not (copy / "tsne.parquet").exists()
+    kept = small_run.folder / ".stages" / "made"
+    for record in kept.rglob("*.json"):  # of later stages, too, which finds made what nothing that differs is in
+        file = record.relative_to(kept)
+        assert (copy / ".stages" / "made" / file).read_bytes() == record.read_bytes()
+        assert run_files.sha256_file(copy / file.as_posix().removesuffix(".json")) == run_files.read_json(record)["sha256"]
+    assert (copy / "recommender_tied.keras").exists() and not (copy / "metrics.json").exists()
     shutil.rmtree(copy)

@@ -138,6 +138,14 @@ def test_examples_without_a_chance_teach_nothing():
     assert ahead.mean() > 0.8 and behind.mean() < 0.05
 
 
+def test_a_single_pass_takes_the_examples_by_their_chances(monkeypatch):
+    examples, taken, histories = ring(n=60), [], tied.histories
+    monkeypatch.setattr(tied, "histories", lambda part, *given: taken.append(part.end) or histories(part, *given))
+    half = np.arange(len(examples)) % 2 == 0
+    trained(examples, epochs=1, chances=np.where(half, 1.0, 1e-9))
+    assert np.array_equal(np.sort(np.concatenate(taken)), np.sort(examples.end[half]))
+
+
 def test_relabelling_the_products_changes_no_figures():
     """Trained on the same sequences whose products have other numbers, it ranks their targets alike."""
     found, rng = [], np.random.default_rng(0)

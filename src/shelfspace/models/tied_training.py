@@ -303,7 +303,7 @@ def train(
     full_below : int
         Catalogues up to this size are trained with all products at every step.
     chances : ndarray of float, shape (n,), optional
-        Chance of each example to be taken in the last epoch, above 0 and up to 1 (`recency`). The first epoch takes all,
+        Chance of each example to be taken in the last epoch, above 0 and up to 1 (`recency`). The first of several epochs takes all,
         those between have powers of the chance. By default, all epochs take all.
     limit : int
         An epoch takes at most so many examples, drawn anew each time.
@@ -363,7 +363,7 @@ def train(
 
     epochs = epochs or passes(min(n, limit), EXAMPLES, least=1)
     chances = np.ones(n) if chances is None else chances
-    orders = [np.flatnonzero(rng.random(n) < chances ** (epoch / max(1, epochs - 1))) for epoch in range(epochs)]
+    orders = [np.flatnonzero(rng.random(n) < chances**power) for power in (np.linspace(0, 1, epochs) if epochs > 1 else [1.0])]
     orders = [rng.permutation(order if len(order) else n)[:limit] for order in orders]
     steps, best, history = sum(-(-len(order) // batch) for order in orders), -1.0, []
     with tqdm(total=steps, desc="tied", unit="step", disable=not progress) as bar, ThreadPoolExecutor(1) as worker:

@@ -83,15 +83,24 @@ def sweep(
 
 
 def _hand_on(source: Path, out: Path, names: Sequence[str]) -> None:
-    """Copy what some stages of a run wrote, and their records, to another run; what is there as it should be stays."""
+    """Copy what some stages of a run wrote, and their records, to another run; what is there as it should be stays.
+
+    So are files of the later stages that `shelfspace.files.run_files.once` made: it finds them made where nothing that differs is in them.
+    """
+    handed: list[str] = []
     for stage in names:
-        record_path = Path(".stages") / f"{stage}.json"
         record = run_files.read_record(source, stage)
-        if run_files.read_record(out, stage) == record:
-            continue
-        for name in (*record["outputs"], f"notebooks/{stage}.ipynb", record_path):
-            with run_files.atomic(out / name) as temporary:
-                shutil.copyfile(source / name, temporary)
+        if run_files.read_record(out, stage) != record:
+            handed += [*record["outputs"], f"notebooks/{stage}.ipynb", f".stages/{stage}.json"]
+    made = Path(".stages") / "made"
+    for record in sorted((source / made).rglob("*.json")):
+        name = record.relative_to(source / made).as_posix().removesuffix(".json")
+        if (source / name).is_file() and not (out / made / f"{name}.json").exists():
+            handed += [name, f".stages/made/{name}.json"]  # a file before its record
+    handed += [name for path in (source / ".stages").glob("parts/*.json") if not (out / (name := f".stages/parts/{path.name}")).exists()]
+    for name in dict.fromkeys(handed):
+        with run_files.atomic(out / name) as temporary:
+            shutil.copyfile(source / name, temporary)
 
 
 def _folder_name(name: str, value: object) -> str:
