@@ -23,6 +23,8 @@ import pytest
 from shelfspace.files import places
 from shelfspace.run import kernels, pipeline
 
+# As in a run's kernels, of which two work at a time, too; the processes of the tests have it from the one that starts them.
+os.environ |= {name: pipeline.QUIET[name] for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TF_NUM_INTRAOP_THREADS")}
 if "PYTEST_XDIST_WORKER" in os.environ:  # before lines are counted: a tracer makes the imports of libraries half as long again
     for library in (*kernels.LIBRARIES, "keras", "nbconvert"):
         with suppress(ImportError):  # of an extra
@@ -163,6 +165,11 @@ def killed_dag_run(folder: Path) -> Run:
     return Run(out, said.read_text())
 
 
+FEATURES = "PaintHolding,MediaRouter,OptimizationHints,NetworkTimeServiceQuerying,WebUIOmniboxPopup,WebUIOmniboxAimPopup"
+"""What the browser is to do without: some of what Playwright turns off, whose list this one replaces, and what its address bar opens,
+which takes as long for each window as a page does."""
+
+
 @pytest.fixture(scope="session")
 def browser():
     """Headless Chromium."""
@@ -172,7 +179,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", f"--disable-features={FEATURES}"])
         yield chromium
         chromium.close()
 
@@ -212,5 +219,5 @@ def violations(page) -> str:
     """What axe-core finds wrong with a page, of any level; empty when nothing."""
     from axe_playwright_python.sync_playwright import Axe
 
-    result = Axe().run(page)
+    result = Axe().run(page, options={"resultTypes": ["violations"]})  # all rules; what they pass is not listed, which takes as long
     return result.generate_report() if result.violations_count else ""
