@@ -18,12 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import coverage
-import pandas as pd
 import pytest
 
 from shelfspace.files import places
 from shelfspace.run import kernels, pipeline
-from shelfspace.shop import write
 
 # As in a run's kernels, of which two work at a time, too; the processes of the tests have it from the one that starts them.
 os.environ |= {name: pipeline.QUIET[name] for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TF_NUM_INTRAOP_THREADS")}
@@ -186,6 +184,10 @@ def killed_dag_run(folder: Path) -> Run:
 
 def spoiled_log(folder: Path) -> Path:
     """A log whose last day, the one after those of the run, has but half of its events."""
+    import pandas as pd  # not at the top, as the process that starts the others needs none of these
+
+    from shelfspace.shop import write
+
     folder.mkdir()
     write.simulate(folder / "log.parquet", 2000, 150, 36, 0)
     log = pd.read_parquet(folder / "log.parquet")
