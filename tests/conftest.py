@@ -23,6 +23,8 @@ import pytest
 from shelfspace.files import places
 from shelfspace.run import kernels, pipeline
 
+# As in a run's kernels, of which two work at a time, too; the processes of the tests have it from the one that starts them.
+os.environ |= {name: pipeline.QUIET[name] for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TF_NUM_INTRAOP_THREADS")}
 if "PYTEST_XDIST_WORKER" in os.environ:  # before lines are counted: a tracer makes the imports of libraries half as long again
     for library in (*kernels.LIBRARIES, "keras", "nbconvert"):
         with suppress(ImportError):  # of an extra
@@ -118,23 +120,39 @@ def wheel(tmp_path_factory) -> Path:
 AIRFLOW = importlib.util.find_spec("airflow") is not None
 
 
-WARM = "from shelfspace.run import kernels; kernels._is_warm(start=True); from airflow.__main__ import main; main()"
+COMMANDS = """
+import json, sys
+from shelfspace.run import kernels
+asked, warm = json.loads(sys.argv[1])
+if warm:
+    kernels._is_warm(start=True)
+from airflow.__main__ import main
+for words in asked:
+    sys.argv, code = ["airflow", *words], 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    print("ended", code, flush=True)
+"""
 
 
-def airflow(home: Path, said: Path, *words: str, warm: bool = False) -> subprocess.Popen:
-    """Start Airflow's command line on the project's DAGs, with a home of its own; what it says goes to a file.
+def airflow(home: Path, said: Path, *asked: tuple[str, ...], warm: bool = False) -> subprocess.Popen:
+    """Start a process that loads Airflow once and calls commands of it, one after the other, on the project's DAGs.
 
+    Airflow has a home of its own, and may read logs of a folder beside it; what it says goes to a file, with how each command ended.
     With `warm`, its kernels begin with the libraries loaded, as those of `shelfspace report`, and not each as a scheduler's task.
     """
-    command = [sys.executable, "-c", WARM] if warm else [Path(sys.executable).parent / "airflow"]
     own = (pipeline.QUIET if warm else {}) | {
         "AIRFLOW_HOME": str(home),
         "SHELFSPACE_OUT": str(home.parent),
+        "SHELFSPACE_DATA": str(home.with_name("log")),
         "AIRFLOW__CORE__DAGS_FOLDER": str(places.ROOT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     }
+    command = [sys.executable, "-c", COMMANDS, json.dumps([asked, warm])]
     with open(said, "w") as file:
-        return subprocess.Popen([*command, *words], stdout=file, stderr=subprocess.STDOUT, env=os.environ | own, start_new_session=True)
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | own, start_new_session=True)
 
 
 @pytest.fixture(scope="session")
@@ -145,22 +163,43 @@ def second_run(tmp_path_factory) -> Run:
 
 
 def killed_dag_run(folder: Path) -> Run:
-    """A run of the DAG that was killed on its way and started again, unless it was so before."""
+    """A run of the DAG that was killed on its way and started again, and after it one on a spoiled log, unless it was so before."""
     home, said, out = folder / "airflow", folder / "said", folder / "2024-04-01"
     if (out / "report.html").exists():
         return Run(out, said.read_text())
-    assert airflow(home, said, "db", "migrate").wait(timeout=120) == 0, said.read_text()
-    asked = json.dumps(SMALL | {"out": str(folder), "window_days": 28})
-    test = ("dags", "test", "product_embeddings", "2024-04-01", "--conf", asked)
-    process, made = airflow(home, said, *test), out / ".stages" / "made" / "product_embeddings"
+    day = json.dumps(SMALL | {"out": str(folder), "window_days": 28})
+    spoiled = json.dumps({"out": str(folder), "data": str(spoiled_log(folder / "log"))})
+    test = ("dags", "test", "product_embeddings", "2024-04-01", "--conf", day)
+    process, made = airflow(home, said, ("db", "migrate"), test), out / ".stages" / "made" / "product_embeddings"
     while not list(made.glob("*.json")):
         assert process.poll() is None, said.read_text()
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
     (folder / "killed").touch()
-    assert airflow(home, said, *test, warm=True).wait(timeout=600) == 0, said.read_text()
+    after = ("dags", "test", "product_embeddings", "2024-04-02", "--conf", spoiled)
+    assert airflow(home, said, test, after, warm=True).wait(timeout=600) == 0, said.read_text()
     return Run(out, said.read_text())
+
+
+def spoiled_log(folder: Path) -> Path:
+    """A log whose last day, the one after those of the run, has but half of its events."""
+    import pandas as pd  # not at the top, as the process that starts the others needs none of these
+
+    from shelfspace.shop import write
+
+    folder.mkdir()
+    write.simulate(folder / "log.parquet", 2000, 150, 36, 0)
+    log = pd.read_parquet(folder / "log.parquet")
+    log = log[log.timestamp < "2024-04-02"]
+    last = log.timestamp >= "2024-04-01"
+    pd.concat([log[~last], log[last].sample(frac=0.5, random_state=0)]).to_parquet(folder / "log.parquet")
+    return folder / "log.parquet"
+
+
+FEATURES = "PaintHolding,MediaRouter,OptimizationHints,NetworkTimeServiceQuerying,WebUIOmniboxPopup,WebUIOmniboxAimPopup"
+"""What the browser is to do without: some of what Playwright turns off, whose list this one replaces, and what its address bar opens,
+which takes as long for each window as a page does."""
 
 
 @pytest.fixture(scope="session")
@@ -172,7 +211,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", f"--disable-features={FEATURES}"])
         yield chromium
         chromium.close()
 
@@ -212,5 +251,5 @@ def violations(page) -> str:
     """What axe-core finds wrong with a page, of any level; empty when nothing."""
     from axe_playwright_python.sync_playwright import Axe
 
-    result = Axe().run(page)
+    result = Axe().run(page, options={"resultTypes": ["violations"]})  # all rules; what they pass is not listed, which takes as long
     return result.generate_report() if result.violations_count else ""

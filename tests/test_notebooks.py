@@ -128,10 +128,10 @@ def test_a_product_that_nobody_clicked_has_the_places_that_are_kept_for_it(small
     new = products.iloc[[0]].assign(product_id="zzz", count=0)
     pd.concat([products, new], ignore_index=True).to_parquet(copy / "products.parquet")
     shutil.rmtree(copy / "shop")  # whose truth knows nothing of it
-    execute(STAGES[4], {"run_dir": str(copy), "new_places": 1})
+    execute(STAGES[4], {"run_dir": str(copy), "new_places": 1, "prefixes": 3, "rank_top": 10})  # however little is learned
     rows = pd.read_parquet(copy / "recommendations.parquet")
     assert set(rows[rows["rank"] == 20].product_id) == {"zzz"} and "zzz" not in set(rows[rows["rank"] < 20].product_id)
-    execute(STAGES[5], {"run_dir": str(copy)})
+    execute(STAGES[5], {"run_dir": str(copy), "asked_targets": 60, "sweep_users": 20})
     leaving = run_files.read_json(copy / "recommender.json")["model"]
     assert 0 < run_files.read_json(copy / "metrics.json")["models"][leaving]["hit_rate@20"] < 1
 

@@ -373,9 +373,20 @@ def test_everything_is_reached_with_the_keyboard(open_run):
     assert {"map-search", "CANVAS", "decay-customer", "decay-d", "decay-search", "decay-unseen", "product", "remove"} <= reached
 
 
+def add(page, name: str, gap: float = 0) -> None:
+    """Add a visit of one's own to those of the player."""
+    page.locator("#player-gap").fill(str(gap))
+    page.locator("#player-search").fill(name)
+    page.locator("#player-search-list [role=option]").first.click()
+
+
 @pytest.mark.parametrize("width, scheme", [(360, "dark"), (1440, "light")])  # the others are tested on a smaller page
 def test_real_report_fits_and_has_no_violation(open_run, width, scheme):
     page = open_run(width=width, scheme=scheme)
+    page.locator("#play--player .ranked summary").first.click()
+    add(page, page.evaluate("shelfspace.data.names[0]"), 1)
+    page.locator("#play--player .ranked summary").first.click()
+    assert page.evaluate("document.scrollingElement.scrollWidth <= window.innerWidth")
     page.locator("#map-search").fill("a")
     page.locator("#map-search-list [role=option]").first.click()
     page.locator("#explorer-search").fill("a")  # with its list of products open
