@@ -37,8 +37,8 @@ SMALL = {
 
 
 LONGEST = (
-    *("dags", "report", "pipeline", "notebooks", "playground", "player", "events", "benchmark", "tied_training", "service"),
-    *("comparison", "kernels", "recommender", "engines", "use", "tied", "trainers", "damage", "peers", "installed"),
+    *("dags", "report", "pipeline", "notebooks", "playground", "events", "player", "comparison", "tied_training", "benchmark"),
+    *("kernels", "recommender", "installed", "service", "engines", "use", "tied", "trainers", "damage", "peers"),
 )
 """Files of tests, those that take longest first: begun last, one of them would leave the other process without work at the end."""
 
