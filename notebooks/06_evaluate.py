@@ -612,7 +612,7 @@ best = {
     "embedding": chosen["embedding"],
     "decay": float(f"{chosen['decay']:.3g}"),
     "decay_time": chosen["decay_time"],
-    "user_decay": {name: choice[name] for name in ("decay", "decay_time")},
+    "user_decay": best_decays[f"{choice['embedding']}_user"],
     "over_popular": evaluation.difference(
         evaluations[first].ranks, evaluations["popular"].ranks, test.user_ids, seed=seed, measure=ranking.hit_rate
     ),

@@ -3,6 +3,8 @@ run `recommend`, `similar`, `explain`, `export`, `drift`, `serve`."""
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib.util
 import logging
 import os
@@ -431,6 +433,7 @@ def parameters() -> None:
 def main() -> None:
     """Run the command line; errors that the user can mend are one sentence."""
     sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema's grammars take a second, for a format that no notebook has
+    atexit.register(gc.freeze)  # or the interpreter's last act is to go through all that libraries hold, which takes a second, too
     try:
         app(standalone_mode=True)
     except SystemExit as end:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import queue
+import sys
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -37,7 +39,11 @@ class Ahead:
 
     def _work(self) -> None:
         while path := self._asked.get():
-            from shelfspace.page import card, chapters, report  # noqa: F401  all that a page is made by, imported by the way
+            if "shelfspace.page.report" not in sys.modules:
+                from shelfspace.page import card, report  # noqa: F401  all that a page is made by, imported by the way
+
+                gc.freeze()  # so that no collection goes through it again
+            from shelfspace.page import chapters
 
             with suppress(Exception):  # which `render` meets again, where it is told
                 chapters.begin(path)
