@@ -32,7 +32,7 @@ from shelfspace.models.retrieval import DESCRIPTION, OWN, TOP, Facts
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.vectors import embeddings
 
-ROWS = 1_500_000  # candidates to learn from, if nobody named one twice; of more a share is drawn
+ROWS = 5_000_000  # candidates to learn from, if nobody named one twice: about half a gigabyte; of more a share is drawn
 TIE = 1e-4  # of the first source's score is added: candidates that fall into the same leaves stand in its order
 PART = 64  # histories of which the scores of all sources are in memory at once
 BELOW = 1e4  # by so much lies what is no candidate below the scores of its source

@@ -268,7 +268,7 @@ def train(
     *,
     epochs: int = 0,
     batch: int = 512,
-    learning_rate: float = 0.006,
+    learning_rate: float = 0.009,
     dropout: float = 0.4,
     negatives: int = 2048,
     full_below: int = 4096,
