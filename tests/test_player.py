@@ -219,6 +219,7 @@ def test_scrubbing_by_mouse_keyboard_and_touch(open_run, data, browser, small_ru
         phone.locator(f"{PLAYER} .visits span").nth(n - 2).tap()
         assert phone.locator("#player-visit").input_value() == str(n - 1)
         phone.locator(f"{PLAYER} .ranked summary").first.tap()
+        phone.locator(f"{PLAYER} .ranked .part").first.wait_for()
         assert phone.locator(f"{PLAYER} .ranked .part").count() == len(data["player"]["parts"])
         phone.locator(f"{PLAYER} .switches label").first.tap()
         assert not phone.locator(f"{PLAYER} .switches input").first.is_checked()
@@ -243,6 +244,7 @@ def test_a_recommendation_opens_into_parts_that_can_be_switched_off(open_run, da
     part = slice(sum(lengths[:-1]), sum(lengths))
     entry = page.locator(f"{PLAYER} .ranked details").nth(2)
     entry.locator("summary").click()
+    entry.locator(".part").first.wait_for()  # which come once the entry has told that it is open
     texts = entry.locator(".part > span:last-child").all_inner_texts()
     assert texts == [f"{code / 10.0 ** found['digits']:.{found['digits']}f}".replace("-0.000", "0.000") for code in codes[part][2]] or [
         float(text) for text in texts
@@ -292,6 +294,7 @@ def test_visits_of_ones_own_and_the_link_that_brings_them_back(open_run, data): 
     assert "answered by the page itself" in page.locator(f"{PLAYER} .now").inner_text()
     entry = page.locator(f"{PLAYER} .ranked details").first
     entry.locator("summary").click()
+    entry.locator(".part").first.wait_for()  # which come once the entry has told that it is open
     values = [float(text) for text in entry.locator(".part > span:last-child").all_inner_texts()]
     assert sum(values) == pytest.approx(float(entry.get_attribute("data-score")), abs=0.0006 * len(values))
     slider = page.locator("#player-visit")

@@ -94,9 +94,9 @@ def train(
     """Fit the ranker by LambdaRank.
 
     Each example asks twice: for the target among all candidates and, where the target was new to the user, for the target among
-    the candidates that were new, too. So one ranker serves both lists. Of many candidates only a share is learned from, drawn at
-    random, and all targets: the order of the others is learned from any of them. Where no source names any target, the targets join
-    the candidates, so that there is something to learn from.
+    the candidates that were new, too. So one ranker serves both lists. Of more than `ROWS` candidates a share is learned from, drawn at
+    random, beside all targets. Where no source names any target, the targets join the candidates, so that there is something to learn
+    from.
 
     The number of trees is fixed: the few hundred users that a small log has to stop it by would stop it after five trees or
     a hundred, by luck.
