@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import queue
-import sys
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -38,12 +37,12 @@ class Ahead:
             self._asked.put(path)
 
     def _work(self) -> None:
-        while path := self._asked.get():
-            if "shelfspace.page.report" not in sys.modules:
-                from shelfspace.page import card, report  # noqa: F401  all that a page is made by, imported by the way
+        path = self._asked.get()
+        if path:
+            from shelfspace.page import card, chapters, report  # noqa: F401  all that a page is made by, imported by the way
 
-                gc.freeze()  # so that no collection goes through it again
-            from shelfspace.page import chapters
-
+            gc.freeze()  # so that no collection goes through it again
+        while path:
             with suppress(Exception):  # which `render` meets again, where it is told
                 chapters.begin(path)
+            path = self._asked.get()

@@ -92,8 +92,8 @@ class Work:
                 papermill.execute_notebook(
                     self.stage.notebook, str(temporary).replace("{", "{{").replace("}", "}}"),  # papermill fills braces in
                     dict(self.values), engine_name=ENGINE, work=self, kernel_name="python3", progress_bar=False, stderr_file=progress,
-                    extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={END_AT_ONCE}"], kernel_manager_class=self.kernel.manager(),
-                    request_save_on_cell_execute=False,
+                    extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={END_AT_ONCE}"],
+                    kernel_manager_class=self.kernel.manager(), request_save_on_cell_execute=False,
                 )  # fmt: skip
             except papermill.PapermillExecutionError as error:
                 failure = _cause(self.stage, error, self.final)
