@@ -455,7 +455,10 @@ aligned = {
     name: embeddings.align(embeddings.load(run / "product_embeddings" / f"{name}.parquet"), product_ids)
     for name in ("word2vec", "starspace")
 }
-ease = factors.Ease(corpus, product_ids)
+run_files.once(
+    run, "recommender_ease.npz", factors.fit_ease, corpus=corpus, product_ids=product_ids, regularisation=retrieval.EASE["regularisation"]
+)
+ease = factors.Ease(corpus, product_ids, saved=run / "recommender_ease.npz")  # a source that takes long to fit
 best_decays = run_files.read_json(run / "best_decays.json")
 sources = retrieval.sources(tied.recommend(learned), corpus, product_ids, aligned, best_decays, ease)
 facts = retrieval.facts(corpus, products, vectors)
@@ -491,8 +494,6 @@ _ = run_files.once(
     made_of=[learned_from, corpus, products, vectors], examples=asked, top=rank_top, seed=seed,
 )  # fmt: skip
 ranker = ranked.load(run / "recommender_ranked.txt", sources, facts, rank_top)
-with run_files.atomic(run / "recommender_ease.npz") as temporary:
-    ease.save(temporary)  # a source that takes long to fit
 
 # %% [markdown] tags=["aside"]
 # What did it find worth looking at? Each split of a tree improves the order by something, which is put to what it looked at:

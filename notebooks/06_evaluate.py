@@ -34,6 +34,7 @@
 #     - baseline_sweep.parquet
 #     - test_ranks.parquet
 #     - journeys.parquet
+#     - evaluations/*
 # ---
 
 # %% [markdown]
@@ -249,27 +250,49 @@ if leaving["new_places"]:
 
 # %% [markdown] tags=["aside"]
 # Beside them stand the baselines, each with the settings that the valid users chose, and what is nearest in either embedding: to the
-# last product, and to the user, which is one of the ranker's sources.
+# last product, and to the user, which is one of the ranker's sources. Each is made when its turn comes.
 
 # %%
 makers |= {"popular": partial(baselines.popular, counts), "own_products": partial(baselines.own_products, counts)}
-near = {f"{name}_last": baselines.nearest_to_last(*pair) for name, pair in aligned.items()}
-near |= {f"{name}_user": ranker.sources[f"{name}_user"] for name in aligned}
-models = {name: make(**settings.get(name, {})) for name, make in makers.items()} | near | networks
+near = {f"{name}_last": partial(baselines.nearest_to_last, *pair) for name, pair in aligned.items()}
+near |= {f"{name}_user": partial(ranker.sources.get, f"{name}_user") for name in aligned}
+models = {name: partial(make, **settings.get(name, {})) for name, make in makers.items()} | near
+models |= {name: partial(networks.get, name) for name in networks}
 kinds = dict.fromkeys(makers, "baseline") | dict.fromkeys(near, "embedding") | dict.fromkeys(networks, "recommender")
 
 # %% [markdown]
 # ## The model of choice
 #
-# The valid users choose the model, so that luck on the test users cannot; these are asked once, after that. How sure is their mean?
-# The *bootstrap* draws as many customers as there are, with replacement, a thousand times; the interval is the middle 95 % of the
-# thousand means. By hand:
+# Every model is asked about the valid and the test users, and timed. A model that answers as it did before, as its files and settings are
+# the same, is not asked again.
 
 # %%
-valid_figures = {name: evaluation.figures(evaluation.evaluate(model, valid), valid) for name, model in tqdm(models.items(), desc="valid")}
+of_all = ["products.parquet", "sequences.parquet", "best_decays.json", "recommender_tied.keras", "recommender_ranked.txt"]
+of_all += [f"product_embeddings/{name}.parquet" for name in aligned]
+alike = {file: run_files.sha256_file(run / file) for file in of_all}
+alike |= {"asked": [asked_targets, seed], "facts": choice["embedding"], "new_places": leaving["new_places"]}
+own = {"dense": [run_files.sha256_file(run / "recommender_dense.keras"), choice]}
+measured = {
+    name: run_files.once(
+        run, f"evaluations/{name}.npz", lambda path, made_of: beyond_accuracy.measure(path, make, valid, test, name in softmaxes),
+        made_of=[alike, settings.get(name), own.get(name)],
+    )
+    for name, make in tqdm(models.items(), desc="models")
+}  # fmt: skip
+answers = {name: evaluation.load(run / f"evaluations/{name}.npz") for name in models}
+
+# %% [markdown] tags=["aside"]
+# The valid users choose the model, so that luck on the test users cannot.
+
+# %%
+valid_figures = {name: evaluation.figures(of["valid"], valid) for name, of in answers.items()}
+evaluations = {name: of["test"] for name, of in answers.items()}
 ordered = evaluation.chosen(valid_figures, list(models))
 first, second = ordered[:2]
-evaluations = {name: evaluation.evaluate(model, test, probabilities=name in softmaxes) for name, model in tqdm(models.items(), desc="test")}
+
+# %% [markdown]
+# How sure is the mean of the test users? The *bootstrap* draws as many customers as there are, with replacement, a thousand times; the
+# interval is the middle 95 % of the thousand means. By hand:
 
 # %% [markdown] tags=["aside"]
 # Customers are drawn with all of their targets.
@@ -320,8 +343,14 @@ for name, found in evaluations.items():
 # model: never chosen, no baseline, and never tested.
 
 # %%
-by_chance = ceiling.of_run(run, product_ids, data)
-knowable = {"ceiling": evaluation.columns(evaluation.evaluate(by_chance, test), test, seed)} if by_chance else {}
+knowable = {}
+if ceiling.is_known(run, data):
+    run_files.once(
+        run, "evaluations/ceiling.npz",
+        lambda path, made_of: evaluation.save(path, {"test": evaluation.evaluate(ceiling.of_run(run, product_ids, data), test)}),
+        made_of=[alike, data],
+    )  # fmt: skip
+    knowable["ceiling"] = evaluation.columns(evaluation.load(run / "evaluations" / "ceiling.npz")["test"], test, seed)
 
 # %% [markdown]
 # Showing a product again is easy, but a shop pays for what its customers had not found yet. So each model has three columns: **all**
@@ -437,18 +466,11 @@ exhibits.table(
 # %% [markdown]
 # ## What an answer costs
 #
-# The whole of it, from history to the first twenty products: for one user who waits, and for users in batches, as a nightly job does.
+# The whole of it, from history to the first twenty products: for one user who waits, and for users in batches, as a nightly job does. A
+# row for each model and way to ask, with its MRR@20 beside its time:
 
 # %%
-seconds = {
-    name: {str(batch): beyond_accuracy.latency(model, test, batch, repeats) for batch, repeats in ((1, 15), (1024, 3))}
-    for name, model in models.items()
-}
-
-# %% [markdown] tags=["aside"]
-# A row for each model and way to ask, with its MRR@20 beside its time:
-
-# %%
+seconds = {name: made.returned for name, made in measured.items()}
 cost = {
     f"{short} {column}": pd.DataFrame([
         {"model": name, "batch": int(batch), "seconds": each, "value": three[name][column][metric], "kind": kinds[name]}

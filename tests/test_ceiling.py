@@ -110,10 +110,10 @@ def test_nobody_leaves_with_fewer_products_than_the_least(folder, trial):
 
 def test_a_run_has_a_ceiling_where_its_shop_is_simulated_and_all_events_count(folder, tmp_path):
     data = {"protocol": "time", "target_event": "", "min_products": 5}
-    assert ceiling.of_run(tmp_path, np.array(["P00001"]), data) is None
+    assert not ceiling.is_known(tmp_path, data)
     (tmp_path / "shop").symlink_to(folder)
-    assert ceiling.of_run(tmp_path, np.array(["P00001"]), data | {"target_event": "purchase"}) is None
-    assert callable(ceiling.of_run(tmp_path, np.array(["P00001"]), data))
+    assert not ceiling.is_known(tmp_path, data | {"target_event": "purchase"})
+    assert ceiling.is_known(tmp_path, data) and callable(ceiling.of_run(tmp_path, np.array(["P00001"]), data))
 
 
 def test_a_missing_file_is_named(folder, tmp_path):

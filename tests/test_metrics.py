@@ -421,6 +421,20 @@ def test_latency_is_per_user_and_goes_round_few_examples():
     assert beyond_accuracy.latency(model, data, batch=8, repeats=3) > 0 and sizes == [8] * 4
 
 
+def test_what_a_model_answered_is_kept_in_a_file(tmp_path):
+    data = examples([[0], [1], [2]], [1, 2, 0])
+
+    def make():
+        return lambda part: np.random.default_rng(part.target[0]).normal(size=(len(part), 30)).astype(np.float32)
+
+    seconds = beyond_accuracy.measure(tmp_path / "one.npz", make, data[:2], data, probabilities=True)
+    assert list(seconds) == ["1", "1024"] and min(seconds.values()) > 0
+    kept = evaluation.load(tmp_path / "one.npz")
+    for name, part, probabilities in (("valid", data[:2], False), ("test", data, True)):
+        for field, value in vars(evaluation.evaluate(make(), part, probabilities=probabilities)).items():
+            np.testing.assert_array_equal(getattr(kept[name], field), value)
+
+
 def test_an_interval_that_holds_0_is_level():
     bounds = {"ahead": (0.1, 0.3), "level": (0.0, 0.3), "behind": (-0.3, -0.1)}
     assert {where: intervals.standing({"ci95": ci95}) for where, ci95 in bounds.items()} == {where: where for where in bounds}

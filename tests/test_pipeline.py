@@ -821,6 +821,18 @@ def test_a_log_of_three_columns_by_time(small_run, tmp_path):
     assert (run.folder / "report.html").exists() and not {"name", "category"} & set(pd.read_parquet(tmp_path / "run" / "products.parquet"))
 
 
+def test_another_decay_asks_the_dense_network_alone_again(small_run, tmp_path):
+    def made(folder: Path) -> dict[str, dict]:
+        return {path.stem: run_files.read_json(path) for path in (folder / ".stages" / "made" / "evaluations").glob("*.json")}
+
+    shutil.copytree(small_run.folder, tmp_path / "run")
+    again, before = make_run(tmp_path / "run", decay=0.2).folder, made(small_run.folder)
+    asked = {name for name, record in made(again).items() if record != before[name]}
+    assert asked == {"dense.npz"} and {"ranked.npz", "ceiling.npz"} < set(before)
+    were, are = (run_files.read_json(folder / "metrics.json")["models"] for folder in (small_run.folder, again))
+    assert {name for name in are if are[name] != were[name] and name != "dense"} == set()
+
+
 def test_papermill_by_hand_on_a_finished_run(small_run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(small_run.folder, copy)

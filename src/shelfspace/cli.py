@@ -17,6 +17,8 @@ from typing import Annotated
 
 import typer
 
+sys.modules.setdefault("rfc3987_syntax", None)  # a grammar that jsonschema would compile for 0.7 s, though no notebook has what it checks
+
 LARGEST = 100_000  # bytes of a file of parameters
 INTERRUPTED = 130  # typer's exit code after Ctrl-C
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from shelfspace.measure import intervals, ranking
-from shelfspace.measure.evaluation import Evaluation
+from shelfspace.measure import evaluation, intervals, ranking
+from shelfspace.measure.evaluation import Evaluation, evaluate
 from shelfspace.measure.ranking import CUTOFFS, Model
 from shelfspace.sequences.arrays import Examples
 from shelfspace.vectors.embeddings import normalise
+
+BATCHES = {1: 15, 1024: 3}
+"""Users who are answered at once where a model is timed, and how often."""
 
 
 def catalogue_coverage(top: np.ndarray, n_products: int) -> float:
@@ -101,6 +105,30 @@ def calibration(evaluation: Evaluation, targets: np.ndarray, bins: int = 10) -> 
         rows.append((probability[members].mean(), hit[members].mean(), low, high, len(members)))
     table = pd.DataFrame(rows, columns=["probability", "hits", "lo", "hi", "n"])
     return table, float((table.n * (table.hits - table.probability).abs()).sum() / table.n.sum())
+
+
+def measure(path: str | Path, make: Callable[[], Model], valid: Examples, test: Examples, probabilities: bool = False) -> dict[str, float]:
+    """Ask a model about the valid and the test users, keep what it answers, and time it: for `shelfspace.files.run_files.once`.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of an ``.npz`` file, for the evaluations "valid" and "test" (`shelfspace.measure.evaluation.save`).
+    make : callable
+        Makes the model, which is let go afterwards.
+    valid, test : Examples
+    probabilities : bool
+        Also of the test users; see `shelfspace.measure.evaluation.evaluate`.
+
+    Returns
+    -------
+    dict of str to float
+        The `latency` in batches of each of `BATCHES`.
+    """
+    model = make()
+    asked = {"valid": evaluate(model, valid), "test": evaluate(model, test, probabilities=probabilities)}
+    evaluation.save(path, asked)
+    return {str(batch): latency(model, test, batch, repeats) for batch, repeats in BATCHES.items()}
 
 
 def latency(model: Model, examples: Examples, batch: int, repeats: int = 7) -> float:

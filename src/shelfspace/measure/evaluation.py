@@ -84,7 +84,23 @@ def evaluate(model: Model, examples: Examples, block: int = 64, *, probabilities
     return Evaluation(*(np.concatenate(column) for column in zip(*ranking.in_blocks(one, examples, block, threads))))
 
 
-def summary(rank: np.ndarray, owners: np.ndarray | None = None, seed: int = 0) -> dict:
+def save(path: str | Path, evaluations: Mapping[str, Evaluation]) -> None:
+    """Write evaluations, each by its name, to an ``.npz`` file."""
+    arrays = {f"{name}/{field}": value for name, of in evaluations.items() for field, value in vars(of).items() if value is not None}
+    np.savez(path, **arrays)
+
+
+def load(path: str | Path) -> dict[str, Evaluation]:
+    """Read what `save` wrote."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(path) as stored:
+        for key in stored.files:
+            name, _, field = key.rpartition("/")
+            found.setdefault(name, {})[field] = stored[key]
+    return {name: Evaluation(**fields) for name, fields in found.items()}
+
+
+def summary(rank: np.ndarray, owners: np.ndarray | None = None, seed: int = 0, cutoffs: Sequence[int] = CUTOFFS) -> dict:
     """HR@K and MRR@K of one model with 95 % bootstrap intervals, in the layout of ``metrics.json``.
 
     Parameters
@@ -93,8 +109,10 @@ def summary(rank: np.ndarray, owners: np.ndarray | None = None, seed: int = 0) -
     owners : ndarray, shape (n,), optional
         Who is drawn: the customers, such as `Examples.user_ids`; None: each example is its own.
     seed : int
+    cutoffs : sequence of int
+        Each K.
     """
-    names = [(f"hit_rate@{k}", ranking.hit_rate, k) for k in CUTOFFS] + [(f"mrr@{k}", ranking.reciprocal_rank, k) for k in CUTOFFS]
+    names = [(f"hit_rate@{k}", ranking.hit_rate, k) for k in cutoffs] + [(f"mrr@{k}", ranking.reciprocal_rank, k) for k in cutoffs]
     values = np.stack([measure(rank, k) for _, measure, k in names], axis=1)
     low, high = np.quantile(intervals.bootstrap(values, owners, seed=seed), [0.025, 0.975], axis=0)
     return {name: float(mean) for (name, *_), mean in zip(names, values.mean(axis=0))} | {
@@ -346,11 +364,7 @@ def slices(
     for (cut, group), mask in masks.items():
         if mask.sum() < least:
             continue
-        models = {}
-        for model, evaluation in evaluations.items():
-            whole = summary(evaluation.ranks[mask], None if owners is None else owners[mask])
-            models[model] = {key: whole[key] for key in ("hit_rate@20", "mrr@20")} | {
-                "ci95": {key: whole["ci95"][key] for key in ("hit_rate@20", "mrr@20")}
-            }
+        of = None if owners is None else owners[mask]
+        models = {model: summary(evaluation.ranks[mask], of, cutoffs=[20]) for model, evaluation in evaluations.items()}
         found[f"{cut}: {group}"] = {"cut": cut, "group": group, "n": int(mask.sum()), "models": models}
     return found

@@ -45,20 +45,23 @@ class Ease:
     def __init__(self, corpus: Corpus, product_ids: np.ndarray, most: int = REGRESSED, saved: str | Path | None = None):
         self.counts = baselines.visit_counts(corpus, product_ids)
         self.kept = np.sort(np.argsort(-self.counts, kind="stable")[:most])
-        self._seen = transitions.holds(corpus.places(product_ids), corpus.offsets, len(product_ids))[:, self.kept]
+        self._corpus, self._product_ids, self._saved = corpus, product_ids, saved
         self._fitted: tuple[float, np.ndarray] | None = None
-        self._saved: tuple[float, np.ndarray] | None = None
-        if saved is not None:
-            with np.load(saved) as stored:
-                self._saved = float(stored["regularisation"]), stored["table"]
 
     def table(self, regularisation: float) -> np.ndarray:
-        """P, float32, shape (m, m) for the m products that take part; the last one is kept, and so is the saved one."""
-        if self._saved is not None and self._saved[0] == regularisation:
-            self._fitted = self._saved
-        elif self._fitted is None or self._fitted[0] != regularisation:
-            self._fitted = regularisation, _inverse((self._seen.T @ self._seen).toarray(), regularisation)
+        """P, float32, shape (m, m) for the m products that take part; the last one is kept."""
+        if self._fitted is None or self._fitted[0] != regularisation:
+            self._fitted = regularisation, self._read(regularisation)
         return self._fitted[1]
+
+    def _read(self, regularisation: float) -> np.ndarray:
+        """P as it was saved, or else fitted."""
+        if self._saved is not None:
+            with np.load(self._saved) as stored:
+                if stored["regularisation"] == regularisation:
+                    return stored["table"]
+        seen = transitions.holds(self._corpus.places(self._product_ids), self._corpus.offsets, len(self.counts))[:, self.kept]
+        return _inverse((seen.T @ seen).toarray(), regularisation)
 
     def save(self, path: str | Path) -> None:
         """Write the last P and its regularisation to an ``.npz`` file."""
@@ -94,6 +97,13 @@ class Ease:
             return products
 
         return scores
+
+
+def fit_ease(path: str | Path, corpus: Corpus, product_ids: np.ndarray, regularisation: float) -> None:
+    """Fit `Ease` with one regularisation and write it to an ``.npz`` file: for `shelfspace.files.run_files.once`."""
+    ease = Ease(corpus, product_ids)
+    ease.table(regularisation)
+    ease.save(path)
 
 
 def _inverse(gram: np.ndarray, regularisation: float) -> np.ndarray:

@@ -213,7 +213,7 @@ def explain(ranked: Ranked, examples: Examples, row: np.ndarray, product: np.nda
     at = np.minimum(np.searchsorted(candidates, asked), len(candidates) - 1)
     named = candidates[at] == asked
     groups = [name.partition("/")[0] for name in ranked.trees.feature_name()] + ["base"]
-    shares = ranked.trees.predict(table[at], pred_contrib=True, num_threads=1)
+    shares = ranked.trees.predict(table[at], pred_contrib=True, num_threads=os.cpu_count() or 1)
     parts = pd.DataFrame(shares.T).groupby(groups, sort=False).sum().T
     name, first = next(iter(ranked.sources.items()))
     parts[name] += TIE * table[at, 0]

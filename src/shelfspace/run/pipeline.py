@@ -166,15 +166,15 @@ def _bring_up_to_date(
                 task.keys, task.why = found, stale or ""
                 team.begin(task, last=len(left) == 1)
         if team:
-            if ahead:
-                ahead.begin(done)
-                done.clear()
             task = team.next()
             if task.over:
                 _record(task, state.out)
                 left.remove(task.stage)
                 done.append(state.out / "notebooks" / f"{task.stage.name}.ipynb")
                 say(f"{task.stage.name:<24}{task.seconds:7.1f} s{_rebuilt(task.why)}\n")
+            if ahead:  # not before something has ended: at first the libraries are imported for all kernels, which takes a core
+                ahead.begin(done)
+                done.clear()
 
 
 def _waiting_for(stage: Stage, todo: list[Stage]) -> list[Stage]:
@@ -259,8 +259,8 @@ def _opened(
 ) -> Iterator[tuple[Path, dict, dict]]:
     """Check what was asked for, hold the run folder, and give it with the value of each parameter and ``params.json``."""
     values = stages.resolve(dict(given or {}) | {"data": data, "columns": columns}, folder)
-    if "engine" in values:
-        from shelfspace.logs import engines
+    if "engine" in values and (values["engine"], values["engine_url"]) != ("duckdb", ""):
+        from shelfspace.logs import engines  # and Ibis with it
 
         engines.check(values["engine"], values["engine_url"])
     if values.get("images") and not Path(values["images"]).is_dir():

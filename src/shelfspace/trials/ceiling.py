@@ -43,8 +43,13 @@ OFFERED = simulation.OFFERED  # a constant of the compiled code
 DAY, PER_USER = 86_400e3, 2**42  # milliseconds of a day, and more of them than any log lasts
 
 
-def of_run(run: str | Path, product_ids: np.ndarray, data: Mapping) -> Model | None:
-    """The ceiling of a run, or None where there is none: on a log of one's own, or where only some events can be targets.
+def is_known(run: str | Path, data: Mapping) -> bool:
+    """Whether a run has a ceiling: not on a log of one's own, or where only some events can be targets; see `of_run`."""
+    return not data["target_event"] and (Path(run) / "shop" / "truth_substitutes.parquet").exists()
+
+
+def of_run(run: str | Path, product_ids: np.ndarray, data: Mapping) -> Model:
+    """The ceiling of a run that has one (`is_known`).
 
     Parameters
     ----------
@@ -55,10 +60,7 @@ def of_run(run: str | Path, product_ids: np.ndarray, data: Mapping) -> Model | N
     data : mapping
         ``RUN/data.json``: protocol, target_event, min_products.
     """
-    folder = Path(run) / "shop"
-    if data["target_event"] or not (folder / "truth_substitutes.parquet").exists():
-        return None
-    return model(folder, product_ids, data["min_products"], data["protocol"] == "last-product")
+    return model(Path(run) / "shop", product_ids, data["min_products"], data["protocol"] == "last-product")
 
 
 def model(folder: str | Path, product_ids: np.ndarray, min_products: int = 0, last: bool = True, traits: bool = True) -> Model:
