@@ -462,7 +462,7 @@ ease = factors.Ease(corpus, product_ids, saved=run / "recommender_ease.npz")  # 
 best_decays = run_files.read_json(run / "best_decays.json")
 sources = retrieval.sources(tied.recommend(learned), corpus, product_ids, aligned, best_decays, ease)
 facts = retrieval.facts(corpus, products, vectors)
-product, offsets, _ = ranked.look(sources, facts, few, rank_top)
+product, offsets = ranked.look(sources, facts, few, rank_top)[:2]
 
 # %% [markdown] tags=["aside"]
 # A source can be worth having though it is poor by itself, if it names targets that the others do not.

@@ -123,6 +123,13 @@ class Crew:
             work.kernel.last = last
             self._queue.append((task, "", work))
 
+    def start(self) -> None:
+        """Have as many of the queue run as may at a time."""
+        self._queue.sort(key=lambda waiting: (-waiting[0].urgency, not waiting[1]))
+        while self._queue and len(self._at_work) < self.jobs:
+            task, part, work = self._queue.pop(0)
+            self._at_work[self._pool.submit(work.run, self.line)] = task, part, work
+
     def next(self) -> Task:
         """The next task of which something has ended: a part, or the whole.
 
@@ -131,10 +138,7 @@ class Crew:
         StageError
             If a notebook failed.
         """
-        self._queue.sort(key=lambda waiting: (-waiting[0].urgency, not waiting[1]))
-        while self._queue and len(self._at_work) < self.jobs:
-            task, part, work = self._queue.pop(0)
-            self._at_work[self._pool.submit(work.run, self.line)] = task, part, work
+        self.start()
         ended, _ = concurrent.futures.wait(self._at_work, return_when=concurrent.futures.FIRST_COMPLETED)
         future = ended.pop()  # others that ended are met at the next call
         task, part, _ = self._at_work.pop(future)

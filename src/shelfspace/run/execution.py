@@ -92,7 +92,7 @@ class Work:
                 papermill.execute_notebook(
                     self.stage.notebook, str(temporary).replace("{", "{{").replace("}", "}}"),  # papermill fills braces in
                     dict(self.values), engine_name=ENGINE, work=self, kernel_name="python3", progress_bar=False, stderr_file=progress,
-                    extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={END_AT_ONCE}"],
+                    extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={END_AT_ONCE}{GIVE_BACK}"],
                     kernel_manager_class=self.kernel.manager(), request_save_on_cell_execute=False,
                 )  # fmt: skip
             except papermill.PapermillExecutionError as error:
@@ -112,6 +112,9 @@ class Work:
 
 ENGINE = "shelfspace"
 END_AT_ONCE = "__import__('atexit').register(__import__('gc').freeze);"  # or its last act is to go through all that libraries hold
+GIVE_BACK = (  # after each cell, what the GNU C library keeps of the memory that was let go, in case there is more to come
+    "get_ipython().events.register('post_run_cell', lambda _, trim=getattr(__import__('ctypes').CDLL(None), 'malloc_trim', abs): trim(0));"
+)
 
 
 class _Engine(NBClientEngine):

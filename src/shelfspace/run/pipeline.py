@@ -166,15 +166,17 @@ def _bring_up_to_date(
                 task.keys, task.why = found, stale or ""
                 team.begin(task, last=len(left) == 1)
         if team:
+            team.start()
+            state.take_apart()
+            if ahead and any(task.done for task in tasks.values()):  # not at first, while libraries are imported for all kernels
+                ahead.begin(done)
+                done.clear()
             task = team.next()
             if task.over:
                 _record(task, state.out)
                 left.remove(task.stage)
                 done.append(state.out / "notebooks" / f"{task.stage.name}.ipynb")
                 say(f"{task.stage.name:<24}{task.seconds:7.1f} s{_rebuilt(task.why)}\n")
-            if ahead:  # not before something has ended: at first the libraries are imported for all kernels, which takes a core
-                ahead.begin(done)
-                done.clear()
 
 
 def _waiting_for(stage: Stage, todo: list[Stage]) -> list[Stage]:
@@ -311,11 +313,17 @@ class _State:
 
     def __init__(self, todo: list[Stage], values: Mapping[str, object], about: Mapping, out: Path):
         self.todo, self.values, self.about, self.out = todo, values, about, out
+        self._left = [of for stage in todo for of in (stage, *(stage.part(name) for name in stage.parts))]
 
     def look(self, stage: Stage) -> tuple[dict, Keys, str | None]:
         """A stage's own parameters, its keys, and what `keys.stale` says of it; those that it waits for must be up to date."""
         own, found = self.keys_of(stage)
         return own, found, keys.stale(stage.name, found.stage, self.out)
+
+    def take_apart(self) -> None:
+        """Find the modules of all code once, before chapters are made ahead: CPython 3.11 may fail where two threads parse at once."""
+        while self._left:
+            keys.modules(self._left.pop())
 
     def keys_of(self, stage: Stage, part: str = "") -> tuple[dict, Keys]:
         """A stage's own parameters, and the keys of it or of one of its parts."""
