@@ -22,7 +22,7 @@ from shelfspace.models.training import Rows, keras, tf
 from shelfspace.models.users import user_embeddings
 from shelfspace.sequences.arrays import Examples, passes
 
-EXAMPLES = 400_000  # learned from in all, where the number of passes is left to the size of the log; in two passes at least
+EXAMPLES = 400_000  # learned from in all, where the number of passes is left to the size of the log; two passes at least
 
 
 def dense(users: np.ndarray, n_products: int, hidden: Sequence[int] = (128,), dropout: float = 0.3) -> keras.Model:
@@ -92,7 +92,7 @@ def fit(
     """
     training.deterministic(seed)
     shared = training.strategy(distribute)
-    epochs, examples = _passes(len(learn), epochs, examples)
+    epochs = epochs or passes(min(len(learn), examples), EXAMPLES, least=2)
     learn = learn.sample(epochs * examples, seed)
     users, valid_users = (user_embeddings(part, vectors, decay, decay_time, known) for part in (learn, valid))
     network = dense(users, len(vectors), hidden, dropout)
@@ -133,9 +133,9 @@ def train(
     targets, valid_targets : ndarray of int, shape (n,)
         Product to find.
     epochs : int
-        Passes; 0 for as many as make about `EXAMPLES` examples in all (`shelfspace.sequences.arrays.passes`), two at least.
+        Passes; 0 for as many as make about `EXAMPLES` examples in all (`shelfspace.sequences.arrays.passes`).
     examples : int
-        A pass takes at most so many examples, drawn anew each time, and where `epochs` is 0 no more than half of `EXAMPLES`.
+        A pass takes at most so many examples, drawn anew each time.
     negatives : int
         A step takes the targets of its batch and so many other products, at most a quarter of the catalogue, which stand for the
         rest (`shelfspace.models.training.sample`). Their rows of the softmax move in the steps that hold them (`Rows`).
@@ -163,7 +163,7 @@ def train(
             learner = keras.models.clone_model(network)
             learner.set_weights(network.get_weights())
     n_products = network.output.shape[1]
-    epochs, examples = _passes(len(users), epochs, examples)
+    epochs = epochs or passes(min(len(users), examples), EXAMPLES, least=2)
     steps = epochs * -(-min(len(users), examples) // batch)
     learn = _pass(learner, learning_rate, steps, batch, min(negatives, n_products // 4), shared, rng)
     history: list[dict[str, float]] = []
@@ -187,14 +187,6 @@ def train(
     if valid_users is not None:
         network.set_weights(best_weights)
     return history
-
-
-def _passes(n: int, epochs: int, examples: int) -> tuple[int, int]:
-    """How many passes over n examples, and how many a pass takes at most."""
-    if epochs:
-        return epochs, examples
-    examples = min(examples, EXAMPLES // 2)
-    return passes(min(n, examples), EXAMPLES, least=2), examples
 
 
 def _pass(
