@@ -54,12 +54,13 @@ epochs = 0  # passes of the dense network; 0: by the size of the log; from 0 to 
 batch = 1024  # examples per step of the dense network; from 1 to 1000000
 learning_rate = 0.008  # Adam's step size in the dense network at the start, from where it falls to 0; above 0 and at most 10
 distribute = ""  # who shares the dense network's training: GPUs, or the machines of TF_CONFIG; one of: , mirrored, workers
-examples = 400000  # examples that a pass of either network takes at most, drawn anew each time; from 1 to 1000000000
+examples = 400000  # examples that a pass of the dense network takes at most, drawn anew each time; from 1 to 1000000000
 model = "best"  # whose recommendations leave the pipeline; best: of ranked and tied, by the valid users; one of: best, ranked, tied, dense
 seen = True  # whether products that a user saw already may be recommended
 explained = 200  # users whose recommendations leave with the parts of their scores, in explanations.parquet; from 0 to 2000
 new_places = 0  # places of each twenty that are kept for products that nobody clicked, where products have information; from 0 to 19
 tied_epochs = 0  # passes of the tied recommender; 0: by the size of the log; from 0 to 10000
+tied_examples = 600000  # examples that a pass of the tied recommender takes at most, drawn anew each time; from 1 to 1000000000
 tied_recency = 0.0  # how much more often recent examples train it; about 3 where tastes drift and the test comes last; from 0 to 100
 tied_dropout = 0.4  # share of the numbers of a history's embeddings left out at random while training; 0 or more and below 1
 rank_examples = 20000  # targets of train users kept back for the ranker, at most; the tied recommender has the others; from 1 to 1000000
@@ -306,8 +307,8 @@ corpus = arrays.corpus(table, targets=True)
 started_from = embeddings.align(embeddings.load(run / "product_embeddings" / "word2vec.parquet"), product_ids)
 tied_history = run_files.once(
     run, "recommender_tied.keras", tied_training.fit, vectors=started_from[0], known=started_from[1], corpus=corpus,
-    product_ids=product_ids, examples=rest, valid=valid, epochs=tied_epochs, dropout=tied_dropout, strength=tied_recency, limit=examples,
-    seed=seed,
+    product_ids=product_ids, examples=rest, valid=valid, epochs=tied_epochs, dropout=tied_dropout, strength=tied_recency,
+    limit=tied_examples, seed=seed,
 ).returned  # fmt: skip
 
 # %% [markdown] tags=["aside"]

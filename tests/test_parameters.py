@@ -99,7 +99,7 @@ def test_every_number_and_list_of_the_notebooks_declares_its_range():
     [
         ("dim", 0), ("dim", 10**9), ("w2v_window", 0), ("w2v_window", -2), ("w2v_epochs", -1), ("ss_epochs", -3), ("epochs", -1),
         ("tied_epochs", -1), ("feature_epochs", -1), ("shop_users", 0), ("shop_products", 0), ("shop_products", 51), ("shop_days", 0),
-        ("w2v_negatives", -1), ("ss_negatives", 0), ("examples", 0), ("ss_examples", 0), ("sg_visits", 0), ("hidden", "a"), ("hidden", ""),
+        ("w2v_negatives", -1), ("ss_negatives", 0), ("examples", 0), ("tied_examples", 0), ("ss_examples", 0), ("sg_visits", 0), ("hidden", "a"), ("hidden", ""),
         ("hidden", "0"), ("hidden", "128;64"), ("decays", "x"), ("decays", ""), ("decays", "-1"), ("decay", -1), ("batch", 0), ("dropout", 1),
         ("dropout", -0.1), ("tied_dropout", 1), ("event_counts", "1,2"), ("event_counts", "1,2,3,4"), ("event_counts", "1,2,x"),
         ("cold_share", 2), ("cold_share", 0), ("session_gap", -5), ("w2v_learning_rate", -1), ("ss_learning_rate", -1), ("learning_rate", -1),
