@@ -8,6 +8,8 @@ PARAMS ?=
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL := 3
 export TF_ENABLE_ONEDNN_OPTS := 0
+# What Python compiles is kept, or every process of the tests would rewrite all of their asserts anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: report test lint lab sample extras pins clean
 

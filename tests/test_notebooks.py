@@ -11,7 +11,7 @@ import jupytext
 import nbformat
 import pandas as pd
 import pytest
-from conftest import SMALL, make_run
+from conftest import SMALL
 
 from shelfspace.files import places, run_files, stages
 
@@ -134,16 +134,3 @@ def test_a_product_that_nobody_clicked_has_the_places_that_are_kept_for_it(small
     execute(STAGES[5], {"run_dir": str(copy), "asked_targets": 60, "sweep_users": 20})
     leaving = run_files.read_json(copy / "recommender.json")["model"]
     assert 0 < run_files.read_json(copy / "metrics.json")["models"][leaving]["hit_rate@20"] < 1
-
-
-def test_a_tiny_log_has_a_report_that_leaves_out_what_it_cannot_tell(tmp_path):
-    """Nine users without a product in common, in a folder named as a partition would be."""
-    lines = [f"u{user},p{user}_{visit},2024-05-0{visit + 1}" for user in range(9) for visit in range(3)]
-    (tmp_path / "log.csv").write_text("\n".join(["user_id,product_id,timestamp", *lines]))
-    shares = {"min_products": 2, "valid_share": 0.3, "test_share": 0.3}
-    made = make_run(tmp_path / "user_id=7" / "run", str(tmp_path / "log.csv"), jobs=1, **shares)
-    assert (made.folder / "report.html").exists()
-    found = run_files.read_json(made.folder / "metrics.json")
-    assert found["data"]["users_kept"] == 9 and found["slices"] == {} and found["embeddings"]["word2vec"]["triplet_auc"] is None
-    page = (made.folder / "report.html").read_text(encoding="utf-8")
-    assert "too small for a single triplet" in page and "No part of the" in page

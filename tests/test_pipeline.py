@@ -833,6 +833,19 @@ def test_another_decay_asks_the_dense_network_alone_again(small_run, tmp_path):
     assert {name for name in are if are[name] != were[name] and name != "dense"} == set()
 
 
+def test_a_tiny_log_has_a_report_that_leaves_out_what_it_cannot_tell(tmp_path):
+    """Nine users without a product in common, in a folder named as a partition would be."""
+    lines = [f"u{user},p{user}_{visit},2024-05-0{visit + 1}" for user in range(9) for visit in range(3)]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,product_id,timestamp", *lines]))
+    shares = {"min_products": 2, "valid_share": 0.3, "test_share": 0.3}
+    made = make_run(tmp_path / "user_id=7" / "run", str(tmp_path / "log.csv"), jobs=1, **shares)
+    assert (made.folder / "report.html").exists()
+    found = run_files.read_json(made.folder / "metrics.json")
+    assert found["data"]["users_kept"] == 9 and found["slices"] == {} and found["embeddings"]["word2vec"]["triplet_auc"] is None
+    page = (made.folder / "report.html").read_text(encoding="utf-8")
+    assert "too small for a single triplet" in page and "No part of the" in page
+
+
 def test_papermill_by_hand_on_a_finished_run(small_run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(small_run.folder, copy)

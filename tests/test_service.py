@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_installed import readme
 
+from shelfspace import cli
 from shelfspace.use import runs, service
 
 
@@ -231,7 +231,6 @@ def test_too_many_that_wait_are_told_to_come_back(small_run, monkeypatch):
 
 def test_the_commands_and_the_python_of_the_readme(small_run, tmp_path, monkeypatch):
     lines = readme("From a report to answers")[5:]
-    program = Path(sys.executable).parent / "shelfspace"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "default").symlink_to(small_run.folder)
@@ -240,8 +239,10 @@ def test_the_commands_and_the_python_of_the_readme(small_run, tmp_path, monkeypa
     assert [command.split()[1] for command in commands] == ["recommend", "similar", "explain", "export"]
     for command in commands:
         out = " --out e.txt" if " export " in command else ""  # the run is not to be changed
-        found = subprocess.run(shlex.split(command.replace("shelfspace", str(program), 1) + out), capture_output=True, text=True)
-        assert found.returncode == 0, found.stderr
+        monkeypatch.setattr(sys, "argv", shlex.split(command + out))
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 0
     code = "\n".join(line for line in lines if re.match(r"import|run", line))
     assert code.count("run.") == 5
     new = pd.DataFrame({"product_id": ["n"], "category": ["phones"], "price": [9.5]})
