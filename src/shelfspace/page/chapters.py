@@ -24,7 +24,8 @@ from bleach.sanitizer import Cleaner
 from bs4 import BeautifulSoup, NavigableString, Tag
 from jinja2 import pass_context
 from latex2mathml.converter import convert as to_mathml
-from nbconvert import HTMLExporter
+from nbconvert import HTMLExporter, TemplateExporter
+from nbconvert.filters import Highlight2HTML, clean_html
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from shelfspace.files import run_files
@@ -57,6 +58,7 @@ ATTRIBUTES = set(
     align alt class colspan dir height href lang open rowspan scope src start title width
     """.split()
 )
+UNDESCRIBED = "A figure without a description"
 WORDLESS = ["script", "style", "svg", "iframe", "object", "embed", "form", "template"]  # of which nothing stays, not even their words
 IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]*\Z")
 PROGRESS = re.compile(r"\d+%\s*\||\b(it|s)/(s|it|epoch|step)\b|\d+(\.\d+)?\s*(it|epoch|step)/s")
@@ -195,6 +197,8 @@ def sanitize(html: str) -> str:
     for image in soup.find_all("img"):
         if not IMAGE.match(image.get("src", "")):
             image.replace_with(image.get("alt", ""))
+        else:
+            image.attrs.setdefault("alt", UNDESCRIBED)
     return CLEANER.clean(str(soup))
 
 
@@ -240,7 +244,22 @@ class _Renderer(IPythonRenderer):
         return formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
 
 
+class _Highlighted(str):
+    """Code as Pygments made it HTML, with all that is special in it escaped."""
+
+
 class _Exporter(HTMLExporter):
+    """nbconvert's, which neither cleans what is clean nor parses all of it once more than `_draft` does."""
+
+    def default_filters(self):
+        yield from super().default_filters()
+        highlight = Highlight2HTML(pygments_lexer="ipython3", parent=self)
+        yield "highlight_code", lambda code, metadata=None: _Highlighted(highlight(code, metadata=metadata))
+        yield "clean_html", lambda html: html if isinstance(html, _Highlighted) else clean_html(html)
+
+    def from_notebook_node(self, nb, resources=None, **given):
+        return TemplateExporter.from_notebook_node(self, nb, resources, **given)
+
     @pass_context
     def markdown2html(self, context, source):  # the name of nbconvert's filter
         attachments = context.get("cell", {}).get("attachments", {})
@@ -297,7 +316,7 @@ def _output(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
 
 
 def _image(kind: str, data: str) -> str:
-    image = f'<img src="data:image/{kind};base64,{data}" alt="A figure without a description">'
+    image = f'<img src="data:image/{kind};base64,{data}" alt="{UNDESCRIBED}">'
     return f'<figure class="shelf-figure">{image}</figure>'
 
 
