@@ -86,7 +86,7 @@ def train(
     examples: Examples,
     *,
     top: int = TOP,
-    trees: int = 75,
+    trees: int = 95,
     learning_rate: float = 0.07,
     leaves: int = 15,
     seed: int = 0,
