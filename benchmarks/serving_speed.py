@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--products", type=int, default=30_000)
     parser.add_argument("--users", type=int, default=200_000)
-    parser.add_argument("--trees", type=int, default=75, help="of the ranker")
+    parser.add_argument("--trees", type=int, default=95, help="of the ranker")
     given = parser.parse_args()
     everything, corpus = examples(given.users, given.products)
     newest = everything[everything.end + 1 == everything.trained]
