@@ -55,6 +55,7 @@ batch = 1024  # examples per step of the dense network; from 1 to 1000000
 learning_rate = 0.008  # Adam's step size in the dense network at the start, from where it falls to 0; above 0 and at most 10
 distribute = ""  # who shares the dense network's training: GPUs, or the machines of TF_CONFIG; one of: , mirrored, workers
 examples = 400000  # examples that a pass of the dense network takes at most, drawn anew each time; from 1 to 1000000000
+asked_targets = 20000  # ask for at most so many valid and so many test targets, drawn at random; from 1 to 1000000000
 model = "best"  # whose recommendations leave the pipeline; best: of ranked and tied, by the valid users; one of: best, ranked, tied, dense
 seen = True  # whether products that a user saw already may be recommended
 explained = 200  # users whose recommendations leave with the parts of their scores, in explanations.parquet; from 0 to 2000
@@ -102,11 +103,11 @@ by_hand = ["phone A, phone B → case A", "phone A, phone B, case A → desk", "
 exhibits.note(f"{'; '.join(by_hand)}.")
 
 # %% [markdown] tags=["aside"]
-# The same of all train users; the valid users are asked for their targets alone, as a recommender would be.
+# The same of all train users; the valid users are asked for their targets alone, as a recommender would be, and of a large log not for all.
 
 # %% tags=["setup"]
 train = arrays.examples(table, product_ids, "train", prefixes=prefixes)
-valid = arrays.examples(table, product_ids, "valid")
+valid = arrays.examples(table, product_ids, "valid").sample(asked_targets, seed)
 
 # %% [markdown] tags=["aside"]
 # Each history will become the user embedding of chapter 4, with the product embedding and the decay that were chosen there.

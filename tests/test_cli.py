@@ -206,3 +206,12 @@ def test_help_teaches_by_example():
         found = subprocess.run([program, *words, "--help"], capture_output=True, text=True)
         assert found.returncode == 0
         assert words in ([], ["parameters"]) or "shelfspace " + words[0] in found.stdout.replace("Usage:", "", 1)
+
+
+def test_the_program_ends_without_a_word_of_its_libraries(tmp_path):
+    """DuckDB counts at the end what was not collected, and tells of it in forty lines."""
+    program = Path(sys.executable).parent / "shelfspace"
+    words = ["simulate", "--users", "50", "--products", "60", "--out", tmp_path / "log.csv"]
+    found = subprocess.run([program, *words], capture_output=True, text=True)
+    assert found.returncode == 0 and found.stderr == ""
+    assert found.stdout.startswith(str(tmp_path / "log.csv")) and len(found.stdout.splitlines()) == 1

@@ -17,8 +17,6 @@ from typing import Annotated
 
 import typer
 
-sys.modules.setdefault("rfc3987_syntax", None)  # a grammar that jsonschema would compile for 0.7 s, though no notebook has what it checks
-
 LARGEST = 100_000  # bytes of a file of parameters
 INTERRUPTED = 130  # typer's exit code after Ctrl-C
 
@@ -432,10 +430,18 @@ def parameters() -> None:
             typer.echo(f"{parameter.name:<18} {parameter.default!r:<34} [{numbers}] {parameter.help} ({parameter.what})")
 
 
+def _end_at_once() -> None:
+    """Spare the interpreter its last act, which is to go through all that libraries hold and takes a second; DuckDB would complain."""
+    if "duckdb" in sys.modules:
+        gc.unfreeze()
+    else:
+        gc.freeze()
+
+
 def main() -> None:
     """Run the command line; errors that the user can mend are one sentence."""
     sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema's grammars take a second, for a format that no notebook has
-    atexit.register(gc.freeze)  # or the interpreter's last act is to go through all that libraries hold, which takes a second, too
+    atexit.register(_end_at_once)
     try:
         app(standalone_mode=True)
     except SystemExit as end:
