@@ -270,7 +270,8 @@ kinds = dict.fromkeys(makers, "baseline") | dict.fromkeys(near, "embedding") | d
 of_all = ["products.parquet", "sequences.parquet", "best_decays.json", "recommender_tied.keras", "recommender_ranked.txt"]
 of_all += [f"product_embeddings/{name}.parquet" for name in aligned]
 alike = {file: run_files.sha256_file(run / file) for file in of_all}
-alike |= {"asked": [asked_targets, seed], "facts": choice["embedding"], "new_places": leaving["new_places"]}
+alike |= {"asked": [asked_targets, seed], "facts": choice["embedding"]}
+alike |= {name: leaving[name] for name in ("model", "new_places") if leaving["new_places"]}
 own = {"dense": [run_files.sha256_file(run / "recommender_dense.keras"), choice]}
 measured = {
     name: run_files.once(
