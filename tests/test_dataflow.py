@@ -118,6 +118,7 @@ def test_the_map_in_the_page_is_that_of_the_run(small_run):
     known = {file.name: file for file in files}
     assert known["products.parquet"].readers == (1, 2, 3, 4, 5, 6, 7) and known["tsne.parquet"].readers == (7,)
     assert known["product_embeddings/{starspace,word2vec}.parquet"].writer == 1
+    assert known["evaluations/*.npz"].writer == 5 and not known["evaluations/*.npz"].readers  # too many to be named
     soup = BeautifulSoup((small_run.folder / "report.html").read_text(encoding="utf-8"), "html.parser")
     rows = {row.th.get_text(): [cell.get_text() for cell in row.find_all("td")] for row in soup.select("#flow tbody tr")}
     assert list(rows) == [file.name for file in files]

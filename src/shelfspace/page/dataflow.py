@@ -28,6 +28,8 @@ READ_BY_THE_PAGE = {
 }
 """As a notebook's head says it."""
 
+NAMED = 4  # files that go together and are named one by one
+
 
 @dataclass(frozen=True)
 class File:
@@ -36,7 +38,7 @@ class File:
     Attributes
     ----------
     name : str
-        Its path in the run's folder; several as ``folder/{one,other}.parquet``.
+        Its path in the run's folder; several as ``folder/{one,other}.parquet``, more than `NAMED` as ``folder/*.npz``.
     writer : int
         Place of the stage that wrote it; -1 for the log, which came from outside.
     readers : tuple of int
@@ -81,8 +83,8 @@ def read(run_dir: str | Path, log: str = "the log") -> tuple[list[str], list[Fil
             folder, _, last = name.rpartition("/")
             together.setdefault((writer, readers, folder, Path(last).suffix if folder else name), []).append(name)
     for (writer, readers, folder, suffix), names in together.items():
-        stems = ",".join(sorted(Path(name).stem for name in names))
-        name = f"{folder}/{{{stems}}}{suffix}" if len(names) > 1 else names[0]
+        stems = "{" + ",".join(sorted(Path(name).stem for name in names)) + "}" if len(names) <= NAMED else "*"
+        name = f"{folder}/{stems}{suffix}" if len(names) > 1 else names[0]
         files.append(File(name, writer, readers, sum((run_dir / n).stat().st_size for n in names if (run_dir / n).exists())))
     return [stage.name for stage in stages], files
 
