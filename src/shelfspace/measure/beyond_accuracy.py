@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from shelfspace.measure import evaluation, intervals, ranking
-from shelfspace.measure.evaluation import Evaluation, evaluate
+from shelfspace.measure import intervals, ranking
+from shelfspace.measure.evaluation import Evaluation, evaluate, save
 from shelfspace.measure.ranking import CUTOFFS, Model
 from shelfspace.sequences.arrays import Examples
 from shelfspace.vectors.embeddings import normalise
@@ -126,8 +126,7 @@ def measure(path: str | Path, make: Callable[[], Model], valid: Examples, test: 
         The `latency` in batches of each of `BATCHES`.
     """
     model = make()
-    asked = {"valid": evaluate(model, valid), "test": evaluate(model, test, probabilities=probabilities)}
-    evaluation.save(path, asked)
+    save(path, {"valid": evaluate(model, valid), "test": evaluate(model, test, probabilities=probabilities)})
     return {str(batch): latency(model, test, batch, repeats) for batch, repeats in BATCHES.items()}
 
 

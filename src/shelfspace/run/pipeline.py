@@ -167,10 +167,11 @@ def _bring_up_to_date(
                 team.begin(task, last=len(left) == 1)
         if team:
             team.start()
-            state.take_apart()
-            if ahead and any(task.done for task in tasks.values()):  # not at first, while libraries are imported for all kernels
-                ahead.begin(done)
-                done.clear()
+            if ahead:
+                state.take_apart()
+                if any(task.done for task in tasks.values()):  # not at first, while libraries are imported for all kernels
+                    ahead.begin(done)
+                    done.clear()
             task = team.next()
             if task.over:
                 _record(task, state.out)
