@@ -17,7 +17,7 @@ from test_report import HOSTILE
 from shelfspace.measure import ranking
 from shelfspace.models import baselines, users
 from shelfspace.page import playground, report
-from shelfspace.page.exhibits import clean
+from shelfspace.page.words import clean
 from shelfspace.sequences import arrays
 from shelfspace.vectors import embeddings
 

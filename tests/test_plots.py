@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from shelfspace.page import charts, drawing, exhibits, palette, result_charts
+from shelfspace.page import charts, exhibits, palette, result_charts, svg, words
 
 HOSTILE = "<script>alert(1)</script>\u202e$x$\x07"
 
@@ -101,12 +101,12 @@ FIGURES = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_draw_and_are_named(name):
     fig = FIGURES[name]()
-    assert isinstance(fig, Figure) and fig.get_size_inches()[0] == drawing.WIDTH
+    assert isinstance(fig, Figure) and fig.get_size_inches()[0] == palette.WIDTH
     if not name.startswith("tsne"):
         assert any(axes.get_xlabel() for axes in fig.axes) or fig._supxlabel or name == "slices" or name.startswith("events")
     with np.errstate(all="raise"):
-        svg = exhibits._svg(fig)
-    assert len(svg) > 1000 and drawing.inline(svg, "x", name).startswith("<svg viewBox=")
+        drawn = exhibits._svg(fig)
+    assert len(drawn) > 1000 and svg.inline(drawn, "x", name).startswith("<svg viewBox=")
 
 
 def test_same_figure_same_bytes():
@@ -116,17 +116,17 @@ def test_same_figure_same_bytes():
 
 def test_many_dots_are_one_picture():
     rng = np.random.default_rng(0)
-    svg = exhibits._svg(charts.tsne_map(rng.normal(size=(3000, 2)), ["a"] * 3000))
-    inline = BeautifulSoup(drawing.inline(svg, "x", "dots"), "html.parser")
+    drawn = exhibits._svg(charts.tsne_map(rng.normal(size=(3000, 2)), ["a"] * 3000))
+    inline = BeautifulSoup(svg.inline(drawn, "x", "dots"), "html.parser")
     pictures = [image["href"] for image in inline.find_all("image")]
-    assert len(pictures) == 1 and pictures[0].startswith("data:image/png;base64,") and len(svg) < 300_000
+    assert len(pictures) == 1 and pictures[0].startswith("data:image/png;base64,") and len(drawn) < 300_000
     picture = Image.open(io.BytesIO(base64.b64decode(pictures[0].partition(",")[2])))
     assert picture.mode == "RGBA" and picture.getpixel((0, 0))[3] == 0  # nothing lies behind the dots, on dark paper either
 
 
 def test_inline_figures_take_the_colours_of_the_page():
-    svg = drawing.inline(exhibits._svg(charts.training_loss({"word2vec": [3, 2, 1], "starspace": [1, 2]})), "c1-2", 'a "b" <c>')
-    figure = BeautifulSoup(svg, "html.parser").svg
+    inline = svg.inline(exhibits._svg(charts.training_loss({"word2vec": [3, 2, 1], "starspace": [1, 2]})), "c1-2", 'a "b" <c>')
+    figure = BeautifulSoup(inline, "html.parser").svg
     assert figure["role"] == "img" and figure["aria-label"] == 'a "b" <c>'
     styles = " ".join(tag["style"] for tag in figure.find_all(style=True))
     assert "fill:var(--ink)" in styles and "fill:var(--paper)" in styles and "stroke:var(--rule)" in styles
@@ -145,12 +145,12 @@ def test_nothing_that_acts_or_loads_is_in_an_inline_figure():
     <path d="M0 0" onclick="a()" style="fill: url(https://x.org); stroke: red; background: blue" clip-path="url(https://x.org#a)"/>
     <image xlink:href="https://x.org/a.png"/><image xlink:href="data:image/svg+xml;base64,aGk="/><use xlink:href="https://x.org#a"/>
     <text>&lt;b&gt;</text></svg>"""
-    kept = drawing.inline(hostile, "x", "y")
+    kept = svg.inline(hostile, "x", "y")
     assert "x.org" not in kept and not re.search("script|<style|onclick|onload|foreign|background|svg\\+xml|<b>|<a", kept)
     assert "stroke:red" in kept and "&lt;b&gt;" in kept
     for text in ("<p/>", "no", '<!DOCTYPE a [<!ENTITY b "c">]><svg/>'):
         with pytest.raises(ValueError, match="SVG"):
-            drawing.inline(text, "x", "y")
+            svg.inline(text, "x", "y")
 
 
 def test_colours_stay_with_their_names():
@@ -232,8 +232,8 @@ def test_takeaways_and_notes_are_text(displayed):
 
 
 def test_clean_and_short():
-    assert exhibits.clean("a\tb\nc\x00\x1b[31m\u2066d\u202e 👩‍👧 سماعة") == "a b c[31md 👩‍👧 سماعة"
-    assert exhibits.short("abcdef", 4) == "abc…" and exhibits.short("abcd", 4) == "abcd"
+    assert words.clean("a\tb\nc\x00\x1b[31m\u2066d\u202e 👩‍👧 سماعة") == "a b c[31md 👩‍👧 سماعة"
+    assert words.short("abcdef", 4) == "abc…" and words.short("abcd", 4) == "abcd"
 
 
 def test_labels():

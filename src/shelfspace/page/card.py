@@ -11,9 +11,9 @@ import jinja2
 
 from shelfspace.files import run_files, stages
 from shelfspace.page import first_screen
-from shelfspace.page.exhibits import clean, short
 from shelfspace.page.first_screen import percent, points
 from shelfspace.page.palette import label_of
+from shelfspace.page.words import clean, short
 
 TEMPLATES = Path(__file__).parent / "templates"
 PROTOCOLS = {

@@ -30,8 +30,8 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from shelfspace.files import run_files
 from shelfspace.files.parameters import assignments
-from shelfspace.page import drawing
-from shelfspace.page.exhibits import clean, short
+from shelfspace.page import svg
+from shelfspace.page.words import clean, short
 
 TAGS = set(
     """
@@ -371,13 +371,13 @@ def _inline(page: BeautifulSoup, prefix: str) -> list[tuple[int, str]]:
     found = []
     for number, image in enumerate(page.find_all("img"), 1):
         head, _, data = image["src"].partition(";base64,")
-        svg = image["src"]
+        shown = image["src"]
         if head == "data:image/svg+xml" and image.find_parent(class_="shelf-figure"):
             with suppress(ValueError):  # a picture of other making stays an image
-                svg = drawing.inline(base64.b64decode(data), f"{prefix}-{number}", image.get("alt", ""))
-        found.append((len(svg), _caption(image)))
-        if svg.startswith("<svg"):
-            image.replace_with(_fragment(svg))
+                shown = svg.inline(base64.b64decode(data), f"{prefix}-{number}", image.get("alt", ""))
+        found.append((len(shown), _caption(image)))
+        if shown.startswith("<svg"):
+            image.replace_with(_fragment(shown))
     return found
 
 

@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from shelfspace.page import drawing, exhibits, palette
+from shelfspace.page import drawing, palette, words
 from shelfspace.page.palette import COLORS, INK, PALETTE, PAPER
 
 
@@ -34,7 +34,7 @@ def product_labels(products: pd.DataFrame) -> np.ndarray:
     drawing.need(products, ("product_id",), "product_labels")
     ids = products["product_id"].astype(str)
     names = products["name"].astype(object).where(products["name"].notna(), ids) if "name" in products else ids
-    return np.array([exhibits.short(name, 48) or identity for name, identity in zip(names, ids)], dtype=object)
+    return np.array([words.short(name, 48) or identity for name, identity in zip(names, ids)], dtype=object)
 
 
 def sequence_lengths(lengths: Sequence[int], unit: str = "visits per user") -> Figure:
@@ -98,7 +98,7 @@ def events_per_day(df: pd.DataFrame) -> Figure:
         count = df[df["event"] == event].groupby("day")["count"].sum().reindex(days, fill_value=0)
         axes.fill_between(days, count, color=palette.color_of(event), alpha=0.18, linewidth=0)
         axes.plot(days, count, color=palette.color_of(event), linewidth=1.8, marker="o" if len(days) < 3 else "")
-        axes.set_title(f"{exhibits.short(palette.label_of(event), 40)} ({count.sum():,})")
+        axes.set_title(f"{words.short(palette.label_of(event), 40)} ({count.sum():,})")
         axes.set_ylim(0, max(1, count.max() * 1.1))
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         drawing.thousands(axes.yaxis)
@@ -170,7 +170,7 @@ def tsne_map(xy: np.ndarray, categories: Sequence[str], title: str = "", top: in
             alpha=0.8,
             linewidth=0,
             marker="os^D"[place % 4],
-            label=exhibits.short(str(name), 22),
+            label=words.short(str(name), 22),
         )
     axes.set(xticks=[], yticks=[], title=title)
     axes.set_aspect("equal", adjustable="datalim")
@@ -272,7 +272,7 @@ def parameter_sweep(table: pd.DataFrame, parameter: str, label: str = "", metric
     if pd.api.types.is_numeric_dtype(table[parameter]):
         values = sorted(values)
     place = {value: x for x, value in enumerate(values)}
-    ticks = [exhibits.short(f"{value:g}" if isinstance(value, (int, float, np.integer)) else str(value), 16) for value in values]
+    ticks = [words.short(f"{value:g}" if isinstance(value, (int, float, np.integer)) else str(value), 16) for value in values]
     fig, panels = drawing.figure(1, len(metrics), height=3.3)
     for axes, metric in zip(panels, metrics):
         for name, part in table.groupby("model", sort=False):
@@ -297,7 +297,7 @@ def parameter_sweep(table: pd.DataFrame, parameter: str, label: str = "", metric
                 markeredgecolor=palette.color_of(name),
             )
         axes.set_xticks(range(len(values)), ticks, rotation=45 if len(values) > 7 or max(map(len, ticks)) > 7 else 0)
-        axes.set(title=palette.metric_label(metric), xlabel=exhibits.clean(label or parameter))
+        axes.set(title=palette.metric_label(metric), xlabel=words.clean(label or parameter))
         axes.grid(axis="x", visible=False)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         drawing.percent(axes.yaxis)

@@ -13,8 +13,8 @@ import pandas as pd
 
 from shelfspace.files import run_files, stages
 from shelfspace.page import charts, exhibits, first_screen, report
-from shelfspace.page.exhibits import clean
 from shelfspace.page.palette import label_of, metric_label
+from shelfspace.page.words import clean, short
 from shelfspace.use import drift
 
 METRICS = ("mrr@20", "hit_rate@20")
@@ -117,7 +117,7 @@ def _misfit(value: object, shape: object, name: str) -> str:
             return f"{name} must be a list of {len(shape)}"
         inside = [(item, of, f"{name}/{place}") for place, (item, of) in enumerate(zip(value, shape), 1)]
     elif not shape[1](value):
-        return f"{name} is {exhibits.short(json.dumps(value), 40)} and must be {shape[0]}"
+        return f"{name} is {short(json.dumps(value), 40)} and must be {shape[0]}"
     elif shape is ANY and isinstance(value, (dict, list)):
         items = value.items() if isinstance(value, dict) else enumerate(value, 1)
         inside = [(item, ANY, f"{name}/{key}") for key, item in items]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
@@ -20,6 +19,8 @@ import pandas as pd
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
+from shelfspace.page import words
+
 MANY_DOTS = 500  # dots of one kind; more are drawn as one picture within the figure
 
 
@@ -27,7 +28,7 @@ def show(fig: Figure, caption: str, alt: str) -> None:
     """Display a figure with a caption that states its finding and an alternative text that says what is seen.
 
     A figure is an SVG, of which more than `MANY_DOTS` dots of a kind are one picture of 150 dpi; the same figure gives the same
-    bytes. The page takes its words and lines into its own colours (`shelfspace.page.drawing.inline`).
+    bytes. The page takes its words and lines into its own colours (`shelfspace.page.svg.inline`).
 
     Raises
     ------
@@ -71,7 +72,7 @@ def figure_html(fig: Figure, caption: str, alt: str) -> str:
     source = f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
     return (
         f'<figure class="shelf-figure"><img src="{source}" width="{width}" height="{height}" '
-        f'alt="{escape(clean(alt))}"><figcaption>{escape(clean(caption))}</figcaption></figure>'
+        f'alt="{escape(words.clean(alt))}"><figcaption>{escape(words.clean(caption))}</figcaption></figure>'
     )
 
 
@@ -118,7 +119,7 @@ def table_html(
     numeric = {column: _is_numeric(df[column]) for column in df.columns}
     top = {column: df[column].max() for column in best}
     align = {column: ' class="number"' if numeric[column] else "" for column in df.columns}
-    head = "".join(f'<th scope="col"{align[column]}>{escape(clean(str(column)))}</th>' for column in df.columns)
+    head = "".join(f'<th scope="col"{align[column]}>{escape(words.clean(str(column)))}</th>' for column in df.columns)
     rows = []
     for record in df.itertuples(index=False, name=None):
         cells = []
@@ -128,7 +129,7 @@ def table_html(
             text = f"<strong>{text}</strong>" if column in top and value == top[column] else text
             cells.append(f"<td{align[column]}>{text}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    label = escape(clean(caption))
+    label = escape(words.clean(caption))
     return (
         '<figure class="shelf-table"><div class="scroll"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
@@ -138,48 +139,29 @@ def table_html(
 
 def takeaways(sentences: Sequence[str]) -> None:
     """Display what a chapter found, one sentence per item."""
-    items = "".join(f"<li>{escape(clean(sentence))}</li>" for sentence in sentences)
+    items = "".join(f"<li>{escape(words.clean(sentence))}</li>" for sentence in sentences)
     display(HTML(f'<div class="takeaways"><ul>{items}</ul></div>'))
 
 
 def note(text: str) -> None:
     """Display a remark that carries this run's numbers."""
-    display(HTML(f'<div class="note"><p>{escape(clean(text))}</p></div>'))
+    display(HTML(f'<div class="note"><p>{escape(words.clean(text))}</p></div>'))
 
 
 def toy(name: str, text: str) -> None:
     """Keep a place for a toy of the page (`shelfspace.page.report.with_toys`); a notebook shows the text in its stead."""
-    display(HTML(f'<p class="toy-place {escape(name)}">{escape(clean(text))}</p>'))
+    display(HTML(f'<p class="toy-place {escape(name)}">{escape(words.clean(text))}</p>'))
 
 
 def folded(summary: str, text: str) -> None:
     """Display a text such as a query, as it is written, folded away behind its summary."""
-    lines = "\n".join(clean(line) for line in text.splitlines())
-    display(HTML(f"<details><summary>{escape(clean(summary))}</summary><pre><code>{escape(lines)}</code></pre></details>"))
+    lines = "\n".join(words.clean(line) for line in text.splitlines())
+    display(HTML(f"<details><summary>{escape(words.clean(summary))}</summary><pre><code>{escape(lines)}</code></pre></details>"))
 
 
 def with_interval(value: float, bounds: Sequence[float]) -> str:
     """A share and its interval in percent: "12.3 (11.8–12.9)"."""
     return f"{100 * value:.1f} ({100 * bounds[0]:.1f}–{100 * bounds[1]:.1f})"
-
-
-def clean(text: str) -> str:
-    """Text without characters that change how their surroundings look: controls and direction overrides are
-    removed.
-
-    Line ends and tabs become blanks. Emoji, joiners and right-to-left letters stay.
-    """
-    text = "".join(" " if char in "\t\n\r\x0b\x0c\x85\u2028\u2029" else char for char in str(text))
-    return "".join(char for char in text if char not in _BIDI and unicodedata.category(char) not in ("Cc", "Cs"))
-
-
-_BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-def short(text: str, length: int = 32) -> str:
-    """`clean` text, cut to `length` characters with an ellipsis."""
-    text = clean(text)
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def _is_numeric(column: pd.Series) -> bool:
@@ -191,7 +173,7 @@ def _is_numeric(column: pd.Series) -> bool:
 
 def _cell(value: object, form: str | Callable | None) -> str:
     if callable(form):
-        return short(form(value), 400)
+        return words.short(form(value), 400)
     if value is None or (np.isscalar(value) and pd.isna(value)) or value is pd.NaT:
         return "–"
     if form:
@@ -204,7 +186,7 @@ def _cell(value: object, form: str | Callable | None) -> str:
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, pd.Timestamp):
         return value.strftime("%Y-%m-%d" if value == value.normalize() else "%Y-%m-%d %H:%M")
-    return short(str(value), 160)
+    return words.short(str(value), 160)
 
 
 def _svg(fig: Figure) -> bytes:

@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from shelfspace.page import chapters
-from shelfspace.page.exhibits import clean, short
 from shelfspace.page.palette import decay_unit, label_of
+from shelfspace.page.words import clean, short
 
 QUESTIONS = {
     "": "What will a customer look at next?",

@@ -9,10 +9,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 
-import seaborn as sns
+from shelfspace.page.words import clean
 
-from shelfspace.page.exhibits import clean
-
+WIDTH = 5.2  # inches of a figure: narrow enough that text can still be read at the width of a phone
 INK, MUTED, GRID, PAPER, QUIET = "#1f2328", "#656b73", "#e3e3df", "#ffffff", "#b9bbbd"
 
 COLORS = {
@@ -84,6 +83,8 @@ def colors_of(names: Sequence[str]) -> dict[str, str]:
 def theme() -> None:
     """Set matplotlib's and seaborn's style: quiet axes, text that is still legible at the width of a
     phone."""
+    import seaborn as sns  # whose imports take as long as all others of a page
+
     sns.set_theme(style="whitegrid", font="DejaVu Sans", rc=dict(_STYLE))
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from shelfspace.files import run_files
-from shelfspace.page.exhibits import short
 from shelfspace.page.palette import PALETTE, label_of
+from shelfspace.page.words import short
 from shelfspace.sequences.arrays import EVENT_LEVELS, Examples
 
 BYTES = 700_000

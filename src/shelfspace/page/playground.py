@@ -16,8 +16,8 @@ import pandas as pd
 
 from shelfspace.files import run_files
 from shelfspace.page import player
-from shelfspace.page.exhibits import clean, short
 from shelfspace.page.palette import LABELS, color_of, colors_of, label_of
+from shelfspace.page.words import clean, short
 from shelfspace.sequences import arrays
 from shelfspace.vectors import embeddings
 

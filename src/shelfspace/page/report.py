@@ -22,8 +22,8 @@ from shelfspace.files import imports, run_files
 from shelfspace.files.places import NOTEBOOKS
 from shelfspace.logs.layouts import NAMES, REQUIRED
 from shelfspace.page import chapters, dataflow, first_screen, player, playground, theatre
-from shelfspace.page.exhibits import clean, short
 from shelfspace.page.palette import color_of
+from shelfspace.page.words import clean, short
 
 PAGE = Path(__file__).parent / "templates"
 STYLES = ("style.css", "player.css")

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from shelfspace.page import drawing, exhibits, palette
+from shelfspace.page import drawing, exhibits, palette, words
 from shelfspace.page.palette import COLORS, INK, MUTED, PAPER
 
 
@@ -119,16 +119,16 @@ def slices(table: pd.DataFrame, metric: str = "mrr@20") -> Figure:
                 palette.color_of(model),
                 marker=palette.marker_of(model),
                 linestyle="none",
-                label=exhibits.short(labels[model], 34),
+                label=words.short(labels[model], 34),
             )
         size = cut.groupby("group")["n"].first() if "n" in cut else {}
         ticks = [
-            textwrap.fill(exhibits.short(str(group).replace("_", " "), 16), 9) + (f"\nn = {int(size[group]):,}" if group in size else "")
+            textwrap.fill(words.short(str(group).replace("_", " "), 16), 9) + (f"\nn = {int(size[group]):,}" if group in size else "")
             for group in groups
         ]
         axes.set_xticks(range(len(groups)), ticks)
         axes.set_xlim(-0.55, len(groups) - 0.45)
-        axes.set(title=exhibits.short(name, 60), ylabel=palette.metric_label(metric) if number % across == 0 else "")
+        axes.set(title=words.short(name, 60), ylabel=palette.metric_label(metric) if number % across == 0 else "")
         axes.yaxis.set_major_locator(MaxNLocator(4))
         drawing.percent(axes.yaxis)
         axes.grid(axis="x", visible=False)
