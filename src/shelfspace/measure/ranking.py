@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numba as nb
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from shelfspace.sequences.arrays import Examples
+from shelfspace.vectors.threads import one_blas_thread
 
 Model = Callable[[Examples], np.ndarray]
 """Scores of all products for each example: float array of shape (len(examples), n_products), higher is better. It may be
@@ -252,6 +252,6 @@ def in_blocks(work: Callable[[Examples], tuple], examples: Examples, block: int 
     """
     threads = threads or min(4, os.cpu_count() or 1)
     starts = range(0, len(examples), block)
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(starts), 16 * threads):
             yield from pool.map(lambda start: work(examples[start : start + block]), starts[first : first + 16 * threads])

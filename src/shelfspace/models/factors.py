@@ -10,11 +10,11 @@ import numba as nb
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import get_lapack_funcs
-from threadpoolctl import threadpool_limits
 
 from shelfspace.measure.ranking import Model
 from shelfspace.models import baselines, transitions, users
 from shelfspace.sequences.arrays import Corpus, Examples
+from shelfspace.vectors.threads import one_blas_thread
 
 STEEP = 10_000  # times the regularisation: eigenvalues up to which float32 inverts well
 REGRESSED = 5_000  # products of a regression of each on all others: its table takes 100 MB
@@ -115,7 +115,7 @@ def _inverse(gram: np.ndarray, regularisation: float) -> np.ndarray:
     gram = gram.astype(np.float32 if gram.sum(axis=1).max(initial=0) <= STEEP * regularisation else np.float64)
     gram[np.diag_indices(len(gram))] += gram.dtype.type(regularisation)
     factorise, invert = get_lapack_funcs(("potrf", "potri"), (gram,))
-    with threadpool_limits(1, "blas"):  # the same bytes for any number of cores
+    with one_blas_thread():  # the same bytes for any number of cores
         factor, failed = factorise(gram.T, overwrite_a=True)
         if failed:
             raise ValueError(f"regularisation is {regularisation}; it must be more than 0.")
@@ -212,13 +212,13 @@ def matrix_factorisation(
     visits = sp.csr_matrix((np.ones(len(places), np.float32), places, corpus.offsets), shape=shape)
     visits.sum_duplicates()
     fitted = AlternatingLeastSquares(factors=dim, alpha=alpha, regularization=regularisation, iterations=epochs, random_state=seed)
-    with threadpool_limits(1, "blas"):  # its own threads are enough
+    with one_blas_thread():  # its own threads are enough
         fitted.fit(visits, show_progress=False)
 
     def scores(examples: Examples) -> np.ndarray:
         weights = users.history_weights(examples, len(product_ids), decay, decay_time)
         weights.data *= np.repeat(examples.lengths, np.diff(weights.indptr))
-        with threadpool_limits(1, "blas"):
+        with one_blas_thread():
             folded = fitted.recalculate_user(np.arange(len(examples)), weights)
         return folded @ fitted.item_factors.T
 

@@ -39,12 +39,12 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from threadpoolctl import threadpool_limits
 
 from shelfspace.measure.ranking import Model
 from shelfspace.models.transitions import Links
 from shelfspace.sequences.arrays import EVENT_LEVELS, Examples
 from shelfspace.vectors.embeddings import normalise
+from shelfspace.vectors.threads import one_blas_thread
 
 TOGETHER_SCALE = np.float32(30)  # of what goes together, as kappa is of what came after
 HABITS = ("seen again", "revisits", "repeats in a row", "visits", "place")  # of a history and a product in it, as ln(1 + n)
@@ -158,7 +158,7 @@ class Learned:
         """A v, B v and the right half of W1 times v, of each product; float32, each of shape (n_products, dim)."""
         dim = self.vectors.shape[1]
         matrices = (self.of_visit, self.of_last, self.inner[dim:])
-        with threadpool_limits(1, "blas"):  # whoever asks first, the bits are the same
+        with one_blas_thread():  # whoever asks first, the bits are the same
             return tuple(None if matrix is None else self.vectors @ matrix for matrix in matrices)
 
     def findings(self) -> dict:

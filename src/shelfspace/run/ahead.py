@@ -39,9 +39,10 @@ class Ahead:
     def _work(self) -> None:
         path = self._asked.get()
         if path:
-            from shelfspace.page import card, chapters, report  # noqa: F401  all that a page is made by, imported by the way
+            from shelfspace.page import card, chapters, report, theatre  # noqa: F401  all that a page is made by, imported by the way
 
             gc.freeze()  # so that no collection goes through it again
+            theatre.read()  # of no run, and kept
         while path:
             with suppress(Exception):  # which `render` meets again, where it is told
                 chapters.begin(path)

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from shelfspace.measure import beyond_accuracy, evaluation, intervals, ranking
 from shelfspace.sequences.arrays import EVENT_LEVELS
 from shelfspace.trials.variants import Made
+from shelfspace.vectors.threads import one_blas_thread
 
 K = TypeVar("K")
 MEASURES = {
@@ -177,7 +177,7 @@ def latency(made: Made, batch: int = 1, repeats: int = 50) -> float:
 
     With one thread of BLAS, as the approximate search has one.
     """
-    with threadpool_limits(1, "blas"):
+    with one_blas_thread():
         return beyond_accuracy.seconds_per_user(made.answer, made.test, batch, repeats)
 
 

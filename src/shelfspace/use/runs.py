@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from threadpoolctl import threadpool_limits
 
 from shelfspace.files import run_files
 from shelfspace.logs import engines, refuse
@@ -32,6 +31,7 @@ from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.use import histories
 from shelfspace.vectors import embeddings, features
 from shelfspace.vectors.embeddings import Embeddings, normalise
+from shelfspace.vectors.threads import one_blas_thread
 
 NEEDED = (
     "params.json", "products.parquet", "sequences.parquet", "decay.json", "best_decays.json", "recommender.json", "product_embeddings",
@@ -336,7 +336,7 @@ class Run:
         from shelfspace.models import ranked
 
         row = np.zeros(1, np.int64)
-        with threadpool_limits(1, "blas"):  # as when the recommendations were written
+        with one_blas_thread():  # as when the recommendations were written
             if self.model == "ranked":
                 ranker = ranked.reopen(self.folder / "recommender_ranked.txt", self.corpus)
                 scores = ranked.recommend(ranker)

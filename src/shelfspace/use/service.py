@@ -28,13 +28,13 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
-from threadpoolctl import threadpool_limits
 
 from shelfspace.logs.clean import FIRST, LAST
 from shelfspace.measure.ranking import top_k
 from shelfspace.sequences.arrays import EVENT_LEVELS, Examples
 from shelfspace.use import histories, runs
 from shelfspace.use.runs import Run
+from shelfspace.vectors.threads import one_blas_thread
 
 BODY = 1_000_000  # bytes of a request
 VISITS, K, LONG = 1_000, 100, 200  # events of a history, products of an answer, characters of an id
@@ -196,7 +196,7 @@ class Service:
     def _score(self) -> None:
         """Score what waits, several requests at once; a request of before a swap by the run that it met."""
         more = True
-        with threadpool_limits(1, "blas"):  # the matrices are small, and threads that wait for each other keep others from working
+        with one_blas_thread():  # the matrices are small, and threads that wait for each other keep others from working
             while more:
                 jobs = [self._jobs.get()]
                 try:

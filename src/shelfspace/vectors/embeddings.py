@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.sparse import csr_array
-from threadpoolctl import threadpool_limits
 
 from shelfspace.files import run_files
 from shelfspace.sequences.arrays import Corpus
 from shelfspace.vectors.features import Features, select
+from shelfspace.vectors.threads import one_blas_thread
 
 NEAR = 5  # places before and after a new product from whose products it begins
 
@@ -176,7 +176,7 @@ def turned(embeddings: Embeddings, onto: Embeddings | None) -> Embeddings:
     vectors, known = align(onto, embeddings.product_ids)
     from scipy.linalg import orthogonal_procrustes  # here alone
 
-    with threadpool_limits(1, "blas"):  # the same bytes for any number of cores
+    with one_blas_thread():  # the same bytes for any number of cores
         turn = orthogonal_procrustes(embeddings.vectors[known].astype(float), vectors[known].astype(float))[0] if known.any() else None
         if turn is None:
             return embeddings
