@@ -21,12 +21,12 @@ import coverage
 import pytest
 
 from shelfspace.files import places
-from shelfspace.run import kernels, pipeline
+from shelfspace.run import pipeline, server
 
 # As in a run's kernels, of which two work at a time, too; the processes of the tests have it from the one that starts them.
-os.environ |= {name: pipeline.QUIET[name] for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TF_NUM_INTRAOP_THREADS")}
+os.environ |= {name: server.QUIET[name] for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TF_NUM_INTRAOP_THREADS")}
 if "PYTEST_XDIST_WORKER" in os.environ:  # before lines are counted: a tracer makes the imports of libraries half as long again
-    for library in (*kernels.LIBRARIES, "keras", "nbconvert"):
+    for library in (*server.LIBRARIES, "keras", "nbconvert"):
         with suppress(ImportError):  # of an extra
             importlib.import_module(library)
 
@@ -144,7 +144,7 @@ def airflow(home: Path, said: Path, *asked: tuple[str, ...], warm: bool = False)
     Airflow has a home of its own, and may read logs of a folder beside it; what it says goes to a file, with how each command ended.
     With `warm`, its kernels begin with the libraries loaded, as those of `shelfspace report`, and not each as a scheduler's task.
     """
-    own = (pipeline.QUIET if warm else {}) | {
+    own = (server.QUIET if warm else {}) | {
         "AIRFLOW_HOME": str(home),
         "SHELFSPACE_OUT": str(home.parent),
         "SHELFSPACE_DATA": str(home.with_name("log")),

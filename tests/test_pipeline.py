@@ -24,7 +24,7 @@ import pytest
 from conftest import make_run
 
 from shelfspace.files import imports, places, run_files, stages
-from shelfspace.run import execution, hold, kernels, keys, pipeline
+from shelfspace.run import execution, hold, kernels, keys, pipeline, server
 from shelfspace.sequences import arrays
 from shelfspace.trials import variants
 from shelfspace.vectors import embeddings
@@ -164,6 +164,9 @@ def test_timings_are_written_and_do_not_count_as_a_change(notebooks, tmp_path):
         ("import shelfspace.room.deep as d", "b room/__init__ room/deep"),
         ("from shelfspace.room.inner import last", "a b c room/__init__ room/inner/__init__ room/inner/last room/near"),
         ("def f():\n    from shelfspace import c", "c"),
+        ("from shelfspace import (  # c too\n    b as d,  # from\n    c,\n)", "b c"),
+        ("x = 1; from shelfspace import b, \\\n    c", "b c"),
+        ("if True: import numpy, shelfspace.c as d", "c"),
     ],
 )
 def test_whatever_a_stage_imports_is_part_of_its_key(tmp_path, monkeypatch, code, files):
@@ -344,7 +347,7 @@ def test_the_callers_environment_is_as_it_was(notebooks, tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run(notebooks, tmp_path / "warm")  # what modules set when they are imported is not the run's
-    for name in pipeline.QUIET.keys() - {"OMP_NUM_THREADS"}:
+    for name in server.QUIET.keys() - {"OMP_NUM_THREADS"}:
         monkeypatch.delenv(name, raising=False)
     before = dict(os.environ)
     run(notebooks, tmp_path / "run")
@@ -640,7 +643,7 @@ def test_a_forked_kernel_is_interrupted_and_killed_as_any_other(tmp_path):
         assert thread.submit(asyncio.run, live()).result() == -signal.SIGKILL
 
 
-START = "from shelfspace.run import kernels; kernels.LIBRARIES = kernels.LIBRARIES[:1]; from shelfspace import cli; cli.main()"
+START = "from shelfspace.run import server; server.LIBRARIES = server.LIBRARIES[:1]; from shelfspace import cli; cli.main()"
 
 
 def start(notebooks: Path, out: Path, limit: int | None = None) -> subprocess.Popen:

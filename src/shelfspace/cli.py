@@ -75,11 +75,16 @@ def report(
     An engine does the relational work: visits, sequences, splits and user embeddings, with the same rows as a result. The
     workers of a Spark cluster must share the run folder and TMPDIR with this machine. Training stays here.
     """
-    from shelfspace.files import places
-    from shelfspace.run import pipeline
+    from shelfspace.run import server
 
     options = {"time_format": time_format, "engine": engine, "engine_url": engine_url}
     given = _given(parameter, file) | {name: value for name, value in options.items() if value}
+    if not (only or (out / "report.html").exists()):
+        server.start()  # as surely there is something to run
+
+    from shelfspace.files import places
+    from shelfspace.run import pipeline
+
     made = pipeline.run(
         data, out, columns=columns, given=given, start=start, only=only, jobs=jobs, command=command(data, columns, out, given, notebooks),
         folder=notebooks or places.NOTEBOOKS,
@@ -441,6 +446,7 @@ def _end_at_once() -> None:
 def main() -> None:
     """Run the command line; errors that the user can mend are one sentence."""
     sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema's grammars take a second, for a format that no notebook has
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # its word on a kernel that died, which is told in a sentence
     atexit.register(_end_at_once)
     try:
         app(standalone_mode=True)

@@ -220,7 +220,7 @@ def _pass(
         of_table = tf.distribute.get_replica_context().all_reduce("SUM", tf.convert_to_tensor(of_table))
         return loss, training.adam(of_table, *tf.unstack(softmax, num=3), optimizer.learning_rate, t)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)  # as it holds no Python to convert
     def step(*share):
         loss, moved = shared.run(learn, share)
         return shared.reduce("SUM", loss, axis=None), [shared.experimental_local_results(part)[0] for part in moved]

@@ -432,7 +432,9 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
     number = tf.TensorSpec((), tf.float32)
     shape = (3, None, model.settings["dim"] + 1)
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32), batches, number, number, tf.TensorSpec((None, 1), tf.float32)])
+    @tf.function(
+        autograph=False, input_signature=[tf.TensorSpec(shape, tf.float32), batches, number, number, tf.TensorSpec((None, 1), tf.float32)]
+    )
     def take(rows, batch, rate, t, t_of):  # traced but once
         table = rows[0]
         with tf.GradientTape() as tape:

@@ -249,7 +249,7 @@ class _Highlighted(str):
 
 
 class _Exporter(HTMLExporter):
-    """nbconvert's, which neither cleans what is clean nor parses all of it once more than `_draft` does."""
+    """nbconvert's, which neither checks nor cleans again what is checked and clean, nor parses all of it once more than `_draft`."""
 
     def default_filters(self):
         yield from super().default_filters()
@@ -259,6 +259,9 @@ class _Exporter(HTMLExporter):
 
     def from_notebook_node(self, nb, resources=None, **given):
         return TemplateExporter.from_notebook_node(self, nb, resources, **given)
+
+    def _validate_preprocessor(self, *_) -> None:
+        """After each of nbconvert's steps it would check the whole notebook, which `_draft` read and made."""
 
     @pass_context
     def markdown2html(self, context, source):  # the name of nbconvert's filter

@@ -1,8 +1,7 @@
-"""Kernels that begin with the libraries loaded: each is forked from a server that imported them once.
+"""Kernels that begin with the libraries loaded: each is forked from a server that imported them once (`shelfspace.run.server`).
 
-A notebook spends seconds on imports before its first line. The server (`multiprocessing`'s) imports while the first notebook, whose
-kernel starts as Jupyter starts one, is at work, unless no other is to follow. It loads libraries alone and no module of this package,
-so that a change of these is seen by the next kernel.
+A notebook spends seconds on imports before its first line. The server imports while the first notebook, whose kernel starts as
+Jupyter starts one, is at work, unless no other is to follow.
 """
 
 from __future__ import annotations
@@ -13,29 +12,22 @@ import multiprocessing
 import os
 import queue
 import signal
-import sys
 import tempfile
 import threading
 import time
-import types
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from pathlib import Path
 
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
-LIBRARIES = (
-    *("ipykernel.kernelapp", "ipykernel.debugger", "IPython.core.completerlib", "IPython.extensions.storemagic"),
-    *("numpy", "pandas", "pyarrow.parquet", "scipy.sparse", "scipy.stats", "matplotlib.pyplot", "seaborn"),
-    *("sklearn.neighbors", "numba", "duckdb", "ibis", "lightgbm", "openTSNE", "faiss", "h5py", "tensorflow"),
-)
+from shelfspace.run import server
+
 MODULE = "ipykernel_launcher"
 
-_server = threading.Lock()  # of what follows: whether the server was asked for, and the module that it must not take for its own
-_asked = False
+_first = True  # the first kernel does not wait for the server
 
 
 @dataclass
@@ -122,18 +114,12 @@ class _Manager(AsyncKernelManager):
 
 
 def _is_warm(start: bool) -> bool:
-    """Whether a kernel can be forked; as long as it cannot, the server may be started."""
-    global _asked
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return False
-    with _server:
-        if not _asked and start:
-            multiprocessing.set_forkserver_preload(list(LIBRARIES))
-            with _no_main():
-                forkserver.ensure_running()
-            _asked = True
-            return False
-        return _asked
+    """Whether a kernel is to be forked: not the first, which is begun sooner than the server; without the server, it may be started."""
+    global _first
+    if start:
+        server.start()
+    warm, _first = server.is_started() and not _first, False
+    return warm
 
 
 class _Forked:
@@ -142,10 +128,7 @@ class _Forked:
     stdin = stdout = stderr = None
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str], folder: str):
-        context = multiprocessing.get_context("forkserver")
-        self._process = context.Process(target=_be_a_kernel, args=(arguments, dict(environment), folder))
-        with _server, _no_main():
-            self._process.start()
+        self._process = server.process(_be_a_kernel, arguments, dict(environment), folder)
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
@@ -166,23 +149,13 @@ class _Forked:
         self._process.kill()
 
 
-class _no_main:
-    """While a process is started, the program has no main module, which `multiprocessing` would else run again in it."""
-
-    def __enter__(self) -> None:
-        self.main = sys.modules["__main__"]
-        sys.modules["__main__"] = types.ModuleType("__main__")
-
-    def __exit__(self, *_) -> None:
-        sys.modules["__main__"] = self.main
-
-
 def _be_a_kernel(arguments: list[str], environment: Mapping[str, str], folder: str) -> None:
     """What runs in the forked process."""
     from ipykernel import kernelapp
 
     gc.freeze()  # what the libraries made stays, so that no collection goes through it again
     os.setsid()  # as Jupyter does, so that Ctrl-C in the terminal reaches the run alone
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -37,16 +37,12 @@ def of(stage: Stage, values: Mapping[str, object], earlier: Mapping[str, str], l
         Of libraries.
     """
     cells = [(cell.cell_type, cell.source) for cell in stage.notebook.cells]
-    files = imports.hashes(modules(stage))
+    code = "\n".join(source for kind, source in cells if kind == "code")
+    files = imports.hashes(imports.imported(code))
     without_figures = {name: digest for name, digest in files.items() if not name.startswith("page/")}
     libraries = [dict(versions), platform.machine()]
     read = {name: digest for name, digest in earlier.items() if stage.does_read(name)}
     return Keys(_digest([cells, dict(values), files, log, read, libraries]), _digest([without_figures, libraries]))
-
-
-def modules(stage: Stage) -> list[Path]:
-    """The files of this package that its cells import, and what these import; the text of each is taken apart once."""
-    return imports.imported("\n".join(cell.source for cell in stage.notebook.cells if cell.cell_type == "code"))
 
 
 def _digest(value: object) -> str:

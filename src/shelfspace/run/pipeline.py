@@ -29,7 +29,7 @@ from pathlib import Path
 from shelfspace.files import imports, run_files, stages
 from shelfspace.files.places import CHECKOUT, NOTEBOOKS, PACKAGE
 from shelfspace.files.stages import PLUMBING, Stage
-from shelfspace.run import crew, execution, hold, keys
+from shelfspace.run import crew, execution, hold, keys, server
 from shelfspace.run.ahead import Ahead
 from shelfspace.run.crew import Crew, Task
 from shelfspace.run.hold import PAGES, REPORT
@@ -37,19 +37,6 @@ from shelfspace.run.keys import Keys
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a disk that takes no more
 VERSIONS = ("duckdb", "faiss-cpu", "gensim", "ibis-framework", "keras", "numba", "numpy", "openTSNE", "pandas", "papermill", "scikit-learn", "scipy", "seaborn", "tensorflow-cpu", "tensorflow")  # fmt: skip
-THREADS = str(max(1, (os.cpu_count() or 1) // 2))  # of a kernel; half of the cores, as two run side by side
-QUIET = {
-    "OMP_NUM_THREADS": THREADS,
-    "TF_NUM_INTRAOP_THREADS": THREADS,
-    "OMP_WAIT_POLICY": "passive",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "0",
-    "CUDA_VISIBLE_DEVICES": "",
-    "PYTHONHASHSEED": "0",
-    "TQDM_NCOLS": "54",  # progress bars fit behind the stage's name, and look the same in every terminal
-    "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one that the user registered by the same name
-    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-}
 
 
 def run(
@@ -167,11 +154,9 @@ def _bring_up_to_date(
                 team.begin(task, last=len(left) == 1)
         if team:
             team.start()
-            if ahead:
-                state.take_apart()
-                if any(task.done for task in tasks.values()):  # not at first, while libraries are imported for all kernels
-                    ahead.begin(done)
-                    done.clear()
+            if ahead and any(task.done for task in tasks.values()):  # not at first, while libraries are imported for all kernels
+                ahead.begin(done)
+                done.clear()
             task = team.next()
             if task.over:
                 _record(task, state.out)
@@ -275,7 +260,7 @@ def _opened(
     out = Path(out).absolute()
     hold.check_folder(out, folder)
     source = _source(data)
-    with _environment(), _named(out), hold.lock(run_files.run_folder(out), shared):
+    with server.environment(), _named(out), hold.lock(run_files.run_folder(out), shared):
         hold.take_folder(out, folder)
         if not shared:
             run_files.remove_unfinished(out)
@@ -284,18 +269,6 @@ def _opened(
         if run_files.read_object(out / "params.json") != about:
             run_files.write_json(out / "params.json", about)
         yield out, values, about
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    """Set what the kernels need where the caller has not, and take it back at the end."""
-    new = {name: value for name, value in QUIET.items() if name not in os.environ}
-    os.environ.update(new)
-    try:
-        yield
-    finally:
-        for name in new:
-            os.environ.pop(name, None)
 
 
 @contextmanager
@@ -314,17 +287,11 @@ class _State:
 
     def __init__(self, todo: list[Stage], values: Mapping[str, object], about: Mapping, out: Path):
         self.todo, self.values, self.about, self.out = todo, values, about, out
-        self._left = [of for stage in todo for of in (stage, *(stage.part(name) for name in stage.parts))]
 
     def look(self, stage: Stage) -> tuple[dict, Keys, str | None]:
         """A stage's own parameters, its keys, and what `keys.stale` says of it; those that it waits for must be up to date."""
         own, found = self.keys_of(stage)
         return own, found, keys.stale(stage.name, found.stage, self.out)
-
-    def take_apart(self) -> None:
-        """Find the modules of all code once, before chapters are made ahead: CPython 3.11 may fail where two threads parse at once."""
-        while self._left:
-            keys.modules(self._left.pop())
 
     def keys_of(self, stage: Stage, part: str = "") -> tuple[dict, Keys]:
         """A stage's own parameters, and the keys of it or of one of its parts."""
