@@ -13,7 +13,7 @@ from numba.core.dispatcher import Dispatcher
 
 import shelfspace
 from shelfspace.measure import evaluation
-from shelfspace.models import baselines, factors, losses, retrieval, session_knn, transitions, trees
+from shelfspace.models import baselines, factors, losses, retrieval, session_knn, training, transitions, trees
 from shelfspace.models.transitions import Links, companions, scales
 from shelfspace.models.users import history_weights
 from shelfspace.sequences.arrays import Corpus, Examples
@@ -89,6 +89,7 @@ def call(products: int, visits: int, users: int) -> None:
     retrieval.describe(facts, examples, named, np.arange(0, len(named) + 1, min(products, 30)))
     row, product, _, count = links.after(examples)
     losses._of_products(vectors[examples.target], vectors, count, row, product, examples.target)
+    training.Rows(vectors).move(np.arange(products)[::-2], vectors[::-2], 0.1)
     groups, goals = np.arange(n) % 3 - 1, np.where(np.arange(len(corpus.items)) % 4, -1, np.arange(len(corpus.items)))
     of = Features(corpus.product_ids, np.array(["x", "y"]), sp.csr_matrix(np.eye(2, dtype=np.float32)[np.arange(n) % 2]))
     switches = {"weights": np.ones(len(corpus.items), np.int64), "goals": goals, "groups": groups, "market": 2}

@@ -134,24 +134,35 @@ def test_a_row_that_is_first_touched_late_sets_out_at_the_rate():
     rows, rate = training.Rows(np.zeros((2, 3), np.float32)), 0.01
     gradient = np.array([[0.5, -2.0, 1.0]], np.float32)
     for touched in [[0]] * 50 + [[1]]:
-        steps = rows.steps_of[touched] + 1
-        rows.put(touched, training.adam(gradient, *(training.tf.constant(part) for part in rows.take(touched)), rate, steps))
+        rows.move(np.array(touched), gradient, rate)
     np.testing.assert_allclose(rows.table[1], -rate * np.sign(gradient[0]), rtol=1e-4)
-    assert rows.steps_of[:, 0].tolist() == [50, 1] and rows.steps == 51
+    assert rows.steps_of.tolist() == [50, 1] and rows.steps == 51
+
+
+def test_rows_move_as_adam_moves_all():
+    rng = np.random.default_rng(0)
+    rows = training.Rows(rng.normal(size=(4, 3)).astype(np.float32))
+    parts = [rows.table.copy(), *np.zeros((2, 4, 3), np.float32)]
+    for step in range(1, 6):
+        gradient = rng.normal(size=(4, 3)).astype(np.float32)
+        parts = [part.numpy() for part in training.adam(gradient, *map(training.tf.constant, parts), 0.01, np.float32(step))]
+        rows.move(np.arange(4), gradient, 0.01)
+    for moved, expected in zip((rows.table, rows.first, rows.second), parts):
+        np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_each_row_of_the_softmax_counts_its_own_steps_of_a_rate_that_falls_to_zero(monkeypatch):
     """Trained on a sample of the products, a row's first move is the rate, in whichever step that is; its last is next to none."""
-    steps, firsts, moves, put = -(-500 // 3), [], [], training.Rows.put
+    steps, firsts, moves, move = -(-500 // 3), [], [], training.Rows.move
 
-    def watching(rows, products, moved):
-        first = rows.steps_of[products, 0] == 0
-        moves.append(np.abs(moved[0].numpy() - rows.table[products]))
-        if rows.steps:
-            firsts.append(moves[-1][first] / (1 - rows.steps / steps))
-        put(rows, products, moved)
+    def watching(rows, products, *given):
+        first, before, left = rows.steps_of[products] == 0, rows.table[products], 1 - rows.steps / steps
+        move(rows, products, *given)
+        moves.append(np.abs(rows.table[products] - before))
+        if left < 1:
+            firsts.append(moves[-1][first] / left)
 
-    monkeypatch.setattr(training.Rows, "put", watching)
+    monkeypatch.setattr(training.Rows, "move", watching)
     trained(epochs=1, negatives=1, batch=3)
     late = np.concatenate(firsts).ravel()
     np.testing.assert_allclose(late[late > 1e-5], 0.01, rtol=0.02)

@@ -182,16 +182,16 @@ def test_an_epoch_takes_no_more_examples_than_asked(monkeypatch):
 
 
 def test_each_row_of_the_table_counts_its_own_steps(monkeypatch):
-    of_rows, make = [], tied_training._stepper
+    counted, move = [], tied_training.Rows.move
 
-    def watching(*arguments):
-        take = make(*arguments)
-        return lambda rows, batch, rate, t, t_of: (of_rows.append((t, t_of)), take(rows, batch, rate, t, t_of))[1]
+    def watching(rows, products, *given):
+        move(rows, products, *given)
+        counted.append((rows.steps, rows.steps_of[products]))
 
-    monkeypatch.setattr(tied_training, "_stepper", watching)
+    monkeypatch.setattr(tied_training.Rows, "move", watching)
     trained(ring(n=60), epochs=2, full_below=0, negatives=1, batch=2)
-    assert all(t_of.min() >= 1 and t_of.max() <= t for t, t_of in of_rows)
-    assert any(t_of.min() == 1 for t, t_of in of_rows if t > 3)  # a row that is first touched late begins at 1
+    assert all(of_rows.min() >= 1 and of_rows.max() <= steps for steps, of_rows in counted)
+    assert any(of_rows.min() == 1 for steps, of_rows in counted if steps > 3)  # a row that is first touched late begins at 1
 
 
 @pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again

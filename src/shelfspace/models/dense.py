@@ -206,8 +206,7 @@ def _pass(
 
     nothing = tf.zeros(0), tf.zeros(0, tf.int32), tf.zeros(0, tf.int32)  # added to single logits
 
-    def learn(user, place, count, softmax, correction, t):
-        table = softmax[0]
+    def learn(user, place, count, table, correction):
         with tf.GradientTape() as tape:
             tape.watch(table)
             inner = body(user, training=True)
@@ -217,13 +216,12 @@ def _pass(
             mean = loss / count  # over all shares, as gradients are summed over these
         of_table, *of_body = tape.gradient(mean, [table, *body.trainable_variables])
         optimizer.apply([tf.convert_to_tensor(gradient) for gradient in of_body], body.trainable_variables)
-        of_table = tf.distribute.get_replica_context().all_reduce("SUM", tf.convert_to_tensor(of_table))
-        return loss, training.adam(of_table, *tf.unstack(softmax, num=3), optimizer.learning_rate, t)
+        return loss, tf.distribute.get_replica_context().all_reduce("SUM", tf.convert_to_tensor(of_table))
 
     @tf.function(autograph=False, reduce_retracing=True)  # as it holds no Python to convert
     def step(*share):
-        loss, moved = shared.run(learn, share)
-        return shared.reduce("SUM", loss, axis=None), [shared.experimental_local_results(part)[0] for part in moved]
+        loss, of_table = shared.run(learn, share)
+        return shared.reduce("SUM", loss, axis=None), shared.experimental_local_results(of_table)[0]
 
     def one_pass(users: np.ndarray, targets: np.ndarray) -> float:
         order, losses = np.random.permutation(len(users)), []  # `deterministic` seeds it, so all machines draw the same
@@ -237,10 +235,10 @@ def _pass(
                     shared.experimental_distribute_values_from_function(lambda at: tf.constant(of[shares[at.replica_id_in_sync_group]]))
                     for of in (users[chosen], places.astype(np.int32))
                 )
-                count, softmax, t = np.float32(len(chosen)), rows.take(products), rows.steps_of[products] + 1
-                optimizer.learning_rate.assign(rows.rate(learning_rate, steps))
-                loss, moved = step(user, place, *(tf.constant(x) for x in (count, softmax, correction, t)))
-                rows.put(products, moved)
+                rate = rows.rate(learning_rate, steps)
+                optimizer.learning_rate.assign(rate)
+                loss, gradient = step(user, place, *(tf.constant(x) for x in (np.float32(len(chosen)), rows.table[products], correction)))
+                rows.move(products, gradient.numpy(), rate)
                 losses.append(loss)
         last.kernel.assign(rows.table[:, :-1].T)
         last.bias.assign(rows.table[:, -1])

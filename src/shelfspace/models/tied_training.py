@@ -375,9 +375,9 @@ def train(
                 products, ready = following.result()
                 if i + 1 < len(chunks):
                     following = worker.submit(prepared, chunks[i + 1])
-                rate, t, t_of = rows.rate(learning_rate, steps), np.float32(rows.steps + 1), rows.steps_of[products] + 1
-                moved, loss = take(rows.take(products), ready, rate, t, t_of)
-                rows.put(products, moved)
+                rate, t = rows.rate(learning_rate, steps), np.float32(rows.steps + 1)
+                gradient, loss = take(rows.table[products], ready, rate, t)
+                rows.move(products, gradient.numpy(), rate)
                 losses.append(loss)
                 bar.update()
             model.table.assign(rows.table)
@@ -414,9 +414,9 @@ def recency(examples: Examples, strength: float) -> np.ndarray:
 
 
 def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
-    """One step of training: from the table's rows, their moments and a batch to the moved rows and the loss.
+    """One step of training: from the table's rows and a batch to their gradient and the loss; all but the table is moved.
 
-    t is the number of the step, and t_of that of each row's own (`shelfspace.models.training.Rows`).
+    t is the number of the step.
     """
     small = [variable.value for variable in model.trainable_variables]
     moments = [(tf.Variable(tf.zeros_like(v)), tf.Variable(tf.zeros_like(v))) for v in small]
@@ -430,13 +430,10 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
         | spec("habits", tf.float32, len(HABITS))
     )
     number = tf.TensorSpec((), tf.float32)
-    shape = (3, None, model.settings["dim"] + 1)
+    rows = tf.TensorSpec((None, model.settings["dim"] + 1), tf.float32)
 
-    @tf.function(
-        autograph=False, input_signature=[tf.TensorSpec(shape, tf.float32), batches, number, number, tf.TensorSpec((None, 1), tf.float32)]
-    )
-    def take(rows, batch, rate, t, t_of):  # traced but once
-        table = rows[0]
+    @tf.function(autograph=False, input_signature=[rows, batches, number, number])  # as it holds no Python to convert
+    def take(table, batch, rate, t):  # traced but once
         with tf.GradientTape() as tape:
             tape.watch(table)
             v, bias = tf.split(table, [model.settings["dim"], 1], axis=1)
@@ -455,7 +452,7 @@ def _stepper(model: Tied, dropout: float, seed: int) -> Callable:
             moved = adam(tf.convert_to_tensor(gradient), value, first, second, rate, t)
             for variable, new in zip((value, first, second), moved):
                 variable.assign(new)
-        return adam(tf.convert_to_tensor(of_table), *tf.unstack(rows), rate, t_of), loss
+        return tf.convert_to_tensor(of_table), loss
 
     return take
 

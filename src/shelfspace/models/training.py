@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # both must be set before Te
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import keras
+import numba as nb
 import tensorflow as tf
 
 from shelfspace.measure.ranking import ranks, reciprocal_rank
@@ -54,39 +55,43 @@ class Rows:
     ----------
     table : ndarray of float32, shape (n_products, columns)
     steps : int
-        How often rows were put back.
-    steps_of : ndarray of float32, shape (n_products, 1)
+        How often rows were moved.
+    steps_of : ndarray of int64, shape (n_products,)
         How often each row was.
     """
 
     def __init__(self, table: np.ndarray):
-        self.parts = np.zeros((3, *table.shape), dtype=np.float32)
-        self.parts[0] = table
+        self.table = np.array(table, dtype=np.float32, order="C")
+        self.first, self.second = np.zeros_like(self.table), np.zeros_like(self.table)
         self.steps = 0
-        self.steps_of = np.zeros((len(table), 1), dtype=np.float32)
-
-    @property
-    def table(self) -> np.ndarray:
-        return self.parts[0]
+        self.steps_of = np.zeros(len(table), dtype=np.int64)
 
     def rate(self, start: float, steps: int) -> np.float32:
         """Adam's next step size, which falls linearly from `start` to zero over so many steps in all."""
         return np.float32(start * (1 - self.steps / steps))
 
-    def take(self, products: np.ndarray) -> np.ndarray:
-        """The rows of these products and their moments; float32, shape (3, m, columns)."""
-        return np.take(self.parts, products, axis=1)
-
-    def put(self, products: np.ndarray, moved) -> None:
-        """What `adam` made of them."""
-        for part, new in zip(self.parts, moved):
-            part[products] = new.numpy()
+    def move(self, products: np.ndarray, gradient: np.ndarray, rate: float) -> None:
+        """A step of Adam for the rows of these products, each named once; gradient: float32, shape (m, columns)."""
         self.steps += 1
         self.steps_of[products] += 1
+        _move(self.table, self.first, self.second, self.steps_of, products, gradient, np.float32(rate))
+
+
+@nb.njit(nogil=True, cache=True)
+def _move(table, first, second, steps_of, products, gradient, rate):
+    """As `adam`, in place."""
+    for i in range(len(products)):
+        row = products[i]
+        young, younger = np.float32(1 - 0.9 ** steps_of[row]), np.float32(1 - 0.999 ** steps_of[row])
+        for j in range(table.shape[1]):
+            slope = gradient[i, j]
+            first[row, j] = np.float32(0.9) * first[row, j] + np.float32(0.1) * slope
+            second[row, j] = np.float32(0.999) * second[row, j] + np.float32(0.001) * slope * slope
+            table[row, j] -= rate * (first[row, j] / young) / (np.sqrt(second[row, j] / younger) + np.float32(1e-8))
 
 
 def adam(gradient, value, first, second, rate, t):
-    """Value and moments after step t of Adam (Kingma & Ba 2015, algorithm 1); t may differ from row to row."""
+    """Value and moments after step t of Adam (Kingma & Ba 2015, algorithm 1), in TensorFlow."""
     first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
     step = first / (1 - 0.9**t) / (tf.sqrt(second / (1 - 0.999**t)) + 1e-8)
     return value - rate * step, first, second
