@@ -539,6 +539,26 @@ def test_a_part_begins_before_what_else_its_stage_reads_is_there(notebooks, tmp_
     assert log.read_text() == "slow other slow slow other "
 
 
+def test_a_part_begins_when_a_part_of_the_stage_at_work_made_what_it_names(notebooks, tmp_path):
+    out, log, second = tmp_path / "run", tmp_path / "log", notebooks / "02_second.py"
+    head = SECOND.partition("# %% [markdown]\n# ## Multiply")[0].replace("seed = 0", f"log = {str(log)!r}  # what was made\nseed = 0")
+    made = PARTS.partition("# %%\nmodel")[0].replace("slow", "one").replace("other", "two")
+    third = PARTS.replace('# %% tags=["slow"]\n', f'# %% tags=["slow"]{MEET.format(mine="slow", theirs="middle")}')
+    second.write_text(HEADER + head + made + "\n# %%\n" + MEET.format(mine="middle", theirs="slow"))
+    (notebooks / "03_third.py").write_text(HEADER + head + third)
+    declare(notebooks / "01_first.py", reads=[], writes=["first.json"])
+    parts = {"one": ["first.json"], "two": ["first.json"]}
+    declare(second, parts=parts, reads=["first.json"], writes=["one.json", "two.json"])
+    reads, writes = ["one.json", "two.json"], ["slow.json", "other.json", "metrics.json"]
+    declare(notebooks / "03_third.py", parts={"slow": reads[:1]}, reads=reads, writes=writes)
+    assert reused(run(notebooks, out, jobs=2)) == [False] * 4
+    assert sorted(log.read_text().split()) == ["one", "other", "slow", "two"]
+    part = out / ".stages" / "03_third.slow.ipynb"
+    before = part.read_bytes()
+    second.write_text(second.read_text() + "\n# the same files as before\n")
+    assert reused(run(notebooks, out, jobs=2)) == [True, False, True, False] and part.read_bytes() == before  # by the same key
+
+
 def test_what_most_stages_wait_for_goes_first():
     todo = stages.stages()
     waiting = {stage.name[:2]: {later.name[:2] for later in pipeline._waiting_for(stage, todo)} for stage in todo}

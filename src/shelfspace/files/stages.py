@@ -6,7 +6,7 @@ import copy
 import difflib
 import fnmatch
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,11 +65,11 @@ class Stage:
         """Whether it may write this file of the run."""
         return any(fnmatch.fnmatch(file, pattern) for pattern in self.writes)
 
-    def waits_for(self, earlier: Stage) -> bool:
-        """Whether it reads or overwrites what an earlier stage writes."""
+    def waits_for(self, earlier: Stage, made: Collection[str] = ()) -> bool:
+        """Whether it reads or overwrites what an earlier stage writes, but for files of it that are made already."""
         return any(
             fnmatch.fnmatch(mine, theirs) or fnmatch.fnmatch(theirs, mine)
-            for mine in (*self.reads, *self.writes)
+            for mine in (*(name for name in self.reads if name not in made), *self.writes)
             for theirs in earlier.writes
         )
 

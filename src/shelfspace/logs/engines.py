@@ -97,6 +97,7 @@ def _duckdb(url: str) -> ibis.BaseBackend:
         os.path.join(folder, "events.duckdb"), preserve_insertion_order=True, memory_limit=MEMORY,
         temp_directory=os.path.join(folder, "tmp"),
     )  # fmt: skip
+    connection.con.execute("SET enable_progress_bar = false")  # which in a kernel writes past it, into the terminal
     weakref.finalize(connection, _close, connection.con, folder)
     return connection
 

@@ -14,7 +14,7 @@ from shelfspace.measure.ranking import Model, in_blocks, top_k
 from shelfspace.sequences.arrays import Examples
 
 SCHEMA = pa.schema([("user_id", pa.string()), ("rank", pa.int16()), ("product_id", pa.string()), ("score", pa.float32())])
-BLOCK = 512  # histories scored at once
+BLOCK = 128  # histories scored at once
 
 
 def best(model: Model, examples: Examples, product_ids: np.ndarray, k: int = 20, seen: bool = True) -> pa.RecordBatch:

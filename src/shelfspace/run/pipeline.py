@@ -22,7 +22,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,9 +118,10 @@ def _bring_up_to_date(
 ) -> None:
     """Run those of some stages that are forced or not up to date, each as soon as those that it waits for are.
 
-    A part of a stage may begin before the stage can: should this be found up to date then, the part has found made what it makes. A part
-    that ran before with the same key does not run again; would anything of it be gone, the whole makes it. With `ahead`, the chapters
-    of those that are done are made while others are at work.
+    A part of a stage may begin before the stage can, and even while an earlier stage is at work, of which a part made what it names:
+    should the stage be found up to date then, the part has found made what it makes. A part that ran before with the same key does not
+    run again; would anything of it be gone, the whole makes it. With `ahead`, the chapters of those that are done are made while others
+    are at work.
     """
     left, tasks, done = list(todo), {}, []
     while left or team:
@@ -130,7 +131,8 @@ def _bring_up_to_date(
             if task and task.due:
                 continue
             ready = not any(stage.waits_for(other) for other in before)
-            parts = [name for name in stage.parts if not any(stage.part(name).waits_for(other) for other in before)]
+            made = set().union(*(_files(tasks[other.name], state.out) for other in before if other.name in tasks))
+            parts = [name for name in stage.parts if not any(stage.part(name).waits_for(other, made) for other in before)]
             parts = [name for name in parts if not (task and name in task.begun)]
             if team.jobs == 1 or ready and len(stage.parts) == 1:
                 parts = []  # nothing to run it beside
@@ -147,7 +149,7 @@ def _bring_up_to_date(
                     run_files.forget(state.out, stage.does_write)
                 task = tasks[stage.name] = Task(stage, own, found, urgency=len(_waiting_for(stage, todo)))
             for name in parts:
-                team.begin_part(task, name, state.keys_of(stage, name)[1].stage, again=stage in forced)
+                team.begin_part(task, name, state.keys_of(stage, name, made)[1].stage, again=stage in forced)
             if ready:
                 _take_back(stage, state.out)
                 task.keys, task.why = found, stale or ""
@@ -293,8 +295,8 @@ class _State:
         own, found = self.keys_of(stage)
         return own, found, keys.stale(stage.name, found.stage, self.out)
 
-    def keys_of(self, stage: Stage, part: str = "") -> tuple[dict, Keys]:
-        """A stage's own parameters, and the keys of it or of one of its parts."""
+    def keys_of(self, stage: Stage, part: str = "", made: Collection[str] = ()) -> tuple[dict, Keys]:
+        """A stage's own parameters, and the keys of it or of one of its parts; `made` are files of stages that are still at work."""
         own = {name: self.values[name] for name in stage.parameters}
         given = {n: v for n, v in own.items() if n not in ("run_dir", "data")}
         if own.get("images"):
@@ -305,6 +307,7 @@ class _State:
         for before in self.todo[: self.todo.index(stage)]:
             earlier |= (run_files.read_record(self.out, before.name) or {}).get("outputs", {})
         of = stage.part(part) if part else stage
+        earlier |= {name: keys.fingerprint(self.out / name) for name in made if of.does_read(name)}
         return own, keys.of(of, given, earlier, self.about["input"]["fingerprint"], self.about["versions"])
 
 
@@ -398,9 +401,8 @@ def _take_back(stage: Stage, out: Path) -> None:
 
 def _record(task: Task, out: Path) -> None:
     """Write the record of a stage that ended well."""
-    name, ours = task.stage.name, run_files.listed(out)
-    written = {path.relative_to(out).as_posix() for path in task.written if path.is_file() and path.is_relative_to(out)}
-    outputs = {file: keys.fingerprint(out / file) for file in sorted(written & ours) if not file.startswith((".stages/", "notebooks/"))}
+    name = task.stage.name
+    outputs = {file: keys.fingerprint(out / file) for file in sorted(_files(task, out) & run_files.listed(out))}
     record = {
         "stage": name, "key": task.keys.stage, "seconds": round(task.seconds, 2), "outputs": outputs,
         "notebook": run_files.sha256_file(out / "notebooks" / f"{name}.ipynb"),
@@ -408,6 +410,12 @@ def _record(task: Task, out: Path) -> None:
     if latency := keys.latency(outputs, out):
         record["latency"] = latency
     run_files.write_json(out / ".stages" / f"{name}.json", record)
+
+
+def _files(task: Task, out: Path) -> set[str]:
+    """What a task wrote so far for others to read, or found made: names of files in the run folder."""
+    names = {path.relative_to(out).as_posix() for path in task.written if path.is_file() and path.is_relative_to(out)}
+    return {name for name in names if not name.startswith((".stages/", "notebooks/"))}
 
 
 def _add_timings(path: Path, seconds: Mapping[str, float]) -> None:
