@@ -18,8 +18,10 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import duckdb
 import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -97,7 +99,8 @@ def _duckdb(url: str) -> ibis.BaseBackend:
         os.path.join(folder, "events.duckdb"), preserve_insertion_order=True, memory_limit=MEMORY,
         temp_directory=os.path.join(folder, "tmp"),
     )  # fmt: skip
-    connection.con.execute("SET enable_progress_bar = false")  # which in a kernel writes past it, into the terminal
+    with suppress(duckdb.InvalidInputException):  # in Jupyter it can be neither on nor turned off without its widgets
+        connection.con.execute("SET enable_progress_bar = false")  # which in a forked kernel writes past it, into the terminal
     weakref.finalize(connection, _close, connection.con, folder)
     return connection
 
