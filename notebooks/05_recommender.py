@@ -298,7 +298,7 @@ asked = asked if len(asked) else arrays.examples(table, product_ids, "train", pr
 owner = np.unique(asked.user_ids, return_inverse=True)[1]
 drawn = np.random.default_rng(seed).permutation(len(asked))[owner]  # a place in the queue for each of the users
 asked = asked[np.sort(np.argsort(drawn, kind="stable")[:rank_examples])]
-rest = train[~np.isin(train.end, asked.end)]
+train = train[~np.isin(train.end, asked.end)]  # of a large log, both would take a quarter of a gigabyte more
 
 # %% [markdown] tags=["aside"]
 # It starts from the embeddings of word2vec, and from what was counted in all that may train.
@@ -308,7 +308,7 @@ corpus = arrays.corpus(table, targets=True)
 started_from = embeddings.align(embeddings.load(run / "product_embeddings" / "word2vec.parquet"), product_ids)
 tied_history = run_files.once(
     run, "recommender_tied.keras", tied_training.fit, vectors=started_from[0], known=started_from[1], corpus=corpus,
-    product_ids=product_ids, examples=rest, valid=valid, epochs=tied_epochs, dropout=tied_dropout, strength=tied_recency,
+    product_ids=product_ids, examples=train, valid=valid, epochs=tied_epochs, dropout=tied_dropout, strength=tied_recency,
     limit=tied_examples, seed=seed,
 ).returned  # fmt: skip
 
@@ -316,7 +316,7 @@ tied_history = run_files.once(
 # What both networks learned from is let go, as that of a large log takes gigabytes.
 
 # %%
-del train, rest
+del train
 
 # %% [markdown] tags=["aside"]
 # Its curve beside that of the dense network; what both can be compared by is the MRR@20 of the valid users.
