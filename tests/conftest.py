@@ -73,11 +73,11 @@ def uncounted() -> Iterator[None]:
             counting.start()
 
 
-def make_run(folder: Path, data: str = "shop", columns: str = "", jobs: int | None = None, **given) -> Run:
-    """Run all notebooks with small parameters."""
+def make_run(folder: Path, data: str = "shop", columns: str = "", jobs: int | None = None, only: str | None = None, **given) -> Run:
+    """Run all notebooks with small parameters, or one of them."""
     said: list[str] = []
     with uncounted():
-        pipeline.run(data, folder, columns=columns, given=SMALL | given, jobs=jobs, command="shelfspace report", say=said.append)
+        pipeline.run(data, folder, columns=columns, given=SMALL | given, jobs=jobs, only=only, command="shelfspace report", say=said.append)
     return Run(folder, "".join(said))
 
 

@@ -28,7 +28,7 @@ def spark():
         connection = engines.connect("spark", "local[2]")
     except ValueError as missing:
         pytest.skip(str(missing))
-    for setting in ("shuffle.partitions = 1", "codegen.wholeStage = false", "adaptive.enabled = false"):
+    for setting in ("shuffle.partitions = 1", "codegen.wholeStage = false", "codegen.factoryMode = NO_CODEGEN", "adaptive.enabled = false"):
         connection.raw_sql(f"SET spark.sql.{setting}")
     yield connection
     connection.disconnect()

@@ -47,8 +47,8 @@ def test_learns_and_keeps_the_best_epoch():
 
 @pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 def test_a_small_log_gets_more_passes():
-    assert len(trained(epochs=0)[1]) == 100  # the most there are
-    assert len(trained(epochs=2)[1]) == 2
+    assert len(trained(epochs=0, batch=500)[1]) == 100  # the most there are
+    assert len(trained(epochs=2, batch=500)[1]) == 2
 
 
 @pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again

@@ -1,5 +1,6 @@
 """Recommender tied: what it makes of a history, by hand and as Keras has it, term by term, and from its file to the bit."""
 
+import functools
 import subprocess
 import sys
 from dataclasses import replace
@@ -68,6 +69,21 @@ def trained(examples, seed=0, products=30, **options):
     return model, tied_training.train(model, examples, seed=seed, **options)
 
 
+@functools.cache
+def taught(products=30, epochs=1) -> tied_training.Tied:
+    """A model of sixty sequences that several tests ask and none changes."""
+    return trained(ring(n=60, products=products), products=products, epochs=epochs)[0]
+
+
+EVENTFUL = made([[0, 1, 2, 3, 4]] * 20 + [[2, 0, 3, 1]] * 20, events=[[0, 1, 0, 2, 0]] * 20 + [[1, 0, 0, 2]] * 20)
+
+
+@pytest.fixture(scope="module")
+def eventful() -> tied_training.Tied:
+    """A model of them; a test puts back what it changes."""
+    return trained(EVENTFUL, products=5, epochs=2)[0]
+
+
 def test_scores_by_hand():
     """Each term of the formula, for the history 0 1 0 1."""
     rng = np.random.default_rng(0)
@@ -92,8 +108,7 @@ def test_scores_by_hand():
 
 def test_the_terms_of_a_score_sum_to_it():
     """Also where several meet in one product, and each is what the formula has it be."""
-    examples = ring(n=60, products=6)
-    model, _ = trained(examples, products=6, epochs=2)
+    examples, model = ring(n=60, products=6), taught(products=6, epochs=2)
     some = examples[np.flatnonzero(examples.lengths == 4)[:3]]
     row, product = np.divmod(np.arange(18), 6)
     parts = tied.explain(model.learned(), some, row, product)
@@ -110,15 +125,13 @@ def test_the_terms_of_a_score_sum_to_it():
 
 
 def test_leaving_nothing_out_changes_nothing():
-    model, _ = trained(ring(n=60), epochs=1)
-    test = ring(n=20, seed=1)
+    model, test = taught(), ring(n=20, seed=1)
     assert np.array_equal(tied.recommend(model.learned(), without=())(test), tied.recommend(model.learned())(test))
 
 
 @pytest.mark.parametrize("name", ["similarity", "popularity", "seen_before", "came_after", "goes_together"])
 def test_leaving_a_term_out_takes_it_from_the_scores(name):
-    examples = ring(n=60, products=6)
-    model, _ = trained(examples, products=6, epochs=2)
+    examples, model = ring(n=60, products=6), taught(products=6, epochs=2)
     some = examples[np.flatnonzero(examples.lengths == 4)[:3]]
     parts = tied.explain(model.learned(), some, *np.divmod(np.arange(18), 6))
     assert parts[name].any()
@@ -130,20 +143,21 @@ def test_leaving_a_term_out_takes_it_from_the_scores(name):
     "name, weight, nothing",
     [("decay", "log_decay", -np.inf), ("events", "event_bias", 0), ("attention", "attention", 0), ("network", "outer", 0)],
 )
-def test_leaving_a_part_of_the_query_out_is_that_part_without_weight(name, weight, nothing):
+def test_leaving_a_part_of_the_query_out_is_that_part_without_weight(eventful, name, weight, nothing):
     """Each of these is 0, whatever the history, once one of its weights is."""
-    examples = made([[0, 1, 2, 3, 4]] * 20 + [[2, 0, 3, 1]] * 20, events=[[0, 1, 0, 2, 0]] * 20 + [[1, 0, 0, 2]] * 20)
-    model, _ = trained(examples, products=5, epochs=2)
-    whole, left = tied.recommend(model.learned())(examples), tied.recommend(model.learned(), without=[name])(examples)
-    getattr(model, weight).assign(np.full(getattr(model, weight).shape, nothing))
-    np.testing.assert_allclose(left, tied.recommend(model.learned())(examples), rtol=1e-6, atol=1e-6)
+    variable = getattr(eventful, weight)
+    whole, left = (tied.recommend(eventful.learned(), without=without)(EVENTFUL) for without in ((), [name]))
+    before = variable.numpy()
+    variable.assign(np.full(before.shape, nothing))
+    weightless = tied.recommend(eventful.learned())(EVENTFUL)
+    variable.assign(before)
+    np.testing.assert_allclose(left, weightless, rtol=1e-6, atol=1e-6)
     assert abs(whole - left).max() > 1e-4
 
 
 def test_leaving_out_what_there_is_not_is_refused():
-    model, _ = trained(HAND, products=4, epochs=1)
     with pytest.raises(ValueError, match="without holds 'price'; its terms must be among decay, events"):
-        tied.recommend(model.learned(), without=["price"])
+        tied.recommend(taught().learned(), without=["price"])
 
 
 def test_who_alone_saw_two_products_gets_no_bonus_in_use():
@@ -160,8 +174,7 @@ def test_who_alone_saw_two_products_gets_no_bonus_in_use():
 
 
 def test_scores_do_not_depend_on_who_else_is_asked():
-    model, _ = trained(ring(n=60), epochs=1)
-    test, scores = ring(n=20, seed=1), tied.recommend(model.learned())
+    test, scores = ring(n=20, seed=1), tied.recommend(taught().learned())
     alone = np.concatenate([scores(test[i : i + 1]) for i in range(len(test))])
     np.testing.assert_allclose(scores(test), alone, rtol=1e-4, atol=1e-4)
 
@@ -196,7 +209,7 @@ def test_the_answer_is_that_of_keras(attention, transitions):
 
 @pytest.mark.parametrize("settings", [{}, {"attention": False, "learn_decay": False}, {"transitions": False}])
 def test_from_its_file_it_answers_to_the_bit(tmp_path, settings):
-    model, _ = trained(ring(n=60), epochs=1, **settings)
+    model = trained(ring(n=60), epochs=1, **settings)[0] if settings else taught()
     model.save(tmp_path / "recommender.keras")
     learned, loaded = model.learned(), tied.load(tmp_path / "recommender.keras")
     test = ring(n=100, seed=1)
@@ -214,8 +227,7 @@ def test_what_is_no_tied_recommender_is_refused(tmp_path):
 
 def test_whoever_answers_needs_no_tensorflow(tmp_path):
     """Neither does who opens the ranker; in a process of its own, as the tests here train."""
-    model, _ = trained(ring(n=60), epochs=1)
-    model.save(tmp_path / "recommender.keras")
+    taught().save(tmp_path / "recommender.keras")
     code = """
 import sys
 from shelfspace.models import ranked, retrieval, tied
