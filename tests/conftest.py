@@ -122,6 +122,7 @@ AIRFLOW = importlib.util.find_spec("airflow") is not None
 
 COMMANDS = """
 import json, sys, time
+sys.modules["rfc3987_syntax"] = None  # as in tests/__init__.py
 from shelfspace.run import kernels
 pause, time.sleep = time.sleep, lambda seconds: pause(min(seconds, 0.01))  # or `dags test` rests a second for each task after a failed one
 asked, warm = json.loads(sys.argv[1])
