@@ -20,8 +20,10 @@ from pathlib import Path
 import coverage
 import pytest
 
-from shelfspace.files import places
-from shelfspace.run import pipeline, server
+sys.modules.setdefault("rfc3987_syntax", None)  # as in `shelfspace.cli.main`, and before what imports it
+
+from shelfspace.files import places  # noqa: E402
+from shelfspace.run import pipeline, server  # noqa: E402
 
 # As in a run's kernels, of which two work at a time, too; the processes of the tests have it from the one that starts them.
 os.environ |= {name: server.QUIET[name] for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TF_NUM_INTRAOP_THREADS")}
@@ -122,7 +124,7 @@ AIRFLOW = importlib.util.find_spec("airflow") is not None
 
 COMMANDS = """
 import json, sys, time
-sys.modules["rfc3987_syntax"] = None  # as in tests/__init__.py
+sys.modules["rfc3987_syntax"] = None  # as above
 from shelfspace.run import kernels
 pause, time.sleep = time.sleep, lambda seconds: pause(min(seconds, 0.01))  # or `dags test` rests a second for each task after a failed one
 asked, warm = json.loads(sys.argv[1])
