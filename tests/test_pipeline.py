@@ -663,6 +663,23 @@ def test_a_forked_kernel_is_interrupted_and_killed_as_any_other(tmp_path):
         assert thread.submit(asyncio.run, live()).result() == -signal.SIGKILL
 
 
+INTERRUPTED = """
+import os, signal
+from multiprocessing import forkserver
+from shelfspace.run import server
+
+server.LIBRARIES = ("asyncio", "numpy")
+server.start()
+os.kill(forkserver._forkserver._forkserver_pid, signal.SIGINT)
+server.process(print, "at work").join()
+"""
+
+
+def test_ctrl_c_while_the_server_imports_is_for_the_run_alone():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("at work\n", "")
+
+
 START = "from shelfspace.run import server; server.LIBRARIES = server.LIBRARIES[:1]; from shelfspace import cli; cli.main()"
 
 
