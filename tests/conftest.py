@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib
 import importlib.util
 import json
 import os
@@ -13,12 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import coverage
 import pytest
+from lines import pytest_runtestloop, pytest_sessionstart  # noqa: F401  before anything of the package
 
 sys.modules.setdefault("rfc3987_syntax", None)  # as in `shelfspace.cli.main`, and before what imports it
 
@@ -27,10 +26,6 @@ from shelfspace.run import pipeline, server  # noqa: E402
 
 # As in a run's kernels, of which two work at a time, too; the processes of the tests have it from the one that starts them.
 os.environ |= {name: server.QUIET[name] for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TF_NUM_INTRAOP_THREADS")}
-if "PYTEST_XDIST_WORKER" in os.environ:  # before lines are counted: a tracer makes the imports of libraries half as long again
-    for library in (*server.LIBRARIES, "keras", "nbconvert"):
-        with suppress(ImportError):  # of an extra
-            importlib.import_module(library)
 
 SMALL = {
     "shop_users": 600, "shop_products": 150, "epochs": 3, "tied_epochs": 2, "w2v_epochs": 20, "ss_epochs": 20,
@@ -46,12 +41,9 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, and count no lines while a browser looks at a page, where the tracer slows its driver alone."""
+    """Put the longest files first."""
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
-    for item in items:
-        if "browser" in item.fixturenames:
-            item.add_marker("no_cover")
 
 
 @dataclass(frozen=True)
@@ -62,24 +54,10 @@ class Run:
     said: str
 
 
-@contextmanager
-def uncounted() -> Iterator[None]:
-    """Count no lines meanwhile: where other tests reach them, and a tracer doubles the time of the libraries that make a page."""
-    counting = coverage.Coverage.current()
-    if counting:
-        counting.stop()
-    try:
-        yield
-    finally:
-        if counting:
-            counting.start()
-
-
 def make_run(folder: Path, data: str = "shop", columns: str = "", jobs: int | None = None, only: str | None = None, **given) -> Run:
     """Run all notebooks with small parameters, or one of them."""
     said: list[str] = []
-    with uncounted():
-        pipeline.run(data, folder, columns=columns, given=SMALL | given, jobs=jobs, only=only, command="shelfspace report", say=said.append)
+    pipeline.run(data, folder, columns=columns, given=SMALL | given, jobs=jobs, only=only, command="shelfspace report", say=said.append)
     return Run(folder, "".join(said))
 
 

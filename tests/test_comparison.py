@@ -182,7 +182,6 @@ VALUES = st.recursive(
 )
 
 
-@pytest.mark.no_cover  # the other tests reach these lines, and counting them doubles its time
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_a_file_holds_there_is_a_page_or_one_sentence(tmp_path, data):

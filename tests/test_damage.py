@@ -22,8 +22,6 @@ from shelfspace.files import run_files, stages
 from shelfspace.page import report
 from shelfspace.run import execution, pipeline
 
-pytestmark = pytest.mark.no_cover  # the tests of the pipeline reach these lines, and counting them doubles the time of these tests
-
 RECORDS = (".stages/01_first.json", ".stages/02_second.json", ".stages/report.json", ".stages/made/first.json.json", ".stages/files")
 FILES = ("first.json", "metrics.json", "params.json", "report.html", "card.md", "notebooks/01_first.ipynb", "notebooks/02_second.ipynb")
 FOLDERS = (".stages", ".stages/made", "notebooks")

@@ -792,7 +792,6 @@ SPOILED = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.no_cover  # the other tests reach these lines, and counting them doubles its time
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     spoiled=st.lists(SPOILED, max_size=4), good=st.integers(0, 500), kind=st.sampled_from(["csv", "jsonl"]), cut=st.integers(0, 60),

@@ -99,11 +99,7 @@ def test_a_notebook_warns_and_asks(stage):
     assert 2 <= len(solutions(stage)) <= 3 and all(code.strip() for _, code in solutions(stage))
 
 
-uncounted = pytest.mark.no_cover  # where a stage trains and measures: other tests reach these lines, and counting doubles its time
-FEW_COUNTED = [pytest.param(stage, marks=uncounted if stage.name[:2] in ("05", "06") else ()) for stage in STAGES]
-
-
-@pytest.mark.parametrize("stage", FEW_COUNTED, ids=lambda stage: stage.name)
+@each_stage
 def test_solutions_run_and_hold(stage, small_run, tmp_path):
     """Run the notebook's cells on a copy of the small run, and then each solution, as a reader would; here, as no kernel is needed."""
     copy = tmp_path / "run"
@@ -124,7 +120,6 @@ def execute(stage, given: dict) -> dict:
     return space
 
 
-@uncounted
 def test_a_product_that_nobody_clicked_has_the_places_that_are_kept_for_it(small_run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(small_run.folder, copy)

@@ -30,7 +30,6 @@ def asked(histories: list[list[int]], targets: list[int]) -> Examples:
     )  # fmt: skip
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 @pytest.mark.parametrize("kind", peers.PEERS)
 def test_learns_what_only_the_order_tells(kind):
     """After 4 comes 5, or 6 where 2 came before it; one product alone cannot tell which."""

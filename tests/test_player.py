@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import drop_chapters_without_toys, uncounted, violations
+from conftest import drop_chapters_without_toys, violations
 from test_playground import add, numbers, open_run, vectors_of  # noqa: F401, one is a fixture
 
 from shelfspace.files import run_files
@@ -132,8 +132,7 @@ def test_a_run_without_the_files_has_no_player_and_other_files_are_refused(small
     (folder / "test_ranks.parquet").unlink()
     assert playground.read(folder)["player"] is None
     drop_chapters_without_toys(folder)
-    with uncounted():
-        text = report.render(folder).read_text(encoding="utf-8")
+    text = report.render(folder).read_text(encoding="utf-8")
     assert 'id="play--decay"' in text and 'id="play--player"' not in text
 
 

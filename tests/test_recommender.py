@@ -45,19 +45,16 @@ def test_learns_and_keeps_the_best_epoch():
     assert now == pytest.approx(best, abs=1e-9)
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 def test_a_small_log_gets_more_passes():
     assert len(trained(epochs=0, batch=500)[1]) == 100  # the most there are
     assert len(trained(epochs=2, batch=500)[1]) == 2
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 def test_the_same_seed_gives_the_same_weights():
     one, two = (trained(seed=5, epochs=2)[0].get_weights() for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(one, two))
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 def test_a_sample_of_the_products_is_enough_to_learn():
     users, targets = task()
     networks = [trained(negatives=6, epochs=20)[0] for _ in range(2)]

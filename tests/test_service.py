@@ -151,7 +151,6 @@ near = st.fixed_dictionaries(
 texts = st.one_of(near.map(json.dumps), anything.map(json.dumps), st.text(max_size=60))
 
 
-@pytest.mark.no_cover  # the tests before reach these lines, and counting them doubles its time
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(texts)
 def test_no_request_breaks_it(client, body):
@@ -160,7 +159,6 @@ def test_no_request_breaks_it(client, body):
     assert (found.status_code == 200) == ("products" in found.json())
 
 
-@pytest.mark.no_cover
 @settings(max_examples=200, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["product_id", "k", "x"]), st.text(st.characters(exclude_categories=["Cs"]), max_size=300), max_size=3)

@@ -29,7 +29,6 @@ def test_sampled_softmax_is_unbiased():
     assert np.mean(sums) == pytest.approx(np.exp(logits).sum(), abs=4 * error) and error < 1
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 @pytest.mark.parametrize("options", [{}, {"transitions": False}, {"full_below": 0, "negatives": 4}])
 def test_learns_what_follows(options):
     model, history = trained(ring(), epochs=8, **options)
@@ -38,7 +37,6 @@ def test_learns_what_follows(options):
     assert history[-1]["loss"] < history[0]["loss"]
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 def test_learns_that_who_went_back_goes_back_again():
     """Half of the customers alternate between two products, the others never see one twice."""
     rng = np.random.default_rng(0)
@@ -53,7 +51,6 @@ def test_learns_that_who_went_back_goes_back_again():
     assert (rank[back] == 1).mean() > 0.9 and seen[~back].mean() < 0.1
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 def test_the_loss_of_a_step_is_that_of_the_scores():
     """What training lowers is the cross-entropy of what is recommended, where several bonuses meet in one product, too."""
     examples = ring(n=30, products=4)
@@ -80,7 +77,6 @@ def test_training_and_use_give_the_same_score_for_the_same_history(monkeypatch):
         assert np.array_equal(one, other)
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 def test_learns_a_planted_decay():
     """Targets drawn by the cosine to a decayed average; started at ten times the true decay."""
     rng, true, products = np.random.default_rng(0), 0.3, 40
@@ -113,7 +109,6 @@ def test_a_fixed_decay_stays():
     assert model.learned().findings()["decay"] == pytest.approx(0.25)
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 def test_the_same_seed_gives_the_same_bytes():
     one, two, other = (trained(ring(n=100), seed=seed, epochs=1, full_below=0, negatives=4)[0].get_weights() for seed in (5, 5, 6))
     assert all(np.array_equal(a, b) for a, b in zip(one, two))
@@ -130,7 +125,6 @@ def test_recency_by_hand():
         tied_training.recency(HAND, -1)
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 def test_examples_without_a_chance_teach_nothing():
     """Half of the sequences say that p + 1 follows p, half that p - 1 does; after the first epoch the former alone train."""
     rng = np.random.default_rng(0)
@@ -144,7 +138,6 @@ def test_examples_without_a_chance_teach_nothing():
     assert ahead.mean() > 0.8 and behind.mean() < 0.05
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 def test_a_single_pass_takes_the_examples_by_their_chances(monkeypatch):
     examples, taken, histories = ring(n=60), [], tied.histories
     monkeypatch.setattr(tied, "histories", lambda part, *given: taken.append(part.end) or histories(part, *given))
@@ -153,7 +146,6 @@ def test_a_single_pass_takes_the_examples_by_their_chances(monkeypatch):
     assert np.array_equal(np.sort(np.concatenate(taken)), np.sort(examples.end[half]))
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 def test_relabelling_the_products_changes_no_figures():
     """Trained on the same sequences whose products have other numbers, it ranks their targets alike."""
     found, rng = [], np.random.default_rng(0)
@@ -186,7 +178,6 @@ def test_an_epoch_takes_no_more_examples_than_asked(monkeypatch):
     assert sizes == [32, 18, 32, 18]
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 def test_each_row_of_the_table_counts_its_own_steps(monkeypatch):
     counted, move = [], tied_training.Rows.move
 
@@ -200,7 +191,6 @@ def test_each_row_of_the_table_counts_its_own_steps(monkeypatch):
     assert any(of_rows.min() == 1 for steps, of_rows in counted if steps > 3)  # a row that is first touched late begins at 1
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 def test_a_small_log_gets_more_passes():
     model = tied_training.start(np.eye(4, dtype=np.float32), np.ones(4, bool), *counted(HAND, 4))
     assert len(tied_training.train(model, HAND, progress=False)) == 100  # the most there are
@@ -226,7 +216,6 @@ def test_survives_saving(tmp_path, learn_decay):
     assert again.get_config() == model.get_config()
 
 
-@pytest.mark.no_cover  # other tests reach these lines, and counting them makes it a third as long again
 @pytest.mark.parametrize("step, finding", [(0, "repeat_odds"), (0, "event_weights"), (1, "event_weights")])
 def test_weights_of_events_are_learned(step, finding):
     """The target is always the one product put in the cart, or the one after it in the catalogue."""

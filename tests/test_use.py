@@ -204,7 +204,6 @@ rows = st.lists(
 )  # fmt: skip
 
 
-@pytest.mark.no_cover  # counting lines doubles its time
 @settings(max_examples=8, deadline=None)
 @given(st.lists(rows, min_size=4, max_size=12))  # a query takes as long for one customer as for twelve
 def test_visits_of_a_service_are_those_of_the_query(drawn):
