@@ -29,7 +29,7 @@ def kernels() -> dict[str, Dispatcher]:
     """All compiled functions that the package's modules hold, by their full names."""
     root, modules = Path(shelfspace.__file__).parent, []
     for path in root.rglob("*.py"):
-        if re.search(r"^\s*import numba", path.read_text(), re.M):  # or it holds none of its own
+        if re.search(r"^\s*(import|from) numba", path.read_text(), re.M):  # or it holds none of its own
             modules.append(importlib.import_module(".".join([root.name, *path.relative_to(root).with_suffix("").parts])))
     held = (value for module in modules for value in vars(module).values() if isinstance(value, Dispatcher))
     return {f"{kernel.py_func.__module__}.{kernel.__name__}": kernel for kernel in held}
