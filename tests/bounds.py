@@ -14,7 +14,7 @@ from numba.core.dispatcher import Dispatcher
 
 import shelfspace
 from shelfspace.measure import evaluation
-from shelfspace.models import baselines, factors, losses, retrieval, session_knn, training, transitions, trees
+from shelfspace.models import baselines, factors, lambdarank, losses, retrieval, session_knn, training, transitions, trees
 from shelfspace.models.transitions import Links, companions, scales
 from shelfspace.models.users import history_weights
 from shelfspace.sequences.arrays import Corpus, Examples
@@ -85,6 +85,8 @@ def call(products: int, visits: int, users: int) -> None:
     facts = retrieval.facts(corpus, pd.DataFrame({"product_id": ids, "category": "all"}), vectors)
     named = np.tile(np.arange(min(products, 30), dtype=np.int32), len(examples))
     retrieval.describe(facts, examples, named, np.arange(0, len(named) + 1, min(products, 30)))
+    slopes = lambdarank.objective(named == 0, np.full(len(examples), min(products, 30)), 20)
+    slopes(-named.astype(float), None), slopes(np.sin(np.arange(len(named))), None)
     row, product, _, count = links.after(examples)
     losses._of_products(vectors[examples.target], vectors, count, row, product, examples.target)
     training.Rows(vectors).move(np.arange(products)[::-2], vectors[::-2], 0.1)

@@ -184,26 +184,32 @@ def _best(line, largest, copy, index, value):
 
 @nb.njit(nogil=True, cache=True)
 def nth_largest(keys, size, n):
-    """The n-th largest of the first `size` keys, which are at least as many; reorders them (quickselect, Hoare 1961)."""
+    """The n-th largest of the first `size` keys, which are at least as many; reorders them (quickselect, Hoare 1961).
+
+    No step of a pass hangs on whether a key is smaller than the pivot, which a processor cannot foresee.
+    """
     low, high, nth = 0, size - 1, size - n
     while low < high:
-        pivot = keys[(low + high) // 2]
-        i, j = low, high
-        while i <= j:
-            while keys[i] < pivot:
-                i += 1
-            while keys[j] > pivot:
-                j -= 1
-            if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
-                i += 1
-                j -= 1
-        if nth <= j:
-            high = j
-        elif nth >= i:
-            low = i
-        else:
+        middle = (low + high) // 2
+        pivot = keys[middle]
+        keys[middle] = keys[high]
+        smaller = low  # where the keys that are not smaller begin
+        for i in range(low, high):
+            keys[i], keys[smaller] = keys[smaller], keys[i]
+            smaller += keys[smaller] < pivot
+        keys[high], keys[smaller] = keys[smaller], pivot
+        if nth < smaller:
+            high = smaller - 1
+        elif nth == smaller:
             break
+        elif smaller > low:
+            low = smaller + 1
+        else:  # none is smaller: all that equal it may be many, and are passed over at once
+            for i in range(low, high + 1):
+                keys[i], keys[low] = keys[low], keys[i]
+                low += keys[low] == pivot
+            if nth < low:
+                return pivot
     return keys[nth]
 
 

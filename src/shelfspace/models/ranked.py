@@ -1,9 +1,9 @@
 """Recommender `ranked`: candidates from several sources, put in order by a learned ranker.
 
 Retrieve, then rank, as large shops do (Covington et al. 2016). Every source, a `shelfspace.measure.ranking.Model` of its own, names its
-best products for a history; together they are a few hundred candidates. A ranker, gradient-boosted trees trained by LambdaRank
-(Burges 2010; Ke et al. 2017), then looks at what each source says of a candidate, at the candidate itself, at how it stands to
-the history, and at the customer. A ranker that holds the scores of its own sources has no excuse for losing to one of them.
+best products for a history; together they are a few hundred candidates. A ranker, gradient-boosted trees (Ke et al. 2017) trained by
+LambdaRank (`shelfspace.models.lambdarank`), then looks at what each source says of a candidate, at the candidate itself, at how it
+stands to the history, and at the customer. A ranker that holds the scores of its own sources has no excuse for losing to one of them.
 
 The ranker learns from targets that no source has learned from: a source that knew the answer would teach it to trust that
 source. What was counted is counted without the customer's own sequence (`shelfspace.sequences.arrays.Examples.trained`), in training as
@@ -27,13 +27,14 @@ from threadpoolctl import threadpool_limits
 
 from shelfspace.files import run_files
 from shelfspace.measure.ranking import Model, in_blocks
-from shelfspace.models import factors, retrieval, tied, trees
+from shelfspace.models import factors, lambdarank, retrieval, tied, trees
 from shelfspace.models.retrieval import DESCRIPTION, OWN, TOP, Facts
 from shelfspace.sequences.arrays import Corpus, Examples
 from shelfspace.vectors import embeddings
 
 ROWS = 5_000_000  # candidates to learn from, if nobody named one twice: about half a gigabyte; of more a share is drawn
 TIE = 1e-4  # of the first source's score is added: candidates that fall into the same leaves stand in its order
+PLACES = 40  # of a list that the ranker learns to put in order
 PART = 64  # histories of which the scores of all sources are in memory at once
 BELOW = 1e4  # by so much lies what is no candidate below the scores of its source
 
@@ -121,17 +122,17 @@ def train(
     if not len(examples):
         raise ValueError("No user has a target for the ranker to learn from; give a longer log.")
     settings = {
-        "objective": "lambdarank", "lambdarank_truncation_level": 40, "learning_rate": learning_rate, "num_leaves": leaves,
-        "min_data_in_leaf": 100, "feature_fraction": 0.4, "lambda_l2": 1.0, "deterministic": True, "force_row_wise": True, "verbose": -1,
-        "seed": seed,
+        "learning_rate": learning_rate, "num_leaves": leaves, "min_data_in_leaf": 100, "feature_fraction": 0.4, "lambda_l2": 1.0,
+        "deterministic": True, "force_row_wise": True, "verbose": -1, "seed": seed,
     }  # fmt: skip
     asked = (_questions(sources, facts, examples, top, targets, seed) for targets in (False, True))
     tables, label, group = next(each for each in asked if len(each[1]))
-    learn = lgb.Dataset(tables, label, group=group, feature_name=features(list(sources)), params=settings)
+    learn = lgb.Dataset(tables, label, feature_name=features(list(sources)), params=settings)
     with threadpool_limits(os.cpu_count(), "openmp"):  # a run waits for it; the same trees for any number
         learn.construct()
         del tables  # binned, the features are not needed
-        return Ranked(sources, facts, lgb.train(settings, learn, trees), top)
+        order = {"objective": lambdarank.objective(label, group, PLACES)}
+        return Ranked(sources, facts, lgb.train(settings | order, learn, trees), top)
 
 
 def _questions(

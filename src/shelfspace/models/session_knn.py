@@ -95,7 +95,7 @@ def _add_neighbours(
     similarity = np.zeros(n_sequences, dtype=np.float32)
     bits = similarity.view(np.int32)  # of floats that are not negative: in the same order
     met = np.zeros(n_sequences, dtype=np.bool_)  # apart from `similarity`, which stays 0 where a weight is 0
-    found = np.empty(n_sequences, dtype=np.int64)
+    found = np.empty(n_sequences + 1, dtype=np.int64)  # one more is written, and not read
     keys = np.empty(n_sequences, dtype=np.int64)
     for row in range(len(starts) - 1):
         size = 0
@@ -104,10 +104,9 @@ def _add_neighbours(
             for other in holders[holder_starts[item] : holder_starts[item + 1]]:
                 if other == own[row]:
                     continue
-                if not met[other]:
-                    met[other] = True
-                    found[size] = other
-                    size += 1
+                found[size] = other
+                size += not met[other]  # without a branch, as it cannot be foreseen
+                met[other] = True
                 similarity[other] += weights[place]
         keys[:size] = found[:size]  # later sequences have larger numbers
         oldest = nth_largest(keys, size, sample) if size >= sample else -1

@@ -276,7 +276,7 @@ def _write_companions(items, weights, offsets, starts, neighbours, counts, scale
 @nb.njit(nogil=True, cache=True)
 def _room(n_products):
     """For `_meet`: of each product its value, whether it was met, and whether it is the own one; and those that were met."""
-    value, touched = np.zeros(n_products, dtype=np.float32), np.empty(n_products, dtype=np.int32)
+    value, touched = np.zeros(n_products, dtype=np.float32), np.empty(n_products + 1, dtype=np.int32)  # one more is written, and not read
     met = np.zeros(n_products, dtype=np.bool_)  # apart from `value`, which stays 0 where a weight is 0
     return value, met, np.zeros(n_products, dtype=np.bool_), touched
 
@@ -294,13 +294,12 @@ def _meet(items, weights, starts, neighbours, counts, scale, among, mine, value,
         for at in range(starts[item], starts[item + 1]):
             other = neighbours[at]
             count = counts[at]
-            if is_own and own[other]:
-                count -= 1
+            if is_own:
+                count -= np.float32(own[other])
             if count > 0 and among[other]:
-                if not met[other]:
-                    met[other] = True
-                    touched[found] = other
-                    found += 1
+                touched[found] = other
+                found += not met[other]  # without a branch, as it cannot be foreseen
+                met[other] = True
                 value[other] += weight * count * scale[int(own[other]), other]
     for item in mine:
         own[item] = False

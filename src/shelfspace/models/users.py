@@ -38,12 +38,16 @@ def ages(examples: Examples, decay_time: str = "days") -> tuple[np.ndarray, np.n
     offsets : ndarray of int64, shape (n + 1,)
         Where each history begins.
     """
-    check_decay_time(decay_time)
     positions, offsets = examples.flat()
+    return _ages(examples, positions, decay_time), offsets
+
+
+def _ages(examples: Examples, positions: np.ndarray, decay_time: str) -> np.ndarray:
+    check_decay_time(decay_time)
     if decay_time == "rank":
-        return (np.repeat(examples.end, examples.lengths) - 1.0 - positions), offsets
+        return np.repeat(examples.end, examples.lengths) - 1.0 - positions
     days = np.repeat(examples.times[examples.end - 1], examples.lengths) - examples.times[positions]
-    return (np.log1p(days) if decay_time == "log_days" else days), offsets
+    return np.log1p(days) if decay_time == "log_days" else days
 
 
 def history_weights(
@@ -81,8 +85,8 @@ def history_weights(
     """
     if decay < 0:
         raise ValueError(f"decay is {decay}; it must be 0 (the plain mean) or more.")
-    age, offsets = ages(examples, decay_time)
-    positions, _ = examples.flat()
+    positions, offsets = examples.flat()
+    age = _ages(examples, positions, decay_time)
     items = examples.items[positions]
     weights = np.exp(-decay * age)
     if known is not None:

@@ -1,6 +1,7 @@
 """The process that kernels are forked from (`multiprocessing`'s forkserver): it imports the libraries once.
 
-It loads libraries alone and no module of this package, so that a change of these is seen by the next kernel.
+It loads libraries, has Numba load its own (`shelfspace.run.compiler`), and no other module of this package, so that a change of these
+is seen by the next kernel.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from multiprocessing import forkserver, resource_tracker
 LIBRARIES = (
     *("ipykernel.kernelapp", "ipykernel.debugger", "IPython.core.completerlib", "IPython.extensions.storemagic"),
     *("numpy", "pandas", "pyarrow.parquet", "scipy.sparse", "scipy.stats", "matplotlib.pyplot", "seaborn"),
-    *("sklearn.neighbors", "numba", "duckdb", "ibis", "lightgbm", "openTSNE", "faiss", "h5py", "tensorflow"),
+    *("sklearn.neighbors", "numba", "duckdb", "ibis.backends.duckdb", "lightgbm", "openTSNE", "faiss", "h5py", "tensorflow"),
+    "shelfspace.run.compiler",
 )
 
 THREADS = str(max(1, (os.cpu_count() or 1) // 2))  # of a kernel; half of the cores, as two run side by side
