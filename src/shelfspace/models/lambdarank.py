@@ -25,8 +25,8 @@ def objective(target: np.ndarray, sizes: np.ndarray, top: int) -> Callable[[np.n
         |D(a) - D(b)| / (0.01 + |s_a - s_b|) · log(1 + exp(s_b - s_a))
 
     where the factor before the logarithm is held constant, and its divisor is left out while all scores of the question are equal. With
-    Λ twice the sum of a question's slopes, those and its curvatures are scaled by log2(1 + Λ) / Λ, so that no question outweighs the
-    others.
+    Λ twice the sum of the slopes of all but the target, slopes and curvatures of the question are scaled by log2(1 + Λ) / Λ, so that none
+    outweighs the others.
 
     Parameters
     ----------
