@@ -5,7 +5,8 @@
 
 Sizes are millions of events; a log of n million has 40,000 n users with 25 events each, and up to 30,000 products. Each
 stage is a process of its own with a kernel below it. Memory is what the whole tree of processes holds, sampled four times
-a second: resident pages, of which those that several processes share count once in all where the system tells them apart.
+a second, or less often where that would take more than a fiftieth of a core: resident pages, of which those that several
+processes share count once in all where the system tells them apart, for which it goes through all of them.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class Peak:
         self.thread.start()
 
     def _watch(self) -> None:
-        while not self.stopped.wait(0.25):
-            held = 0
+        pause = 0.25
+        while not self.stopped.wait(pause):
+            held, began = 0, time.thread_time()
             try:
                 for process in (self.root, *self.root.children(recursive=True)):
                     try:
@@ -49,6 +51,7 @@ class Peak:
             except psutil.NoSuchProcess:
                 return
             self.most = max(self.most, held)
+            pause = max(0.25, 50 * (time.thread_time() - began))
 
     def take(self) -> int:
         most, self.most = self.most, 0

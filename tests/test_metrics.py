@@ -438,3 +438,13 @@ def test_what_a_model_answered_is_kept_in_a_file(tmp_path):
 def test_an_interval_that_holds_0_is_level():
     bounds = {"ahead": (0.1, 0.3), "level": (0.0, 0.3), "behind": (-0.3, -0.1)}
     assert {where: intervals.standing({"ci95": ci95}) for where, ci95 in bounds.items()} == {where: where for where in bounds}
+
+
+@pytest.mark.parametrize("values", [1, 2, 5, 1000])
+def test_the_nth_largest_is_found_among_any_ties(values):
+    rng = np.random.default_rng(values)
+    for size in (1, 2, 3, 10, 257):
+        for keys in (rng.integers(0, values, size), np.sort(rng.integers(0, values, size)), -np.sort(rng.integers(0, values, size))):
+            for n in {1, size // 2 + 1, size}:
+                found = ranking.nth_largest(keys.astype(np.float32), size, n)
+                assert found == np.sort(keys)[::-1][n - 1]
